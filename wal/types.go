@@ -34,8 +34,8 @@ type Update struct {
 	Create    *GroupState // the group is new on this node, with this state and no entries
 	Entries   []Entry     // contiguous; entries at and above the first one's index are replaced
 	HardState *HardState
-	Truncate  *Position // forget entries up to and including it (a hint: space is freed later)
-	Conf      []byte    // membership as of Truncate
+	Truncate  *Position   // forget entries up to and including it (a hint: space is freed later)
+	Conf      []byte      // membership as of Truncate
 	Reset     *GroupState // a snapshot was installed: forget all entries, go on from this state
-	Remove    bool      // the replica left this node; its id is refused ever after
+	Remove    bool        // the replica left this node; its id is refused ever after
 }
