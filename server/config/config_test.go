@@ -1,0 +1,107 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func load(t *testing.T, text string, env ...string) (Config, []string, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "dsdb.conf")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := Default("/d")
+	warnings, err := c.Load(path, env)
+	return c, warnings, err
+}
+
+func TestKeysOfTheFileAndTheEnvironmentAct(t *testing.T) {
+	c, warnings, err := load(t, `
+[cluster]
+  write-timeout = "3s"
+[data]
+  cache-snapshot-memory-size = "25m"
+  cache-max-memory-size = 1000000
+[http]
+  bind-address = ":9999"
+`, "DSDB_HTTP_BIND_ADDRESS=127.0.0.1:1234", "INFLUXDB_HTTP_BIND_ADDRESS=1.2.3.4:5", "INFLUXDB_COORDINATOR_QUERY_TIMEOUT=1m", "DSDB_DATA_DIR=")
+	if err != nil || len(warnings) != 0 {
+		t.Fatal(warnings, err)
+	}
+	if c.Coordinator.WriteTimeout != Duration(3*time.Second) || c.Data.CacheSnapshotMemory != 25<<20 || c.Data.CacheMaxMemory != 1000000 {
+		t.Errorf("file: %+v %+v", c.Coordinator, c.Data)
+	}
+	if c.HTTP.BindAddress != "127.0.0.1:1234" || c.Coordinator.QueryTimeout != Duration(time.Minute) || c.Data.Dir != "/d/data" {
+		t.Errorf("environment: %q %v %q", c.HTTP.BindAddress, c.Coordinator.QueryTimeout, c.Data.Dir)
+	}
+}
+
+// The keys of InfluxDB's own files load; those that do nothing say so, once each.
+func TestKnownKeysWithoutEffectWarn(t *testing.T) {
+	_, warnings, err := load(t, `
+reporting-disabled = true
+bind-address = "localhost:8088"
+[meta]
+  dir = "/m"
+  election-timeout = "1s"
+[hinted-handoff]
+  max-size = 1073741824
+[monitor]
+  store-enabled = false
+[[graphite]]
+  enabled = false
+  templates = ["a b", "c"]
+[[udp]]
+  enabled = false
+[[udp]]
+  enabled = false
+[continuous_queries]
+  log-enabled = true
+`, "DSDB_ADMIN_ENABLED=false")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(warnings, "\n")
+	for _, want := range []string{"reporting-disabled", "bind-address", "meta.election-timeout", "hinted-handoff.max-size", "monitor.store-enabled",
+		"graphite.templates", "udp.enabled", "continuous_queries.log-enabled", "DSDB_ADMIN_ENABLED"} {
+		if n := strings.Count(got, want+" has no effect"); n != 1 {
+			t.Errorf("%s: %d warnings, want 1", want, n)
+		}
+	}
+}
+
+func TestErrorsSayWhatToDo(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"[http]\n  bind-adress = \":1\"\n", `line 2: unknown key "http.bind-adress"; did you mean "http.bind-address"?`},
+		{"[htp]\n  enabled = true\n", `unknown key "htp`},
+		{"[data]\n  cache-snapshot-memory-size = \"12x\"\n", `"12x" is not a size such as 64m or 1g`},
+		{"[coordinator]\n  write-timeout = \"soon\"\n", `"soon" is not a duration such as 10s or 24h`},
+		{"[logging]\n  level = \"loud\"\n", `logging.level "loud": use debug, info, warn or error`},
+		{"[http\n", "to end table name"},
+	} {
+		if _, _, err := load(t, c.text); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: got %v, want %s", c.text, err, c.want)
+		}
+	}
+	if _, _, err := load(t, "", "DSDB_HTTP_LOG_ENABLED=perhaps"); err == nil || !strings.Contains(err.Error(), "DSDB_HTTP_LOG_ENABLED") {
+		t.Errorf("environment: %v", err)
+	}
+}
+
+func TestPrintedConfigLoadsAgain(t *testing.T) {
+	c := Default("/x y")
+	c.HTTP.BindAddress = "0.0.0.0:8086"
+	var b bytes.Buffer
+	if err := c.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	back, warnings, err := load(t, b.String())
+	if err != nil || len(warnings) > 0 || back != c {
+		t.Fatalf("%v %v\n%+v\n%+v\n%s", err, warnings, back, c, b.String())
+	}
+}

@@ -1,0 +1,95 @@
+package httpd
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/dasudian/dsdb/column"
+)
+
+// encoder writes the answer of one request: for each statement begin, its
+// frames, end; then finish.
+type encoder interface {
+	begin(statement int)
+	frame(f *column.Frame) error
+	end(err error, messages []string)
+	finish()
+}
+
+// discardEncoder is the encoder of async queries: nobody reads the answer.
+type discardEncoder struct{}
+
+func (discardEncoder) begin(int)                 {}
+func (discardEncoder) frame(*column.Frame) error { return nil }
+func (discardEncoder) end(error, []string)       {}
+func (discardEncoder) finish()                   {}
+
+// flushBytes is how much of an answer is collected before it is sent.
+const flushBytes = 64 << 10
+
+// response is the body of an answer, gzipped if the client takes that.
+type response struct {
+	w   http.ResponseWriter
+	zip *gzip.Writer
+	buf []byte // what encoders append to
+	err error  // of the first write that failed; later ones are dropped
+}
+
+func newResponse(w http.ResponseWriter, r *http.Request) *response {
+	o := &response{w: w, buf: make([]byte, 0, 4096)}
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		w.Header().Set("Content-Encoding", "gzip")
+		o.zip = gzipWriters.Get().(*gzip.Writer)
+		o.zip.Reset(w)
+	}
+	return o
+}
+
+var gzipWriters = sync.Pool{New: func() any { z, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed); return z }}
+
+// spill sends the buffer if it is large.
+func (o *response) spill() error {
+	if len(o.buf) >= flushBytes {
+		return o.send()
+	}
+	return o.err
+}
+
+// send writes the buffer to the body.
+func (o *response) send() error {
+	if o.err == nil && len(o.buf) > 0 {
+		if o.zip != nil {
+			_, o.err = o.zip.Write(o.buf)
+		} else {
+			_, o.err = o.w.Write(o.buf)
+		}
+	}
+	o.buf = o.buf[:0]
+	return o.err
+}
+
+// flush sends the buffer and pushes it to the client.
+func (o *response) flush() {
+	if o.send() != nil {
+		return
+	}
+	if o.zip != nil {
+		o.err = o.zip.Flush()
+	}
+	if f, ok := o.w.(http.Flusher); ok {
+		f.Flush()
+	}
+}
+
+func (o *response) close() {
+	_ = o.send() // an error is kept; there is nobody left to tell
+	if o.zip != nil {
+		_ = o.zip.Close()
+		gzipWriters.Put(o.zip)
+		o.zip = nil
+	}
+}

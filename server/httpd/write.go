@@ -1,0 +1,169 @@
+package httpd
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/lineproto"
+)
+
+// keepBuffer is the largest body buffer that goes back to the pool.
+const keepBuffer = 8 << 20
+
+// writeState is what one write needs; it is pooled.
+type writeState struct {
+	body   bytes.Buffer
+	parser lineproto.Parser
+	batch  column.WriteBatch
+}
+
+// serveWrite is POST /write.
+func (h *Handler) serveWrite(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	req := WriteRequest{Database: q.Get("db"), Policy: q.Get("rp"), Consistency: q.Get("consistency")}
+	if req.Database == "" {
+		writeError(w, http.StatusBadRequest, "database is required")
+		return
+	}
+	switch req.Consistency {
+	case "", "any", "one", "quorum", "all":
+	default:
+		writeError(w, http.StatusBadRequest, "invalid consistency level")
+		return
+	}
+	h.write(w, r, &req, q.Get("precision"))
+}
+
+// serveWriteV2 is POST /api/v2/write of InfluxDB 2.x clients: the bucket is DB or DB/RP.
+func (h *Handler) serveWriteV2(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	db, rp, _ := strings.Cut(q.Get("bucket"), "/")
+	if db == "" {
+		writeError(w, http.StatusNotFound, `bucket "" not found: give bucket=DATABASE or bucket=DATABASE/RETENTION_POLICY`)
+		return
+	}
+	precision, err := v2Precision(q)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	h.write(w, r, &WriteRequest{Database: db, Policy: rp}, precision)
+}
+
+func v2Precision(q url.Values) (string, error) {
+	switch p := q.Get("precision"); p {
+	case "", "ns":
+		return "n", nil
+	case "us":
+		return "u", nil
+	case "ms", "s":
+		return p, nil
+	default:
+		return "", fmt.Errorf("invalid precision %q (use ns, us, ms or s)", p)
+	}
+}
+
+// write reads, parses and stores the body, and words the outcome as InfluxDB does.
+func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteRequest, precision string) {
+	unit, err := lineproto.ParsePrecision(precision)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	release, err := h.admitWrite(r.Context())
+	if err != nil {
+		h.failWrite(w, "overload", err)
+		return
+	}
+	defer release()
+	s := h.writeState()
+	defer h.keep(s)
+	if err := h.readBody(w, r, &s.body); err != nil {
+		h.failWrite(w, "body", err)
+		return
+	}
+	h.metrics.writeBytes.Add(float64(s.body.Len()))
+	report, err := s.parser.Parse(&s.batch, s.body.Bytes(), lineproto.Options{
+		Now: time.Now().UnixNano(), Precision: unit, Unsigned: h.cfg.AcceptUnsigned})
+	if err != nil {
+		h.failWrite(w, "parse", err)
+		return
+	}
+	if report.Points > 0 {
+		req.Batch = &s.batch
+		if err := h.store(r.Context(), req); err != nil {
+			h.failWrite(w, "store", err)
+			return
+		}
+		h.metrics.points.Add(float64(report.Points))
+	}
+	if text := report.Text(); text != "" {
+		h.metrics.writeErrors.WithLabelValues("parse").Inc()
+		if report.Points > 0 {
+			text = fmt.Sprintf("partial write: %s dropped=0", text)
+		}
+		writeError(w, http.StatusBadRequest, text)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// store gives the backend WriteTimeout to make the points durable.
+func (h *Handler) store(ctx context.Context, req *WriteRequest) error {
+	if h.cfg.WriteTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, h.cfg.WriteTimeout)
+		defer cancel()
+	}
+	return h.backend.Write(ctx, req)
+}
+
+// failWrite words an error of the whole write. /write quotes the database name
+// that it does not find, which /query does not; Telegraf looks for both.
+func (h *Handler) failWrite(w http.ResponseWriter, reason string, err error) {
+	h.metrics.writeErrors.WithLabelValues(reason).Inc()
+	writeError(w, status(err), err.Error())
+}
+
+// admitWrite takes one of the MaxWrites places for a body, waiting up to WriteWait.
+func (h *Handler) admitWrite(ctx context.Context) (release func(), err error) {
+	if h.writes == nil {
+		return func() {}, nil
+	}
+	select {
+	case h.writes <- struct{}{}:
+		return func() { <-h.writes }, nil
+	default:
+	}
+	t := time.NewTimer(h.cfg.WriteWait)
+	defer t.Stop()
+	select {
+	case h.writes <- struct{}{}:
+		return func() { <-h.writes }, nil
+	case <-ctx.Done():
+		return nil, dsdb.Errorf(dsdb.KindCanceled, "write canceled: %w", ctx.Err())
+	case <-t.C:
+		return nil, dsdb.Errorf(dsdb.KindUnavailable, "timeout: %d writes are being served and none ended in %v", cap(h.writes), h.cfg.WriteWait)
+	}
+}
+
+func (h *Handler) writeState() *writeState {
+	if s, ok := h.parsers.Get().(*writeState); ok {
+		return s
+	}
+	return new(writeState)
+}
+
+// keep returns s to the pool unless one large body has made it costly to keep.
+func (h *Handler) keep(s *writeState) {
+	if s.body.Cap() <= keepBuffer {
+		h.parsers.Put(s)
+	}
+}
