@@ -1,0 +1,97 @@
+package meta
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+
+	"github.com/dasudian/dsdb"
+)
+
+// A Command is one change of the catalogue. apply works on a shallow copy of
+// the value that it may assign to, but whose slices and pointers are shared
+// with the version before. When apply returns an error the copy is thrown away.
+type Command interface {
+	op() string
+	apply(d *Data) error
+}
+
+// commandVersion is the first byte of an encoded command. It grows when a
+// command changes its meaning, so that an older node refuses what it would
+// otherwise apply differently from its peers.
+const commandVersion = 1
+
+// MaxCommand is the largest encoded command in bytes that Apply accepts.
+const MaxCommand = 16 << 20
+
+type envelope struct {
+	Op   string          `json:"op"`
+	Args json.RawMessage `json:"args"`
+}
+
+// newCommand returns an empty command of the given kind, nil if there is none.
+func newCommand(op string) Command {
+	for _, c := range []Command{
+		&CreateCluster{}, &AddNode{}, &UpdateNode{},
+		&CreateDatabase{}, &DropDatabase{},
+		&CreateRetentionPolicy{}, &UpdateRetentionPolicy{}, &DropRetentionPolicy{},
+		&EnsureShardGroups{}, &DeleteShardGroup{}, &DropShard{}, &PruneShardGroups{},
+		&RegisterFields{}, &DropMeasurement{},
+		&CreateUser{}, &DropUser{}, &SetPassword{}, &SetAdmin{}, &SetPrivilege{},
+	} {
+		if c.op() == op {
+			return c
+		}
+	}
+	return nil
+}
+
+// Encode returns the bytes of a log entry that stands for c: the version and a
+// JSON object {"op": name, "args": {…}}.
+func Encode(c Command) []byte {
+	args, err := json.Marshal(c)
+	if err != nil {
+		panic("BUG: command " + c.op() + ": " + err.Error())
+	}
+	body, err := json.Marshal(envelope{Op: c.op(), Args: args})
+	if err != nil {
+		panic("BUG: command " + c.op() + ": " + err.Error())
+	}
+	return append([]byte{commandVersion}, body...)
+}
+
+// Decode is the inverse of Encode. It reports KindInvalid for bytes that are
+// no command of this version.
+func Decode(b []byte) (Command, error) {
+	if len(b) == 0 || b[0] != commandVersion {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: command of unknown version")
+	}
+	if len(b) > MaxCommand {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: command of %d bytes exceeds %d", len(b), MaxCommand)
+	}
+	var e envelope
+	if err := unmarshalStrict(b[1:], &e); err != nil {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: command: %w", err)
+	}
+	c := newCommand(e.Op)
+	if c == nil {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: unknown command %q", e.Op)
+	}
+	if err := unmarshalStrict(e.Args, c); err != nil {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: command %s: %w", e.Op, err)
+	}
+	return c, nil
+}
+
+// unmarshalStrict decodes exactly one JSON value with no members that v lacks.
+func unmarshalStrict(b []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return dsdb.Errorf(dsdb.KindInvalid, "bytes after the end")
+	}
+	return nil
+}

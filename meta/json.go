@@ -1,0 +1,105 @@
+package meta
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/dasudian/dsdb"
+)
+
+// text is a measurement or field name in JSON. Such names may be any bytes:
+// one that is not UTF-8, which a JSON string cannot hold, is written as
+// {"hex": "…"}.
+type text string
+
+func (t text) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(t)) {
+		return json.Marshal(string(t))
+	}
+	return json.Marshal(map[string]string{"hex": hex.EncodeToString([]byte(t))})
+}
+
+func (t *text) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '{' {
+		var wrapped struct {
+			Hex string `json:"hex"`
+		}
+		if err := json.Unmarshal(b, &wrapped); err != nil {
+			return err
+		}
+		raw, err := hex.DecodeString(wrapped.Hex)
+		*t = text(raw)
+		return err
+	}
+	return json.Unmarshal(b, (*string)(t))
+}
+
+// MarshalJSON writes the field as [name, type].
+func (f Field) MarshalJSON() ([]byte, error) {
+	return json.Marshal([2]any{text(f.Name), f.Type.String()})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (f *Field) UnmarshalJSON(b []byte) error {
+	var pair []json.RawMessage
+	if err := json.Unmarshal(b, &pair); err != nil {
+		return err
+	}
+	if len(pair) != 2 {
+		return fmt.Errorf("a field is a pair of name and type")
+	}
+	var typ string
+	if err := json.Unmarshal(pair[1], &typ); err != nil {
+		return err
+	}
+	for t := dsdb.Float; t <= dsdb.String; t++ {
+		if t.String() == typ {
+			f.Type = t
+			return json.Unmarshal(pair[0], (*text)(&f.Name))
+		}
+	}
+	return fmt.Errorf("unknown field type %q", typ)
+}
+
+type newFieldsJSON struct {
+	Measurement text    `json:"m"`
+	Times       []int64 `json:"times"`
+	Fields      []Field `json:"fields"`
+}
+
+// MarshalJSON writes {"m": measurement, "times": […], "fields": […]}.
+func (n NewFields) MarshalJSON() ([]byte, error) {
+	return json.Marshal(newFieldsJSON{text(n.Measurement), n.Times, n.Fields})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (n *NewFields) UnmarshalJSON(b []byte) error {
+	var wire newFieldsJSON
+	if err := unmarshalStrict(b, &wire); err != nil {
+		return err
+	}
+	*n = NewFields{string(wire.Measurement), wire.Times, wire.Fields}
+	return nil
+}
+
+type dropMeasurementJSON struct {
+	Database    string `json:"db"`
+	Measurement text   `json:"m"`
+}
+
+// MarshalJSON writes {"db": database, "m": measurement}.
+func (c *DropMeasurement) MarshalJSON() ([]byte, error) {
+	return json.Marshal(dropMeasurementJSON{c.Database, text(c.Measurement)})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (c *DropMeasurement) UnmarshalJSON(b []byte) error {
+	var wire dropMeasurementJSON
+	if err := unmarshalStrict(b, &wire); err != nil {
+		return err
+	}
+	*c = DropMeasurement{wire.Database, string(wire.Measurement)}
+	return nil
+}

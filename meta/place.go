@@ -1,0 +1,76 @@
+package meta
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/dasudian/dsdb"
+)
+
+// placer chooses the nodes of new replicas. Replicas, and first-listed
+// replicas (the leaders to be), of one time group are spread as evenly as can
+// be, since one group takes all current writes; what is left over goes to the
+// nodes with the fewest replicas in all, then round robin from the group's id.
+type placer struct {
+	nodes []dsdb.NodeID // data nodes, ascending
+	load  []int         // replicas of the whole catalogue, per node
+
+	group   uint64 // the group being placed
+	inGroup []int  // its replicas so far, per node
+	firsts  []int  // its first-listed replicas so far, per node
+}
+
+func newPlacer(d *Data) *placer {
+	p := &placer{}
+	for _, n := range d.NodesOf(DataNode) {
+		p.nodes = append(p.nodes, n.ID)
+	}
+	p.load = make([]int, len(p.nodes))
+	for _, db := range d.Databases {
+		for _, rp := range db.Policies {
+			for _, g := range rp.ShardGroups {
+				p.count(g)
+			}
+		}
+	}
+	return p
+}
+
+func (p *placer) count(g *ShardGroup) {
+	for _, s := range g.Shards {
+		for _, r := range s.Replicas {
+			if i, found := slices.BinarySearch(p.nodes, r.Node); found {
+				p.load[i]++
+			}
+		}
+	}
+}
+
+// begin starts the placement of another time group.
+func (p *placer) begin(group uint64) {
+	p.group = group
+	p.inGroup = make([]int, len(p.nodes))
+	p.firsts = make([]int, len(p.nodes))
+}
+
+// place returns the nodes of one shard of the group, as many as replicas says
+// and there are.
+func (p *placer) place(replicas int) []dsdb.NodeID {
+	order := make([]int, len(p.nodes))
+	for i := range order {
+		order[i] = int((p.group + uint64(i)) % uint64(len(p.nodes)))
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(p.inGroup[a], p.inGroup[b]), cmp.Compare(p.load[a], p.load[b]))
+	})
+	chosen := order[:min(max(replicas, 1), len(order))]
+	slices.SortStableFunc(chosen, func(a, b int) int { return cmp.Compare(p.firsts[a], p.firsts[b]) })
+	p.firsts[chosen[0]]++
+	nodes := make([]dsdb.NodeID, len(chosen))
+	for i, n := range chosen {
+		p.inGroup[n]++
+		p.load[n]++
+		nodes[i] = p.nodes[n]
+	}
+	return nodes
+}
