@@ -1,0 +1,56 @@
+# make demo    build, start a node, load real data, ask, kill, ask again
+# make test    everything that must hold (with the race detector where there is a C compiler)
+# make check   before every commit, under two minutes
+# make lint    gofmt, vet, staticcheck
+# make fuzz T=10m   every fuzz target for T
+# make bench   the benchmarks beside the code, with benchstat
+# make build   bin/dsdbd, bin/dsdb, bin/dsdb-bench
+SHELL   := /bin/sh
+T       ?= 20s
+COUNT   ?= 6
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+TOOL    := go tool -modfile=tools/go.mod
+TESTSUM := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg --hide-summary output
+HAVE_CC := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo yes)
+ifeq ($(HAVE_CC),yes)
+RACE := -race
+endif
+
+.PHONY: build demo test lint check fuzz bench clean help
+help:
+	@sed -n 's/^# \(make\)/\1/p' Makefile
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo: build
+	@sh testdata/demo.sh
+
+test: build
+	@$(if $(RACE),echo "race detector: on",echo "race detector: off (no C compiler found)")
+	@$(if $(RACE),CGO_ENABLED=1) $(TESTSUM) -- $(RACE) -timeout 14m ./...
+
+lint:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt wants to change:"; echo "$$out"; exit 1; }
+	go vet ./...
+	GOARCH=arm64 CGO_ENABLED=0 go vet ./...
+	$(TOOL) staticcheck ./...
+
+check: lint
+	@$(TESTSUM) -- -short -timeout 2m ./...
+
+# Each target alone: go's fuzzer takes one at a time.
+fuzz:
+	@go list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r pkg dir; do \
+	  grep -ho '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go 2>/dev/null | sed 's/^func //' | sort -u | while read -r f; do \
+	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(T) "$$pkg" </dev/null || exit 1; \
+	  done || exit 1; \
+	done
+
+bench:
+	@go test -run '^$$' -bench . -benchmem -count $(COUNT) ./... | tee bin/bench.txt
+	@$(TOOL) benchstat bin/bench.txt
+
+clean:
+	rm -rf bin
