@@ -1,0 +1,74 @@
+package meta
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"path"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+)
+
+// IdentityFile is the name, in the folder of the catalogue, of the file that
+// says who the process is.
+const IdentityFile = "node.json"
+
+// Identity is who a process is for all time.
+type Identity struct {
+	ClusterID uint64      `json:"cluster"`
+	UUID      string      `json:"uuid"`
+	MetaID    dsdb.NodeID `json:"meta_id"` // 0: not a meta node
+	DataID    dsdb.NodeID `json:"data_id"` // 0: not a data node
+}
+
+type identityFile struct {
+	Identity json.RawMessage `json:"identity"`
+	CRC      string          `json:"crc32c"`
+}
+
+// WriteIdentity writes the identity file in dir, durably and atomically.
+func WriteIdentity(fs vfs.FS, dir string, id Identity) error {
+	raw, err := json.Marshal(id)
+	if err != nil {
+		panic("BUG: identity: " + err.Error())
+	}
+	b, err := json.Marshal(identityFile{raw, crcText(raw)})
+	if err != nil {
+		panic("BUG: identity: " + err.Error())
+	}
+	if err := writeFile(fs, dir, IdentityFile, append(b, '\n')); err != nil {
+		return fmt.Errorf("meta: write identity: %w", err)
+	}
+	return nil
+}
+
+// ReadIdentity reads the identity file in dir. The error wraps fs.ErrNotExist
+// if there is none, and has KindCorrupt if it is not what was written.
+func ReadIdentity(fs vfs.FS, dir string) (Identity, error) {
+	name := path.Join(dir, IdentityFile)
+	b, err := readFile(fs, name)
+	if err != nil {
+		return Identity{}, fmt.Errorf("meta: read identity: %w", err)
+	}
+	return DecodeIdentity(name, b)
+}
+
+// DecodeIdentity decodes the bytes of an identity file; file is the name that
+// an error mentions.
+func DecodeIdentity(file string, b []byte) (Identity, error) {
+	var f identityFile
+	if err := unmarshalStrict(b, &f); err != nil {
+		return Identity{}, dsdb.Errorf(dsdb.KindCorrupt, "%s: %w", file, err)
+	}
+	if crcText(f.Identity) != f.CRC {
+		return Identity{}, dsdb.Errorf(dsdb.KindCorrupt, "%s: checksum %q does not match", file, f.CRC)
+	}
+	var id Identity
+	if err := unmarshalStrict(f.Identity, &id); err != nil {
+		return Identity{}, dsdb.Errorf(dsdb.KindCorrupt, "%s: %w", file, err)
+	}
+	return id, nil
+}
+
+func crcText(b []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(b, castagnoli)) }
