@@ -1,0 +1,379 @@
+// Package raftnode runs the replicas of many raft groups on one node: the meta
+// group and one group for each shard. It owns the raft library, the envelope
+// of proposals, and who waits for what; it must not know what a state machine
+// does with an entry, how the log lies on disk, or how messages travel.
+//
+// Core is deterministic: it has no goroutine, clock or randomness of its own.
+// Inputs are ticks, messages, proposals, reads, finished writes and finished
+// applies; Drain hands out what they led to: updates for the log, messages for
+// other nodes, entries to apply, outcomes for those who wait. Host drives cores
+// in production, internal/sim drives the same ones in tests.
+//
+// A proposal flows: Propose → envelope → raft → Append to the node's log (one
+// write and one sync for whatever waited) → StorageDone → committed → Apply →
+// the state machine's Verdict → the waiter. See §1 and §2 of the design's
+// chapter on replication for the rules that are kept here.
+package raftnode
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// TickSlices is how many calls to Tick make one raft tick: each moves the
+// groups of one slice only, so that a thousand groups do not tick at once.
+const TickSlices = 10
+
+// Peer is one voter of a group and the node that holds it.
+type Peer struct {
+	Replica dsdb.ReplicaID
+	Node    dsdb.NodeID
+}
+
+// GroupSpec describes one replica that this node is to run.
+type GroupSpec struct {
+	ID           dsdb.GroupID
+	Replica      dsdb.ReplicaID // this node's
+	Voters       []Peer         // in the same order on all nodes; the first campaigns for a new group
+	New          bool           // create it if the log does not know the group
+	StateMachine StateMachine
+}
+
+// Envelope is a raft message between two replicas of a group.
+type Envelope struct {
+	Group    dsdb.GroupID
+	From, To dsdb.ReplicaID
+	Message  *raftpb.Message // immutable
+}
+
+// Outbox holds messages for one node, in order.
+type Outbox struct {
+	Node     dsdb.NodeID
+	Messages []Envelope
+}
+
+// Waiter is told once how a proposal, a read or a start ended.
+type Waiter interface {
+	Done(v dsdb.Verdict, err error)
+}
+
+// Result is an outcome that its waiter is to be told.
+type Result struct {
+	Waiter  Waiter
+	Verdict dsdb.Verdict
+	Err     error
+}
+
+// Append asks for Update to be written to the log. Appends must be written in
+// the order they were handed out and given to StorageDone in that order, once
+// they and everything before them are durable.
+type Append struct {
+	Update wal.Update
+	Empty  bool // Update changes nothing and need not be written; it only waits for its turn
+
+	group     *group
+	entries   []*raftpb.Entry
+	responses []*raftpb.Message
+}
+
+// ApplyTask is a run of committed entries for a group's state machine. The
+// tasks of one group must be applied in order. A task without entries is a
+// barrier: its only waiter is told when the group's earlier tasks are done.
+type ApplyTask struct {
+	Group   dsdb.GroupID
+	Machine StateMachine
+	Entries []dsdb.Entry
+	Waiters []Waiter // nil, or one for each entry; most may be nil
+
+	group    *group
+	response *raftpb.Message
+}
+
+// Run applies the task and tells its waiters the verdicts. An error, also of an
+// earlier task of the group, means that the state machine cannot go on. Tasks of
+// different groups may run at the same time.
+func (t *ApplyTask) Run() error {
+	if t.group == nil {
+		t.Waiters[0].Done(dsdb.Verdict{}, nil)
+		return nil
+	}
+	if t.group.broken == nil {
+		var verdicts []dsdb.Verdict
+		verdicts, t.group.broken = t.apply()
+		if t.group.broken == nil {
+			for i, w := range t.Waiters {
+				if w != nil {
+					w.Done(verdicts[i], nil)
+				}
+			}
+			return nil
+		}
+	}
+	for _, w := range t.Waiters {
+		if w != nil {
+			w.Done(dsdb.Verdict{}, t.group.broken)
+		}
+	}
+	return t.group.broken
+}
+
+func (t *ApplyTask) apply() (vs []dsdb.Verdict, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("raft group %d: apply: %v\n%s", t.Group, p, debug.Stack())
+		}
+	}()
+	vs, err = t.Machine.Apply(t.Entries)
+	if err != nil {
+		return nil, fmt.Errorf("raft group %d: apply entry %d and on: %w", t.Group, t.Entries[0].Index, err)
+	}
+	if len(vs) != len(t.Entries) {
+		panic(fmt.Sprintf("BUG: %d verdicts for %d entries", len(vs), len(t.Entries)))
+	}
+	return vs, nil
+}
+
+// Outputs is what the inputs since the last Drain led to. It is valid until the next.
+type Outputs struct {
+	Appends []Append
+	Network []Outbox
+	Tasks   []ApplyTask
+	Results []Result
+}
+
+// Core runs the groups of one worker. It is used by one goroutine at a time.
+type Core struct {
+	log     LogReader
+	logger  *slog.Logger
+	origin  uint64 // unique to this boot of this node
+	seq     uint64 // of proposals and read contexts
+	groups  map[dsdb.GroupID]*group
+	ticking [TickSlices][]*group
+	dirty   []*group // touched since the last Drain, in order of first touch
+	refuse  error    // why proposals are refused, nil if they are not
+	out     Outputs
+	scratch []byte
+}
+
+// NewCore makes a core without groups. origin must differ from that of every
+// other boot of any node.
+func NewCore(log LogReader, origin uint64, logger *slog.Logger) *Core {
+	return &Core{log: log, origin: origin, logger: logger, groups: map[dsdb.GroupID]*group{}}
+}
+
+// Tick moves the logical clock of the groups of one slice, a tenth of them.
+// Groups with a single voter have no clock.
+func (c *Core) Tick(slice int) {
+	for _, g := range c.ticking[slice%TickSlices] {
+		if g.failed == nil {
+			c.guard(g, g.node.Tick)
+			c.touch(g)
+		}
+	}
+}
+
+// Ticking returns the number of groups that Tick moves.
+func (c *Core) Ticking() int {
+	n := 0
+	for _, gs := range c.ticking {
+		n += len(gs)
+	}
+	return n
+}
+
+// Step takes a message from another node. What is not from a voter of the
+// group to this node's replica is dropped.
+func (c *Core) Step(e Envelope) {
+	g := c.groups[e.Group]
+	if g == nil || g.failed != nil || !g.accepts(e) {
+		return
+	}
+	c.guard(g, func() { _ = g.node.Step(e.Message) }) // an error means that raft dropped it, as the network may
+	c.touch(g)
+}
+
+// Propose asks for data to be committed and applied. The waiter is told the
+// state machine's verdict; an error of KindUnavailable means that data is
+// definitely not in the log unless the log could not be written, KindTimeout
+// that its fate is unknown. data is not kept after the next Drain.
+func (c *Core) Propose(id dsdb.GroupID, data []byte, w Waiter) {
+	g := c.groups[id]
+	switch {
+	case g == nil:
+		c.result(w, errNoGroup(id))
+	case g.failed != nil:
+		c.result(w, g.failedError())
+	case c.refuse != nil:
+		c.result(w, c.refuse)
+	case len(data) > MaxProposal:
+		c.result(w, dsdb.Errorf(dsdb.KindTooLarge, "proposal of %d bytes: at most %d are allowed", len(data), MaxProposal))
+	default:
+		g.proposals = append(g.proposals, proposal{data, w})
+		c.touch(g)
+	}
+}
+
+// ReadIndex tells the waiter when the local state machine has applied
+// everything that had been acknowledged before the call.
+func (c *Core) ReadIndex(id dsdb.GroupID, w Waiter) {
+	g := c.groups[id]
+	switch {
+	case g == nil:
+		c.result(w, errNoGroup(id))
+	case g.failed != nil:
+		c.result(w, g.failedError())
+	default:
+		g.reads.waiting = append(g.reads.waiting, w)
+		c.touch(g)
+	}
+}
+
+// Ready tells the waiter when the group has applied what its log held when it
+// was opened: for a single voter everything, else what was known to be committed.
+func (c *Core) Ready(id dsdb.GroupID, w Waiter) {
+	if g := c.groups[id]; g != nil && g.failed == nil && !g.single() {
+		g.reads.confirm(g.openCommit, w)
+		c.touch(g)
+		return
+	}
+	c.ReadIndex(id, w)
+}
+
+// StorageDone says that the appends, in the order in which Drain gave them, are durable.
+func (c *Core) StorageDone(as []Append) {
+	for i := range as {
+		g := as[i].group
+		if g == nil || g.failed != nil {
+			continue
+		}
+		c.guard(g, func() { c.stored(g, &as[i]) })
+		c.touch(g)
+	}
+}
+
+// ApplyDone says that the entries of a task have been applied, or with err
+// that the state machine cannot go on.
+func (c *Core) ApplyDone(t ApplyTask, err error) {
+	g := t.group
+	if g == nil || g.failed != nil {
+		return
+	}
+	if err != nil {
+		c.logger.Error("raft group failed", "group", uint64(g.id), "error", err)
+		c.fail(g, err)
+		return
+	}
+	c.guard(g, func() { c.applied(g, &t) })
+	c.touch(g)
+}
+
+// Flushed truncates the group's log up to what its state machine holds durably.
+func (c *Core) Flushed(id dsdb.GroupID) {
+	g := c.groups[id]
+	if g == nil || g.failed != nil {
+		return
+	}
+	c.guard(g, func() { c.truncate(g) })
+}
+
+// Refuse makes the core refuse proposals with err and tells it to all whose
+// proposals are not applied yet; nil lets it accept them again. Their entries
+// may still be applied later.
+func (c *Core) Refuse(err error) {
+	c.refuse = err
+	if err == nil {
+		return
+	}
+	for _, g := range c.sorted() {
+		g.failProposals(c, err)
+	}
+}
+
+// Remove forgets the group. Its waiters are told so; w is told when the state
+// machine is no longer being used. The caller then has to write an update with
+// Remove set to the log.
+func (c *Core) Remove(id dsdb.GroupID, w Waiter) {
+	g := c.groups[id]
+	if g == nil {
+		c.result(w, errNoGroup(id))
+		return
+	}
+	c.fail(g, errNoGroup(id))
+	c.untick(g)
+	delete(c.groups, id)
+	c.out.Tasks = append(c.out.Tasks, ApplyTask{Group: id, Waiters: []Waiter{w}})
+}
+
+// Stop hands out what was held back to save writes, and tells everyone who
+// still waits that the outcome is unknown. The core must not be used after the
+// Drain that follows.
+func (c *Core) Stop() {
+	err := dsdb.Errorf(dsdb.KindTimeout, "timeout: the node is shutting down")
+	for _, g := range c.sorted() {
+		if g.held != nil && g.failed == nil {
+			c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, HardState: g.held}})
+			g.held = nil
+		}
+		g.failAll(c, err)
+	}
+}
+
+// Drain returns what all inputs since the last call led to.
+func (c *Core) Drain() *Outputs {
+	for _, g := range c.dirty {
+		g.dirty = false
+		if g.failed == nil {
+			c.guard(g, func() { c.advance(g) })
+		}
+	}
+	c.dirty = c.dirty[:0]
+	out := c.out
+	c.out = Outputs{}
+	return &out
+}
+
+func (c *Core) touch(g *group) {
+	if !g.dirty {
+		g.dirty = true
+		c.dirty = append(c.dirty, g)
+	}
+}
+
+func (c *Core) result(w Waiter, err error) {
+	if w != nil {
+		c.out.Results = append(c.out.Results, Result{Waiter: w, Err: err})
+	}
+}
+
+// guard runs f for a group. A panic of the raft library, or of ours, fails
+// that group alone.
+func (c *Core) guard(g *group, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.logger.Error("raft group failed", "group", uint64(g.id), "panic", p, "stack", string(debug.Stack()))
+			c.fail(g, fmt.Errorf("group %d: %v", g.id, p))
+		}
+	}()
+	f()
+}
+
+// fail stops a group for good: it takes no more part in raft until the process
+// starts again.
+func (c *Core) fail(g *group, err error) {
+	if g.failed != nil {
+		return
+	}
+	g.failed = err
+	g.progress.failed.Store(&err)
+	g.failAll(c, g.failedError())
+}
+
+func errNoGroup(id dsdb.GroupID) error {
+	return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d is not on this node", id)
+}

@@ -1,0 +1,316 @@
+package raftnode
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// tickEvery is the length of a raft tick.
+const tickEvery = 100 * time.Millisecond
+
+// Log is the node's log. Write is called by one goroutine at a time, the
+// others by any.
+type Log interface {
+	LogReader
+	// Write makes the updates part of the log, each as a whole, and durable if
+	// sync. KindUnavailable means that there is no space: nothing was written and
+	// the same call may succeed later. Any other error is the end of the log.
+	Write(us []wal.Update, sync bool) error
+	// Recycle frees the space of what all groups have truncated.
+	Recycle() error
+}
+
+// Transport carries messages to other nodes.
+type Transport interface {
+	// Send passes messages on to the Host of another node. It never blocks and
+	// may drop, delay, repeat or reorder them. The messages are immutable.
+	Send(to dsdb.NodeID, msgs []Envelope)
+}
+
+// Options are what a Host works with.
+type Options struct {
+	Log       Log
+	Transport Transport // nil on a node that is alone
+	Logger    *slog.Logger
+	Fatal     func(error) // called once if the log fails; the process must not go on serving
+}
+
+// Metrics count what a host has done since it was opened.
+type Metrics struct {
+	Proposals atomic.Uint64 // proposals taken
+	Applied   atomic.Uint64 // entries applied, those of raft itself included
+	Batches   atomic.Uint64 // synced writes to the log
+	Updates   atomic.Uint64 // updates in them
+}
+
+// GroupStatus is what a node knows of one of its replicas.
+type GroupStatus struct {
+	Leader  dsdb.ReplicaID // 0: none is known
+	Term    uint64
+	Commit  uint64
+	Applied uint64
+	Last    uint64 // index of the last durable entry
+	Failed  error  // why the replica is out of service, nil if it is not
+}
+
+// Host runs the raft groups of one node: workers that own the groups, one
+// writer to the log, workers that apply, and a clock. All methods are safe for
+// concurrent use.
+type Host struct {
+	opt     Options
+	metrics Metrics
+	workers []*worker // the first runs the meta group alone
+	writer  *writer
+	stop    chan struct{} // closed by Close: the clock ends
+	clock   sync.WaitGroup
+	closing sync.Once
+
+	mu     sync.RWMutex
+	groups map[dsdb.GroupID]*member // guarded by mu
+	closed bool                     // guarded by mu
+}
+
+// member is a replica that the host runs.
+type member struct {
+	worker   *worker
+	progress *progress
+}
+
+// Open starts a host without groups.
+func Open(o Options) (*Host, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return nil, fmt.Errorf("raftnode: origin of this boot: %w", err)
+	}
+	origin := binary.LittleEndian.Uint64(b[:])
+	h := &Host{opt: o, stop: make(chan struct{}), groups: map[dsdb.GroupID]*member{}}
+	h.writer = newWriter(h)
+	for range 1 + min(4, runtime.GOMAXPROCS(0)) {
+		w := newWorker(h, NewCore(o.Log, origin, o.Logger))
+		h.workers = append(h.workers, w)
+		w.start()
+	}
+	h.writer.start()
+	h.clock.Add(1)
+	go h.tick()
+	return h, nil
+}
+
+// Metrics returns the host's counters.
+func (h *Host) Metrics() *Metrics { return &h.metrics }
+
+// Start opens the replicas of specs from the log, or creates those that are New
+// and not in the log; new ones are written in one batch. It returns when raft
+// runs for all of them; see Ready. A replica that cannot be trusted is kept out
+// of service, as its Status tells. An error means that some specs are wrong (no
+// such group in the log, another replica id) and were passed over.
+func (h *Host) Start(ctx context.Context, specs []GroupSpec) error {
+	parts := make([][]GroupSpec, len(h.workers))
+	for _, s := range specs {
+		i := h.slot(s.ID)
+		parts[i] = append(parts[i], s)
+	}
+	all := newGather()
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return errClosed()
+	}
+	for i, part := range parts {
+		if len(part) > 0 {
+			h.workers[i].push(event{kind: evOpen, specs: part, waiter: all.add(1)})
+		}
+	}
+	h.mu.Unlock()
+	return all.wait(ctx)
+}
+
+// Ready returns when the state machines of the groups have applied what the
+// groups' logs held when they were started: of a group with a single voter
+// everything, of others what was known to be committed. A group out of service
+// is an error.
+func (h *Host) Ready(ctx context.Context, groups []dsdb.GroupID) error {
+	all := newGather()
+	for _, g := range groups {
+		m, err := h.member(g)
+		if err != nil {
+			return err
+		}
+		m.worker.push(event{kind: evReady, group: g, waiter: all.add(1)})
+	}
+	return all.wait(ctx)
+}
+
+// Propose returns the state machine's verdict on data once it is committed and
+// applied here. KindUnavailable means: not the leader, overload, no space (see
+// Core.Propose); KindTimeout, when ctx ends first: the outcome is unknown. The
+// caller must not change data afterwards, whatever is returned.
+func (h *Host) Propose(ctx context.Context, g dsdb.GroupID, data []byte) (dsdb.Verdict, error) {
+	h.metrics.Proposals.Add(1)
+	return h.call(ctx, event{kind: evPropose, group: g, data: data})
+}
+
+// ReadIndex returns when the local state machine has applied everything that
+// was acknowledged before the call.
+func (h *Host) ReadIndex(ctx context.Context, g dsdb.GroupID) error {
+	_, err := h.call(ctx, event{kind: evRead, group: g})
+	return err
+}
+
+// Flushed says that the FlushedIndex of the group's state machine rose: the
+// log may forget what lies below.
+func (h *Host) Flushed(g dsdb.GroupID) {
+	if m, err := h.member(g); err == nil {
+		m.worker.push(event{kind: evFlushed, group: g})
+	}
+}
+
+// Remove stops the group, waits until its state machine is no longer used, and
+// erases it from the log. Its replica id must never be used again.
+func (h *Host) Remove(ctx context.Context, g dsdb.GroupID) error {
+	if _, err := h.call(ctx, event{kind: evRemove, group: g}); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	delete(h.groups, g)
+	closed := h.closed
+	h.mu.Unlock()
+	if closed {
+		return errClosed()
+	}
+	w := newCall()
+	h.writer.push([]queued{{append: Append{Update: wal.Update{Group: g, Remove: true}}, waiter: w}})
+	_, err := w.wait(ctx)
+	return err
+}
+
+// Status returns what the node knows of its replica of g; Failed is set if it has none.
+func (h *Host) Status(g dsdb.GroupID) GroupStatus {
+	m, err := h.member(g)
+	if err != nil {
+		return GroupStatus{Failed: err}
+	}
+	p := m.progress
+	s := GroupStatus{
+		Leader: dsdb.ReplicaID(p.leader.Load()), Term: p.term.Load(),
+		Commit: p.commit.Load(), Applied: p.applied.Load(), Last: p.last.Load(),
+	}
+	if err := p.failed.Load(); err != nil {
+		s.Failed = *err
+	}
+	return s
+}
+
+// Step takes messages that other nodes' hosts have sent.
+func (h *Host) Step(msgs []Envelope) {
+	for _, e := range msgs {
+		if m, err := h.member(e.Group); err == nil {
+			m.worker.push(event{kind: evStep, group: e.Group, message: e})
+		}
+	}
+}
+
+// Close stops all groups and waits for every goroutine. Those who still wait
+// are told KindTimeout. The log stays open.
+func (h *Host) Close() error {
+	h.closing.Do(func() {
+		h.mu.Lock()
+		h.closed = true
+		h.mu.Unlock()
+		close(h.stop)
+		h.clock.Wait()
+		for _, w := range h.workers {
+			w.close()
+		}
+		h.writer.close()
+		for _, w := range h.workers {
+			w.applier.close()
+		}
+	})
+	return nil
+}
+
+// slot returns the worker of a group.
+func (h *Host) slot(g dsdb.GroupID) int {
+	if g == dsdb.MetaGroup {
+		return 0
+	}
+	return 1 + int(uint64(g)%uint64(len(h.workers)-1))
+}
+
+func (h *Host) member(g dsdb.GroupID) (*member, error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.closed {
+		return nil, errClosed()
+	}
+	m := h.groups[g]
+	if m == nil {
+		return nil, errNoGroup(g)
+	}
+	return m, nil
+}
+
+// register makes the replicas that a worker has opened known. It reports false
+// if the host is closed.
+func (h *Host) register(w *worker, ids []dsdb.GroupID, ps []*progress) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, g := range ids {
+		h.groups[g] = &member{w, ps[i]}
+	}
+}
+
+// call gives an event to a group's worker and waits for the outcome.
+func (h *Host) call(ctx context.Context, e event) (dsdb.Verdict, error) {
+	m, err := h.member(e.group)
+	if err != nil {
+		return dsdb.Verdict{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return dsdb.Verdict{}, contextError(err)
+	}
+	w := newCall()
+	e.waiter = w
+	m.worker.push(e)
+	return w.wait(ctx)
+}
+
+// tick moves the clocks of all cores, a slice at a time.
+func (h *Host) tick() {
+	defer h.clock.Done()
+	t := time.NewTicker(tickEvery / TickSlices)
+	defer t.Stop()
+	for slice := 0; ; slice = (slice + 1) % TickSlices {
+		select {
+		case <-h.stop:
+			return
+		case <-t.C:
+		}
+		for _, w := range h.workers {
+			if w.ticking.Load() > 0 {
+				w.push(event{kind: evTick, slice: slice})
+			}
+		}
+	}
+}
+
+func errClosed() error { return dsdb.Errorf(dsdb.KindUnavailable, "the node is shutting down") }
+
+func contextError(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return dsdb.Errorf(dsdb.KindCanceled, "canceled: %w", err)
+	}
+	return &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: err}
+}

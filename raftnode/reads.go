@@ -1,0 +1,115 @@
+package raftnode
+
+import (
+	"encoding/binary"
+
+	"github.com/dasudian/dsdb"
+)
+
+// readQueue holds the reads of one group on their way: waiting for the leader
+// to be able to serve them, then for a quorum to confirm it, then for the local
+// state machine to have applied as much.
+type readQueue struct {
+	waiting   []Waiter
+	issued    []readBatch
+	confirmed []confirmedRead
+}
+
+// readBatch is the reads that share one request to raft. Its number is used once.
+type readBatch struct {
+	seq     uint64
+	waiters []Waiter
+}
+
+type confirmedRead struct {
+	index  uint64
+	waiter Waiter
+}
+
+func (q *readQueue) confirm(index uint64, w Waiter) {
+	q.confirmed = append(q.confirmed, confirmedRead{index, w})
+}
+
+// issueReads asks raft for a read index for all waiting reads at once and
+// reports whether it did. A leader first has to commit an entry of its own term:
+// before that it may not know of everything that was acknowledged. A request's
+// context is never used again, so that late replies to one cannot confirm
+// another. What the core has seen of raft's state must be current: a replica
+// that does not lead would pass the request on over the network.
+func (c *Core) issueReads(g *group) bool {
+	q := &g.reads
+	if len(q.waiting) == 0 {
+		return false
+	}
+	if !g.seen.leading {
+		if !g.single() {
+			q.failUnserved(c, g.notLeader())
+		}
+		return false
+	}
+	if g.seen.commit < g.seen.termStart {
+		return false
+	}
+	c.seq++
+	q.issued = append(q.issued, readBatch{c.seq, q.waiting})
+	q.waiting = nil
+	ctx := binary.LittleEndian.AppendUint64(make([]byte, 0, 16), c.origin)
+	g.node.ReadIndex(binary.LittleEndian.AppendUint64(ctx, c.seq))
+	return true
+}
+
+// confirmReads notes that a quorum has confirmed the request with this context.
+func (q *readQueue) confirmReads(origin uint64, ctx []byte, index uint64) {
+	if len(ctx) != 16 || binary.LittleEndian.Uint64(ctx) != origin {
+		return
+	}
+	seq := binary.LittleEndian.Uint64(ctx[8:])
+	for i, b := range q.issued {
+		if b.seq == seq {
+			for _, w := range b.waiters {
+				q.confirm(index, w)
+			}
+			q.issued = append(q.issued[:i:i], q.issued[i+1:]...)
+			return
+		}
+	}
+}
+
+// release tells the reads that the state machine has caught up with.
+func (q *readQueue) release(c *Core, applied uint64) {
+	rest := q.confirmed[:0]
+	for _, r := range q.confirmed {
+		if r.index <= applied {
+			c.result(r.waiter, nil)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	clear(q.confirmed[len(rest):])
+	q.confirmed = rest
+}
+
+// failUnserved tells err to the reads that no quorum has confirmed.
+func (q *readQueue) failUnserved(c *Core, err error) {
+	for _, w := range q.waiting {
+		c.result(w, err)
+	}
+	for _, b := range q.issued {
+		for _, w := range b.waiters {
+			c.result(w, err)
+		}
+	}
+	q.waiting, q.issued = nil, nil
+}
+
+func (q *readQueue) fail(c *Core, err error) {
+	q.failUnserved(c, err)
+	for _, r := range q.confirmed {
+		c.result(r.waiter, err)
+	}
+	q.confirmed = nil
+}
+
+func (g *group) notLeader() error {
+	return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: replica %d does not lead (leader is %d)", g.id, g.seen.replica, g.seen.lead)
+}

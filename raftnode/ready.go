@@ -1,0 +1,328 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// advance lets raft act on the inputs of one group and hands out what it wants done.
+func (c *Core) advance(g *group) {
+	if g.campaign && g.store.applied >= g.openCommit {
+		g.campaign = false
+		_ = g.node.Campaign() // raft logs why it cannot; its clock will try again
+	}
+	c.propose(g)
+	for {
+		for g.node.HasReady() {
+			c.handle(g, g.node.Ready())
+		}
+		if !c.issueReads(g) {
+			break
+		}
+	}
+	g.reads.release(c, g.store.applied)
+	g.publish()
+}
+
+// propose gives the group's new proposals to raft in one message. If they are
+// too much together, each is tried by itself.
+func (c *Core) propose(g *group) {
+	if len(g.proposals) == 0 {
+		return
+	}
+	st := g.node.BasicStatus()
+	if st.RaftState != raft.StateLeader {
+		g.seen.lead = st.Lead
+		for _, p := range g.proposals {
+			c.result(p.waiter, g.notLeader())
+		}
+		g.proposals = g.proposals[:0]
+		return
+	}
+	if !c.proposeBatch(g, g.proposals, st.GetTerm()) {
+		for i := range g.proposals {
+			if !c.proposeBatch(g, g.proposals[i:i+1], st.GetTerm()) {
+				c.result(g.proposals[i].waiter, dsdb.Errorf(dsdb.KindUnavailable, "timeout: raft group %d has too many writes in progress", g.id))
+			}
+		}
+	}
+	clear(g.proposals)
+	g.proposals = g.proposals[:0]
+}
+
+// proposeBatch proposes ps as one entry each, all or none. Raft copies the
+// data, so that one buffer serves all calls.
+func (c *Core) proposeBatch(g *group, ps []proposal, term uint64) bool {
+	size := 0
+	for _, p := range ps {
+		size += envelopeSize + len(p.data)
+	}
+	if cap(c.scratch) < size {
+		c.scratch = make([]byte, 0, size)
+	}
+	buf, block := c.scratch[:0], make([]raftpb.Entry, len(ps))
+	ents := make([]*raftpb.Entry, len(ps))
+	for i, p := range ps {
+		from := len(buf)
+		buf = appendProposal(buf, c.origin, c.seq+uint64(i)+1, p.data)
+		block[i].Data = buf[from:len(buf):len(buf)]
+		ents[i] = &block[i]
+	}
+	err := g.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &g.seen.replica, Entries: ents})
+	if cap(c.scratch) > maxScratch {
+		c.scratch = nil
+	}
+	if errors.Is(err, raft.ErrProposalDropped) {
+		return false
+	}
+	if err != nil {
+		panic(fmt.Sprintf("propose: %v", err))
+	}
+	for _, p := range ps {
+		c.seq++
+		g.pending = append(g.pending, pending{c.seq, term, p.waiter})
+	}
+	return true
+}
+
+// maxScratch is the largest buffer for proposals that is kept.
+const maxScratch = 4 << 20
+
+// handle takes one Ready of raft apart.
+func (c *Core) handle(g *group, rd raft.Ready) {
+	c.observe(g, rd)
+	for _, rs := range rd.ReadStates {
+		g.reads.confirmReads(c.origin, rs.RequestCtx, rs.Index)
+	}
+	for _, m := range rd.Messages {
+		switch m.GetTo() {
+		case raft.LocalAppendThread:
+			c.appendMessage(g, m)
+		case raft.LocalApplyThread:
+			c.applyMessage(g, m)
+		default:
+			c.send(g, m)
+		}
+	}
+}
+
+// observe notes changes of term, leader and commit index. Reads that an older
+// leadership of this replica was to confirm are lost: raft drops them silently.
+func (c *Core) observe(g *group, rd raft.Ready) {
+	was := g.seen
+	if rd.SoftState != nil {
+		g.seen.lead, g.seen.leading = rd.SoftState.Lead, rd.SoftState.RaftState == raft.StateLeader
+	}
+	if hs := rd.HardState; !raft.IsEmptyHardState(hs) {
+		if hs.GetTerm() < was.term || hs.GetCommit() < was.commit {
+			panic(fmt.Sprintf("BUG: group %d: hard state went back from term %d, commit %d to %v", g.id, was.term, was.commit, hs))
+		}
+		g.seen.term, g.seen.vote, g.seen.commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
+	}
+	if g.seen.leading == was.leading && g.seen.term == was.term {
+		return
+	}
+	if was.leading {
+		g.reads.failUnserved(c, g.notLeader())
+	}
+	if !g.seen.leading {
+		return
+	}
+	g.seen.termStart = 0
+	for _, e := range rd.Entries {
+		if e.GetTerm() == g.seen.term {
+			g.seen.termStart = e.GetIndex()
+			break
+		}
+	}
+	if g.seen.termStart == 0 {
+		panic(fmt.Sprintf("BUG: group %d: became leader of term %d without an entry", g.id, g.seen.term))
+	}
+	if !g.single() {
+		c.logger.Info("raft group has a new leader", "group", uint64(g.id), "replica", g.seen.replica, "term", g.seen.term)
+	}
+}
+
+// appendMessage makes the log updates of a MsgStorageAppend. A new commit index
+// alone is held back until something else of the group is written: nothing
+// depends on it. Entries are split over updates of bounded size; then the first
+// carries the hard state too, for no entry may be of a later term than that.
+func (c *Core) appendMessage(g *group, m *raftpb.Message) {
+	if m.GetSnapshot() != nil {
+		panic(fmt.Sprintf("BUG: group %d: raft accepted a snapshot", g.id))
+	}
+	hs, urgent := g.held, len(m.GetResponses()) > 0
+	if m.Term != nil {
+		hs = &wal.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
+		urgent = urgent || hs.Term != g.store.hard.GetTerm() || hs.Vote != g.store.hard.GetVote()
+		g.store.hard.Term, g.store.hard.Vote = m.Term, m.Vote
+	}
+	ents := m.GetEntries()
+	if !urgent && len(ents) == 0 {
+		g.held = hs
+		return
+	}
+	g.held = nil
+	for n := updateLength(ents); n < len(ents); n = updateLength(ents) {
+		part := ents[:n]
+		var clipped *wal.HardState
+		if hs != nil {
+			clipped = &wal.HardState{Term: hs.Term, Vote: hs.Vote, Commit: min(hs.Commit, part[n-1].GetIndex())}
+		}
+		c.appendUpdate(g, part, clipped, nil)
+		ents = ents[n:]
+	}
+	c.appendUpdate(g, ents, hs, m.GetResponses())
+}
+
+func (c *Core) appendUpdate(g *group, ents []*raftpb.Entry, hs *wal.HardState, responses []*raftpb.Message) {
+	u := wal.Update{Group: g.id, HardState: hs}
+	if len(ents) > 0 {
+		u.Entries = appendLogEntries(make([]wal.Entry, 0, len(ents)), ents)
+	}
+	c.out.Appends = append(c.out.Appends, Append{
+		Update: u, Empty: len(ents) == 0 && hs == nil,
+		group: g, entries: ents, responses: responses,
+	})
+}
+
+// updateLength returns how many of ents one update may carry; at least one.
+func updateLength(ents []*raftpb.Entry) int {
+	size := 0
+	for i, e := range ents {
+		size += len(e.GetData())
+		if size > maxUpdateBytes && i > 0 {
+			return i
+		}
+	}
+	return len(ents)
+}
+
+// stored acts on a finished append: raft and other replicas get to know.
+func (c *Core) stored(g *group, a *Append) {
+	g.store.appended(a.entries)
+	for _, m := range a.responses {
+		if m.GetTo() != g.seen.replica {
+			c.send(g, m)
+			continue
+		}
+		if err := g.node.Step(m); err != nil {
+			panic(fmt.Sprintf("step %v: %v", m.GetType(), err))
+		}
+	}
+}
+
+// applyMessage makes the apply task of a MsgStorageApply.
+func (c *Core) applyMessage(g *group, m *raftpb.Message) {
+	t := ApplyTask{Group: g.id, Machine: g.machine, group: g, response: m.GetResponses()[0]}
+	t.Entries = make([]dsdb.Entry, len(m.GetEntries()))
+	for i, re := range m.GetEntries() {
+		e := dsdb.Entry{Index: re.GetIndex(), Term: re.GetTerm()}
+		if re.GetType() != raftpb.EntryNormal {
+			panic(fmt.Sprintf("entry %d is of type %v, which this version cannot apply", e.Index, re.GetType()))
+		}
+		g.settleLost(c, e.Term)
+		if len(re.GetData()) > 0 {
+			origin, seq, payload, err := openProposal(re.GetData())
+			if err != nil {
+				panic(fmt.Sprintf("entry %d: %v", e.Index, err))
+			}
+			e.Data = payload
+			if w := g.takePending(c, origin, seq); w != nil {
+				if t.Waiters == nil {
+					t.Waiters = make([]Waiter, len(t.Entries))
+				}
+				t.Waiters[i] = w
+			}
+		}
+		t.Entries[i] = e
+	}
+	c.out.Tasks = append(c.out.Tasks, t)
+}
+
+// settleLost tells those whose proposals were overwritten: a log never goes
+// back to an earlier term, so once an entry of a later one is committed, a
+// proposal that was not is lost.
+func (g *group) settleLost(c *Core, term uint64) {
+	n := 0
+	for n < len(g.pending) && g.pending[n].term < term {
+		c.result(g.pending[n].waiter, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: the write was lost to a change of leader", g.id))
+		n++
+	}
+	g.dropPending(n)
+}
+
+// takePending returns the waiter of a committed proposal, nil if there is none.
+func (g *group) takePending(c *Core, origin, seq uint64) Waiter {
+	if origin != c.origin || len(g.pending) == 0 {
+		return nil
+	}
+	p := g.pending[0]
+	if p.seq != seq {
+		panic(fmt.Sprintf("BUG: group %d: proposal %d was committed before %d", g.id, seq, p.seq))
+	}
+	g.dropPending(1)
+	return p.waiter
+}
+
+func (g *group) dropPending(n int) {
+	clear(g.pending[:n])
+	if n == len(g.pending) {
+		g.pending = g.pending[:0]
+		return
+	}
+	g.pending = g.pending[n:]
+}
+
+// applied acts on a finished task.
+func (c *Core) applied(g *group, t *ApplyTask) {
+	last := t.Entries[len(t.Entries)-1].Index
+	if last <= g.store.applied || last > g.seen.commit {
+		panic(fmt.Sprintf("BUG: group %d: applied up to %d after %d, committed is %d", g.id, last, g.store.applied, g.seen.commit))
+	}
+	g.store.applied = last
+	if g.single() {
+		g.store.evict(0)
+	} else {
+		g.store.evict(cacheApplied)
+	}
+	if err := g.node.Step(t.response); err != nil {
+		panic(fmt.Sprintf("step %v: %v", t.response.GetType(), err))
+	}
+	if g.flushed {
+		c.truncate(g)
+	}
+}
+
+// send puts a message into the outbox of the node that holds its receiver.
+func (c *Core) send(g *group, m *raftpb.Message) {
+	for _, p := range g.peers {
+		if uint64(p.Replica) != m.GetTo() {
+			continue
+		}
+		e := Envelope{Group: g.id, From: dsdb.ReplicaID(g.seen.replica), To: p.Replica, Message: m}
+		for i := range c.out.Network {
+			if c.out.Network[i].Node == p.Node {
+				c.out.Network[i].Messages = append(c.out.Network[i].Messages, e)
+				return
+			}
+		}
+		c.out.Network = append(c.out.Network, Outbox{p.Node, []Envelope{e}})
+		return
+	}
+}
+
+func (g *group) publish() {
+	p := g.progress
+	p.leader.Store(g.seen.lead)
+	p.term.Store(g.seen.term)
+	p.commit.Store(g.seen.commit)
+	p.applied.Store(g.store.applied)
+	p.last.Store(g.store.last)
+}
