@@ -12,17 +12,45 @@ import (
 	"github.com/dasudian/dsdb"
 )
 
+// Plan is what Compile makes of one statement: *Select, *Show, *Explain or *Command.
+type Plan interface {
+	// String prints the plan: one line per part, indented, the same for the same plan.
+	String() string
+	plan()
+}
+
+func (*Select) plan()  {}
+func (*Show) plan()    {}
+func (*Explain) plan() {}
+func (*Command) plan() {}
+
+// Explain asks for the plan of a SELECT; with Analyze it is also run and measured.
+type Explain struct {
+	Analyze bool
+	Select  *Select
+}
+
 // Select is the plan of one SELECT. Each source is answered on its own (its
 // series carry its name) and the answers follow one another in source order.
+//
+// Without Calls a row of the answer is a row of a series in which at least one
+// field that Columns name is not null; fields that only Where names do not make
+// a row. No Sources means an empty answer.
 type Select struct {
 	Database string
 	Sources  []Source // in output order: by name
-	Range    dsdb.TimeRange
+	// Range is dsdb.AllTime where WHERE does not bound it, but that a GROUP BY
+	// time without an upper bound ends at now (inclusive). With an open start
+	// the first window is that of the first row.
+	Range dsdb.TimeRange
 
-	Where *Expr         // the condition without its time part; nil: none
-	Tags  *dsdb.TagExpr // what Where implies for the tags alone; nil: nothing
+	Where    *Expr         // the condition without its time part; nil: none
+	Tags     *dsdb.TagExpr // what Where implies for the tags alone; nil: nothing
+	Residual *Expr         // the part of Where that Tags does not settle; nil: every row of a series that matches Tags
 
-	Dims     []string // GROUP BY tag keys, expanded, sorted, without duplicates
+	// Dims are the GROUP BY tag keys, expanded, sorted, without duplicates. A
+	// name that is no tag groups too: its value is "" everywhere.
+	Dims     []string
 	Interval Interval // GROUP BY time; Every 0: none
 	Fill     Fill
 
@@ -43,10 +71,14 @@ type Select struct {
 	Location                       *time.Location // tz(); nil: UTC
 }
 
-// Source is one measurement in one retention policy, and where its rows are.
+// Source is one measurement, and where its rows are. If FROM names the same
+// measurement in several databases or policies, their shards are together in
+// one Source (the rows make one set of series, as in InfluxDB) and Database and
+// Policy are those named first; then times of one series may lie in two shards
+// of the same time.
 type Source struct {
 	Database, Policy, Measurement string
-	Shards                        []Shard // those that meet Range, by start time
+	Shards                        []Shard // those that meet Range, by start time, then id
 }
 
 // Shard is one shard that holds rows of a Source.
@@ -77,7 +109,9 @@ type Fill struct {
 	Number float64 // of FillNumber
 }
 
-// Ref is a field or a tag that an expression names.
+// Ref is a field or a tag that an expression names. Numbers (float, integer,
+// unsigned) convert to each other; any other value that is not of Type is null.
+// A series without the tag has "" in a condition and null in a column.
 type Ref struct {
 	Name string
 	Tag  bool
@@ -123,7 +157,9 @@ type Column struct {
 type Op uint8
 
 // The operations. Arithmetic follows InfluxQL: integer / integer is a float,
-// x / 0 is 0 for integers. Comparisons and And, Or are boolean and false on null.
+// unsigned / unsigned is unsigned, x / 0 and x % 0 are 0. Comparisons and And,
+// Or are boolean and false on null, but for a null beside a boolean, which
+// counts as false (InfluxDB: ok != true holds for rows without ok).
 const (
 	OpConst Op = iota // Value
 	OpRef             // Refs[Index]
