@@ -91,14 +91,19 @@ func single(id dsdb.GroupID, sm StateMachine) GroupSpec {
 	return GroupSpec{ID: id, Replica: r, Voters: []Peer{{r, 1}}, New: true, StateMachine: sm}
 }
 
+func start(t testing.TB, h *Host, spec GroupSpec) {
+	t.Helper()
+	if err := h.Start(t.Context(), []GroupSpec{spec}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Ready(t.Context(), []dsdb.GroupID{spec.ID}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func startSingle(t testing.TB, h *Host, id dsdb.GroupID, sm StateMachine) {
 	t.Helper()
-	if err := h.Start(t.Context(), []GroupSpec{single(id, sm)}); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Ready(t.Context(), []dsdb.GroupID{id}); err != nil {
-		t.Fatal(err)
-	}
+	start(t, h, single(id, sm))
 }
 
 func propose(t testing.TB, h *Host, g dsdb.GroupID, data string) dsdb.Verdict {
@@ -145,6 +150,9 @@ func TestRestartSkipsWhatWasFlushed(t *testing.T) {
 	startSingle(t, h, 1, sm)
 	for i := range 5 {
 		propose(t, h, 1, fmt.Sprint(i))
+	}
+	if err := h.ReadIndex(t.Context(), 1); err != nil { // the status follows the acknowledgement
+		t.Fatal(err)
 	}
 	sm.flushed = h.Status(1).Applied - 2
 	h.Flushed(1)
@@ -328,9 +336,7 @@ func TestRemove(t *testing.T) {
 	spec := single(1, new(ledger))
 	spec.Replica++
 	spec.Voters[0].Replica++
-	if err := h.Start(t.Context(), []GroupSpec{spec}); err != nil {
-		t.Fatal(err)
-	}
+	start(t, h, spec)
 	propose(t, h, 1, "z")
 }
 
