@@ -1,0 +1,176 @@
+package shard
+
+import (
+	"context"
+	"slices"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+)
+
+// cursor is the answer to a Scan: it takes the series one by one, orders the
+// blocks that the sources have of it, and hands out those that meet no other
+// as they are. Where blocks overlap it merges, window by window.
+type cursor struct {
+	ctx     context.Context
+	scan    dsdb.Scan
+	sources []source // by rank, the oldest first
+	close   func()
+
+	next   int // the series after the one at hand
+	blocks blocks
+	window int // next window of it, in scan order; len or -1: none is left
+	given  int // rows of it in the scan's range that were handed out
+
+	tile   column.Tile
+	times  []int64 // memory of tile.Times
+	direct *block  // the tile at hand is this block; nil: it is a part of merged
+	merged merged
+	piece  piece
+	active []*block // scratch
+}
+
+// source finds the rows of the i-th series of the scan in a memtable or a file.
+type source interface {
+	appendBlocks(dst []block, c *cursor, i, rank int) ([]block, error)
+}
+
+// piece is the part of the merged rows that the tile at hand shows, [from, to),
+// and the rows that are still to be shown, [low, high).
+type piece struct{ from, to, low, high int }
+
+func (c *cursor) Next() (*column.Tile, error) {
+	for {
+		if c.showPiece() {
+			return &c.tile, nil
+		}
+		for c.window < 0 || c.window >= len(c.blocks.list) || c.scan.NeedRows > 0 && c.given >= c.scan.NeedRows {
+			if ok, err := c.nextSeries(); !ok {
+				return nil, err
+			}
+		}
+		if ok, err := c.nextWindow(); err != nil {
+			return nil, err
+		} else if ok {
+			return &c.tile, nil
+		}
+	}
+}
+
+// nextSeries moves to the next series; false at the end.
+func (c *cursor) nextSeries() (bool, error) {
+	if err := c.ctx.Err(); err != nil {
+		return false, err
+	}
+	if c.next == len(c.scan.Series) {
+		c.blocks.list, c.window = c.blocks.list[:0], 0
+		return false, nil
+	}
+	i := c.next
+	c.next++
+	c.given = 0
+	c.blocks.list = c.blocks.list[:0]
+	var err error
+	for rank, src := range c.sources {
+		if c.blocks.list, err = src.appendBlocks(c.blocks.list, c, i, rank); err != nil {
+			return false, err
+		}
+	}
+	c.blocks.order()
+	c.window = 0
+	if c.scan.Descending {
+		c.window = len(c.blocks.list) - 1
+	}
+	c.tile.Series = c.scan.Series[i]
+	return true, nil
+}
+
+// nextWindow opens the next window: it shows its block, or merges its blocks.
+// It reports whether there is a tile at hand.
+func (c *cursor) nextWindow() (bool, error) {
+	i := c.window
+	if c.scan.Descending {
+		c.window--
+	} else {
+		c.window++
+	}
+	var last int64
+	c.active, last = c.blocks.window(c.active[:0], i)
+	first := c.blocks.list[i].first
+	if len(c.active) == 0 || first >= c.scan.Range.End || last < c.scan.Range.Start {
+		return false, nil
+	}
+	if b := c.active[0]; len(c.active) == 1 && b == &c.blocks.list[i] && b.last <= last && len(b.hidden) == 0 {
+		c.showBlock(b)
+		return true, nil
+	}
+	if err := c.merged.merge(c.tile.Series, c.active, first, last); err != nil {
+		return false, err
+	}
+	c.piece = piece{high: len(c.merged.times)}
+	return c.showPiece(), nil
+}
+
+func (c *cursor) showBlock(b *block) {
+	c.direct = b
+	c.tile.Rows, c.tile.First, c.tile.Last = b.rows, b.first, b.last
+	c.tile.Times = nil
+	b.run.stats(c.tile.Stats, b)
+	if r := c.scan.Range; r.Contains(b.first) && r.Contains(b.last) {
+		c.given += b.rows
+	}
+}
+
+// showPiece shows the next tile of the merged rows; false if none is left.
+func (c *cursor) showPiece() bool {
+	p := &c.piece
+	if p.low == p.high {
+		return false
+	}
+	if c.scan.Descending {
+		p.from, p.to = max(p.low, p.high-column.MaxTileRows), p.high
+		p.high = p.from
+	} else {
+		p.from, p.to = p.low, min(p.high, p.low+column.MaxTileRows)
+		p.low = p.to
+	}
+	times := c.merged.times[p.from:p.to]
+	c.direct = nil
+	c.tile.Rows, c.tile.First, c.tile.Last = len(times), times[0], times[len(times)-1]
+	c.tile.Times = nil
+	clear(c.tile.Stats)
+	from, _ := slices.BinarySearch(times, c.scan.Range.Start)
+	to, _ := slices.BinarySearch(times, c.scan.Range.End)
+	c.given += to - from
+	if c.scan.NeedRows > 0 && c.given >= c.scan.NeedRows {
+		p.low = p.high
+	}
+	return true
+}
+
+// LoadTimes implements column.Loader.
+func (c *cursor) LoadTimes(t *column.Tile) (err error) {
+	if c.direct == nil {
+		t.Times = c.merged.times[c.piece.from:c.piece.to]
+		return nil
+	}
+	c.times, err = c.direct.run.appendTimes(c.times[:0], c.direct)
+	t.Times = c.times
+	return err
+}
+
+// LoadField implements column.Loader.
+func (c *cursor) LoadField(t *column.Tile, i int) error {
+	if c.direct == nil {
+		return c.merged.load(&t.Cols[i], i, c.piece.from, c.piece.to)
+	}
+	return c.direct.run.load(&t.Cols[i], c.direct, i)
+}
+
+func (c *cursor) Close() error {
+	if c.close != nil {
+		c.close()
+		c.close = nil
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package shard
+
+import (
+	"encoding/binary"
+	"regexp"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+)
+
+// The kinds of log entries: the first byte of an entry. A kind is never given
+// another meaning.
+const (
+	entryWrite  = 1
+	entryDelete = 2
+)
+
+// maxExprDepth bounds the nesting of a condition in a log entry.
+const maxExprDepth = 100
+
+// AppendWrite appends the log entry that writes b.
+func AppendWrite(dst []byte, b *column.WriteBatch) []byte {
+	return b.Append(append(dst, entryWrite))
+}
+
+// Delete is a DELETE, DROP SERIES or DROP MEASUREMENT as it concerns one shard.
+type Delete struct {
+	Measurements []string       // nil: all
+	Where        *dsdb.TagExpr  // nil: every series of them
+	Range        dsdb.TimeRange // of the rows
+	DropSeries   bool           // forget the series with all their rows, whatever Range says
+}
+
+// AppendDelete appends the log entry that deletes d. Regular expressions
+// travel as their source.
+func AppendDelete(dst []byte, d Delete) []byte {
+	flags := byte(0)
+	if d.DropSeries {
+		flags |= 1
+	}
+	if d.Measurements != nil {
+		flags |= 2
+	}
+	if d.Where != nil {
+		flags |= 4
+	}
+	dst = append(dst, entryDelete, flags)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(d.Range.Start))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(d.Range.End))
+	if d.Measurements != nil {
+		dst = binary.AppendUvarint(dst, uint64(len(d.Measurements)))
+		for _, m := range d.Measurements {
+			dst = appendString(dst, m)
+		}
+	}
+	if d.Where != nil {
+		dst = appendExpr(dst, d.Where)
+	}
+	return dst
+}
+
+func appendExpr(dst []byte, e *dsdb.TagExpr) []byte {
+	dst = append(dst, byte(e.Op))
+	switch e.Op {
+	case dsdb.TagAnd, dsdb.TagOr:
+		dst = binary.AppendUvarint(dst, uint64(len(e.Args)))
+		for _, arg := range e.Args {
+			dst = appendExpr(dst, arg)
+		}
+		return dst
+	case dsdb.TagMatch, dsdb.TagNotMatch:
+		return appendString(appendString(dst, e.Key), e.Regex.String())
+	}
+	return appendString(appendString(dst, e.Key), e.Value)
+}
+
+func appendString(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// decodeDelete decodes what AppendDelete wrote after the kind byte.
+func decodeDelete(src []byte) (d Delete, err error) {
+	if len(src) < 17 || src[0] > 7 {
+		return d, errShort(src)
+	}
+	flags := src[0]
+	d.DropSeries = flags&1 != 0
+	d.Range.Start = int64(binary.LittleEndian.Uint64(src[1:]))
+	d.Range.End = int64(binary.LittleEndian.Uint64(src[9:]))
+	r := reader{src[17:]}
+	if flags&2 != 0 {
+		n := r.count()
+		d.Measurements = make([]string, 0, n)
+		for range n {
+			d.Measurements = append(d.Measurements, r.string())
+		}
+	}
+	if flags&4 != 0 {
+		d.Where = r.expr(0)
+		if d.Where == nil {
+			return d, errShort(src)
+		}
+	}
+	if r.rest == nil || len(r.rest) > 0 {
+		return d, errShort(src)
+	}
+	return d, nil
+}
+
+func errShort(src []byte) error {
+	return dsdb.Errorf(dsdb.KindCorrupt, "delete entry of %d bytes is malformed", len(src))
+}
+
+// reader takes values off the front of rest. After a malformed value rest is
+// nil, and every further value is zero.
+type reader struct{ rest []byte }
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.rest)
+	if n <= 0 {
+		r.rest = nil
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return v
+}
+
+// count reads the number of things of which each takes at least a byte.
+func (r *reader) count() int {
+	n := r.uvarint()
+	if n > uint64(len(r.rest)) {
+		r.rest = nil
+		return 0
+	}
+	return int(n)
+}
+
+func (r *reader) string() string {
+	n := r.count()
+	if r.rest == nil {
+		return ""
+	}
+	s := string(r.rest[:n])
+	r.rest = r.rest[n:]
+	return s
+}
+
+// expr reads a condition; nil if it is malformed.
+func (r *reader) expr(depth int) *dsdb.TagExpr {
+	if len(r.rest) == 0 || depth > maxExprDepth {
+		r.rest = nil
+		return nil
+	}
+	e := &dsdb.TagExpr{Op: dsdb.TagOp(r.rest[0])}
+	r.rest = r.rest[1:]
+	switch e.Op {
+	case dsdb.TagAnd, dsdb.TagOr:
+		return r.exprArgs(e, depth)
+	case dsdb.TagEqual, dsdb.TagNotEqual:
+		e.Key, e.Value = r.string(), r.string()
+	case dsdb.TagMatch, dsdb.TagNotMatch:
+		e.Key = r.string()
+		re, err := regexp.Compile(r.string())
+		if err != nil {
+			r.rest = nil
+			return nil
+		}
+		e.Regex = re
+	default:
+		r.rest = nil
+		return nil
+	}
+	return e
+}
+
+func (r *reader) exprArgs(e *dsdb.TagExpr, depth int) *dsdb.TagExpr {
+	n := r.count()
+	if n == 0 {
+		r.rest = nil
+		return nil
+	}
+	for range n {
+		arg := r.expr(depth + 1)
+		if arg == nil {
+			return nil
+		}
+		e.Args = append(e.Args, arg)
+	}
+	return e
+}

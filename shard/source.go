@@ -1,0 +1,101 @@
+package shard
+
+import (
+	"context"
+	"sync"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/series"
+)
+
+// Source is the shard as it was when the Source was taken: what is applied
+// later does not appear. It pins the files it reads until Close. Safe for
+// concurrent use until then.
+type Source struct {
+	s    *Shard
+	view *series.View
+	mem  [][]tableSnap // per memtable, the oldest first: its tables by measurement id - 1
+
+	once sync.Once
+}
+
+// Source returns a snapshot of the shard for a query. It reads the index if
+// nothing has needed it yet, and reports what is wrong with its files.
+func (s *Shard) Source() (*Source, error) {
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.sourceLocked(), nil
+}
+
+// sourceLocked returns a snapshot; s.mu is held.
+func (s *Shard) sourceLocked() *Source {
+	src := &Source{s: s, view: s.index.View()}
+	for _, m := range []*memtable{s.frozen, s.active} {
+		if m == nil {
+			continue
+		}
+		snaps := make([]tableSnap, len(m.tables))
+		for i, t := range m.tables {
+			if t != nil {
+				snaps[i] = tableSnap{mem: m, table: t, rows: t.rows, deletes: t.deletes}
+			}
+		}
+		src.mem = append(src.mem, snaps)
+	}
+	return src
+}
+
+// Series returns the series of a measurement that match where, with the
+// values of the tag keys asked for.
+func (src *Source) Series(ctx context.Context, measurement string, where *dsdb.TagExpr, keys []string) (*column.SeriesSet, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return src.view.Series(measurement, where, keys), nil
+}
+
+// Measurements returns the names of those that have a series, sorted.
+func (src *Source) Measurements() []string { return src.view.Measurements() }
+
+// TagKeys returns the tag keys that series of a measurement have, sorted.
+func (src *Source) TagKeys(measurement string) []string { return src.view.TagKeys(measurement) }
+
+// Fields returns the fields of a measurement, sorted by name, and their types.
+func (src *Source) Fields(measurement string) ([]string, []dsdb.FieldType) {
+	return src.view.Fields(measurement)
+}
+
+// Scan returns a cursor over rows. It reads ahead no further than the tile at
+// hand, and decodes only what is loaded.
+func (src *Source) Scan(ctx context.Context, scan dsdb.Scan) (column.Cursor, error) {
+	c := &cursor{ctx: ctx, scan: scan}
+	c.tile.Stats = make([]column.Stats, len(scan.Fields))
+	c.tile.Cols = make([]column.Vector, len(scan.Fields))
+	c.tile.Loader = c
+	m := src.view.MeasurementID(scan.Measurement)
+	if m == 0 || len(scan.Series) == 0 {
+		c.scan.Series = nil
+		return c, nil
+	}
+	fields := make([]uint32, len(scan.Fields))
+	for i, name := range scan.Fields {
+		fields[i] = src.s.index.FieldID(name)
+	}
+	src.s.mu.RLock()
+	defer src.s.mu.RUnlock()
+	for _, snaps := range src.mem {
+		if int(m) <= len(snaps) && snaps[m-1].rows > 0 {
+			c.sources = append(c.sources, snaps[m-1].capture(fields, scan.Series))
+		}
+	}
+	return c, nil
+}
+
+// Close releases what the Source pins. It is idempotent.
+func (src *Source) Close() error {
+	return nil
+}
