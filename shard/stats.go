@@ -1,0 +1,36 @@
+package shard
+
+// Stats are figures about a shard.
+type Stats struct {
+	MemBytes         int64 // allocated by memtables
+	MemRows          int   // rows that no file has
+	Series           int
+	Files            int
+	Bytes            int64 // of files
+	LastAppliedIndex uint64
+	FlushedIndex     uint64
+	RowsApplied      uint64 // since the shard was opened, as are the next two
+	RowsRejected     uint64
+	Deletes          uint64
+}
+
+// Stats returns figures about the shard as it is now.
+func (s *Shard) Stats() Stats {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	st := Stats{
+		Series:           s.index.Stats().Series,
+		LastAppliedIndex: s.applied.index,
+		FlushedIndex:     s.flushed.index,
+		RowsApplied:      s.counters.rows,
+		RowsRejected:     s.counters.rejected,
+		Deletes:          s.counters.deletes,
+	}
+	for _, m := range []*memtable{s.frozen, s.active} {
+		if m != nil {
+			st.MemBytes += m.bytes
+			st.MemRows += m.rows
+		}
+	}
+	return st
+}
