@@ -3,7 +3,6 @@ package meta
 import (
 	"encoding/json"
 	"fmt"
-	"hash/crc32"
 	"path"
 
 	"github.com/dasudian/dsdb"
@@ -71,4 +70,4 @@ func DecodeIdentity(file string, b []byte) (Identity, error) {
 	return id, nil
 }
 
-func crcText(b []byte) string { return fmt.Sprintf("%08x", crc32.Checksum(b, castagnoli)) }
+func crcText(b []byte) string { return fmt.Sprintf("%08x", checksum(b)) }

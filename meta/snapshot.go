@@ -94,7 +94,7 @@ func (d *Data) AppendSnapshot(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, snapshotVersion)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(len(body)))
 	dst = append(dst, body...)
-	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+	return binary.LittleEndian.AppendUint32(dst, checksum(dst[start:]))
 }
 
 // snapWriter numbers the field sets and schemas that groups share.
@@ -153,7 +153,7 @@ func DecodeSnapshot(file string, b []byte) (*Data, error) {
 	if n := binary.LittleEndian.Uint64(b[len(snapshotMagic)+4:]); n != uint64(len(body)) {
 		return nil, corrupt(len(snapshotMagic)+4, "length %d, but %d bytes follow", n, len(body))
 	}
-	if sum := binary.LittleEndian.Uint32(b[len(b)-4:]); sum != crc32.Checksum(b[:len(b)-4], castagnoli) {
+	if sum := binary.LittleEndian.Uint32(b[len(b)-4:]); sum != checksum(b[:len(b)-4]) {
 		return nil, corrupt(len(b)-4, "checksum %08x does not match", sum)
 	}
 	d, err := decodeBody(body)
@@ -283,3 +283,5 @@ func ascending[T any](s []T, compare func(a, b T) int) bool {
 	}
 	return true
 }
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }

@@ -3,7 +3,6 @@ package meta
 import (
 	"context"
 	"fmt"
-	"hash/crc32"
 	"path"
 	"slices"
 	"strings"
@@ -26,7 +25,8 @@ type Store struct {
 	fs  vfs.FS
 	dir string
 
-	data atomic.Pointer[Data]
+	data    atomic.Pointer[Data]
+	flushed atomic.Uint64 // saved.Index, so that FlushedIndex never waits for the disk
 
 	mu      sync.Mutex    // guards changed
 	changed chan struct{} // closed when data is replaced
@@ -69,7 +69,7 @@ func Open(fs vfs.FS, dir string) (*Store, error) {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "%s: offset %d: index %d does not match the name", path.Join(dir, newest), snapshotHeader, d.Index)
 	}
 	s.data.Store(d)
-	s.saved = manifest(d, b)
+	s.setSaved(manifest(d, b))
 	for _, name := range snapshots[:len(snapshots)-1] {
 		if err := fs.Remove(path.Join(dir, name)); err != nil {
 			return nil, fmt.Errorf("meta: open: %w", err)
@@ -89,7 +89,7 @@ func isSnapshot(name string) bool {
 // manifest describes the snapshot file of d, whose bytes are b.
 func manifest(d *Data, b []byte) dsdb.Manifest {
 	return dsdb.Manifest{Index: d.Index, Term: d.Term, Files: []dsdb.ManifestFile{
-		{Name: snapshotName(d.Index), Size: int64(len(b)), CRC: crc32.Checksum(b, castagnoli)},
+		{Name: snapshotName(d.Index), Size: int64(len(b)), CRC: checksum(b)},
 	}}
 }
 
@@ -153,10 +153,12 @@ func (s *Store) Apply(entries []dsdb.Entry) ([]dsdb.Verdict, error) {
 }
 
 // FlushedIndex returns the index of the catalogue in the snapshot file, 0 if there is none.
-func (s *Store) FlushedIndex() uint64 {
-	s.files.Lock()
-	defer s.files.Unlock()
-	return s.saved.Index
+func (s *Store) FlushedIndex() uint64 { return s.flushed.Load() }
+
+// setSaved records which snapshot file is the current one. s.files is held.
+func (s *Store) setSaved(m dsdb.Manifest) {
+	s.saved = m
+	s.flushed.Store(m.Index)
 }
 
 // Flush writes the current catalogue to a new snapshot file and removes the
@@ -177,7 +179,7 @@ func (s *Store) save(d *Data, b []byte) error {
 		return fmt.Errorf("meta: write snapshot: %w", err)
 	}
 	old := s.saved
-	s.saved = manifest(d, b)
+	s.setSaved(manifest(d, b))
 	return s.removeUnused(old)
 }
 
@@ -234,7 +236,7 @@ func (s *Store) Install(m dsdb.Manifest, from string) error {
 	if err != nil {
 		return fmt.Errorf("meta: install: %w", err)
 	}
-	if int64(len(b)) != m.Files[0].Size || crc32.Checksum(b, castagnoli) != m.Files[0].CRC {
+	if int64(len(b)) != m.Files[0].Size || checksum(b) != m.Files[0].CRC {
 		return dsdb.Errorf(dsdb.KindCorrupt, "%s: offset 0: size or checksum differ from the manifest", name)
 	}
 	d, err := DecodeSnapshot(name, b)
