@@ -27,7 +27,6 @@ const (
 	maxInflightBytes = 8 << 20
 	maxUncommitted   = 32 << 20 // above, proposals are dropped
 	maxMetaBytes     = 8 << 20  // the same for the meta group
-	maxUpdateBytes   = 4 << 20  // of entries in one update of the log
 )
 
 // group is one replica of one raft group. It belongs to its core.
@@ -73,10 +72,31 @@ type pending struct {
 	waiter    Waiter
 }
 
+// GroupStatus is what a node knows of one of its replicas.
+type GroupStatus struct {
+	Leader  dsdb.ReplicaID // 0: none is known
+	Term    uint64
+	Commit  uint64
+	Applied uint64
+	Last    uint64 // index of the last durable entry
+	Failed  error  // why the replica is out of service, nil if it is not
+}
+
 // progress is what other goroutines may know of a group.
 type progress struct {
 	leader, term, commit, applied, last atomic.Uint64
 	failed                              atomic.Pointer[error]
+}
+
+func (p *progress) status() GroupStatus {
+	s := GroupStatus{
+		Leader: dsdb.ReplicaID(p.leader.Load()), Term: p.term.Load(),
+		Commit: p.commit.Load(), Applied: p.applied.Load(), Last: p.last.Load(),
+	}
+	if err := p.failed.Load(); err != nil {
+		s.Failed = *err
+	}
+	return s
 }
 
 func (g *group) single() bool { return len(g.peers) == 1 }
@@ -103,8 +123,13 @@ func (g *group) accepts(e Envelope) bool {
 
 // Open starts a replica from the log, or creates it if spec.New. An error
 // means that the spec is wrong and nothing was done. A replica that cannot be
-// trusted is kept out of service. What is returned is kept up to date.
-func (c *Core) Open(spec GroupSpec) (*progress, error) {
+// trusted is kept out of service, as its Status tells.
+func (c *Core) Open(spec GroupSpec) error {
+	_, err := c.openGroup(spec)
+	return err
+}
+
+func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 	if c.groups[spec.ID] != nil {
 		return nil, dsdb.Errorf(dsdb.KindConflict, "raft group %d is already open", spec.ID)
 	}
@@ -115,6 +140,9 @@ func (c *Core) Open(spec GroupSpec) (*progress, error) {
 	if known && state.Replica != spec.Replica {
 		return nil, dsdb.Errorf(dsdb.KindConflict, "raft group %d: the log holds replica %d, not %d", spec.ID, state.Replica, spec.Replica)
 	}
+	if removed := c.log.Removed(spec.ID); spec.Replica <= removed {
+		return nil, dsdb.Errorf(dsdb.KindConflict, "raft group %d: replica %d left this node, ids up to %d are spent", spec.ID, spec.Replica, removed)
+	}
 	if !known && !spec.New {
 		return nil, dsdb.Errorf(dsdb.KindNotFound, "raft group %d is not in the log", spec.ID)
 	}
@@ -124,6 +152,15 @@ func (c *Core) Open(spec GroupSpec) (*progress, error) {
 	c.groups[spec.ID] = g
 	c.guard(g, func() { c.open(g, state, known) })
 	return g.progress, nil
+}
+
+// Status returns what the core knows of its replica of a group; Failed is set if it has none.
+func (c *Core) Status(id dsdb.GroupID) GroupStatus {
+	g := c.groups[id]
+	if g == nil {
+		return GroupStatus{Failed: errNoGroup(id)}
+	}
+	return g.progress.status()
 }
 
 // open makes the raft node of g from the state of its log.

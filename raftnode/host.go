@@ -27,8 +27,12 @@ type Log interface {
 	// sync. KindUnavailable means that there is no space: nothing was written and
 	// the same call may succeed later. Any other error is the end of the log.
 	Write(us []wal.Update, sync bool) error
-	// Recycle frees the space of what all groups have truncated.
+	// Recycle frees the space of what all groups have truncated. It is called by
+	// the goroutine that calls Write.
 	Recycle() error
+	// PrepareSpare reserves the space of future writes. It is called every second,
+	// beside Write. An error means that there is none left.
+	PrepareSpare() error
 }
 
 // Transport carries messages to other nodes.
@@ -54,16 +58,6 @@ type Metrics struct {
 	Updates   atomic.Uint64 // updates in them
 }
 
-// GroupStatus is what a node knows of one of its replicas.
-type GroupStatus struct {
-	Leader  dsdb.ReplicaID // 0: none is known
-	Term    uint64
-	Commit  uint64
-	Applied uint64
-	Last    uint64 // index of the last durable entry
-	Failed  error  // why the replica is out of service, nil if it is not
-}
-
 // Host runs the raft groups of one node: workers that own the groups, one
 // writer to the log, workers that apply, and a clock. All methods are safe for
 // concurrent use.
@@ -72,8 +66,8 @@ type Host struct {
 	metrics Metrics
 	workers []*worker // the first runs the meta group alone
 	writer  *writer
-	stop    chan struct{} // closed by Close: the clock ends
-	clock   sync.WaitGroup
+	stop    chan struct{} // closed by Close: the clocks end
+	clocks  sync.WaitGroup
 	closing sync.Once
 
 	mu     sync.RWMutex
@@ -102,8 +96,8 @@ func Open(o Options) (*Host, error) {
 		w.start()
 	}
 	h.writer.start()
-	h.clock.Add(1)
-	go h.tick()
+	h.clocks.Go(h.tick)
+	h.clocks.Go(h.prepare)
 	return h, nil
 }
 
@@ -201,15 +195,7 @@ func (h *Host) Status(g dsdb.GroupID) GroupStatus {
 	if err != nil {
 		return GroupStatus{Failed: err}
 	}
-	p := m.progress
-	s := GroupStatus{
-		Leader: dsdb.ReplicaID(p.leader.Load()), Term: p.term.Load(),
-		Commit: p.commit.Load(), Applied: p.applied.Load(), Last: p.last.Load(),
-	}
-	if err := p.failed.Load(); err != nil {
-		s.Failed = *err
-	}
-	return s
+	return m.progress.status()
 }
 
 // Step takes messages that other nodes' hosts have sent.
@@ -229,7 +215,7 @@ func (h *Host) Close() error {
 		h.closed = true
 		h.mu.Unlock()
 		close(h.stop)
-		h.clock.Wait()
+		h.clocks.Wait()
 		for _, w := range h.workers {
 			w.close()
 		}
@@ -289,7 +275,6 @@ func (h *Host) call(ctx context.Context, e event) (dsdb.Verdict, error) {
 
 // tick moves the clocks of all cores, a slice at a time.
 func (h *Host) tick() {
-	defer h.clock.Done()
 	t := time.NewTicker(tickEvery / TickSlices)
 	defer t.Stop()
 	for slice := 0; ; slice = (slice + 1) % TickSlices {
@@ -302,6 +287,25 @@ func (h *Host) tick() {
 			if w.ticking.Load() > 0 {
 				w.push(event{kind: evTick, slice: slice})
 			}
+		}
+	}
+}
+
+// prepare keeps space for the log reserved.
+func (h *Host) prepare() {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	failed := false
+	for {
+		err := h.opt.Log.PrepareSpare()
+		if err != nil && !failed {
+			h.opt.Logger.Warn("cannot reserve space for the log", "error", err)
+		}
+		failed = err != nil
+		select {
+		case <-h.stop:
+			return
+		case <-t.C:
 		}
 	}
 }

@@ -334,6 +334,9 @@ func TestRemove(t *testing.T) {
 		t.Errorf("propose: %v", err)
 	}
 	spec := single(1, new(ledger))
+	if err := h.Start(t.Context(), []GroupSpec{spec}); dsdb.KindOf(err) != dsdb.KindConflict {
+		t.Errorf("the same replica again: %v", err)
+	}
 	spec.Replica++
 	spec.Voters[0].Replica++
 	start(t, h, spec)

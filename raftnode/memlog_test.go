@@ -15,7 +15,7 @@ import (
 type memLog struct {
 	mu     sync.Mutex
 	groups map[dsdb.GroupID]*memGroup
-	gone   map[dsdb.ReplicaID]bool
+	gone   map[dsdb.GroupID]dsdb.ReplicaID
 	writes int
 	fail   error // what Write returns
 }
@@ -26,7 +26,7 @@ type memGroup struct {
 }
 
 func newMemLog() *memLog {
-	return &memLog{groups: map[dsdb.GroupID]*memGroup{}, gone: map[dsdb.ReplicaID]bool{}}
+	return &memLog{groups: map[dsdb.GroupID]*memGroup{}, gone: map[dsdb.GroupID]dsdb.ReplicaID{}}
 }
 
 func (l *memLog) Write(us []wal.Update, sync bool) error {
@@ -46,7 +46,7 @@ func (l *memLog) Write(us []wal.Update, sync bool) error {
 
 func (l *memLog) update(u wal.Update) error {
 	if u.Create != nil {
-		if l.groups[u.Group] != nil || l.gone[u.Create.Replica] {
+		if l.groups[u.Group] != nil || u.Create.Replica <= l.gone[u.Group] {
 			return fmt.Errorf("group %d: create replica %d again", u.Group, u.Create.Replica)
 		}
 		l.groups[u.Group] = &memGroup{state: *u.Create}
@@ -77,13 +77,21 @@ func (l *memLog) update(u wal.Update) error {
 		g.state.Truncated, g.state.Conf = *u.Truncate, u.Conf
 	}
 	if u.Remove {
-		l.gone[g.state.Replica] = true
+		l.gone[u.Group] = g.state.Replica
 		delete(l.groups, u.Group)
 	}
 	return nil
 }
 
 func (l *memLog) Recycle() error { return nil }
+
+func (l *memLog) PrepareSpare() error { return nil }
+
+func (l *memLog) Removed(g dsdb.GroupID) dsdb.ReplicaID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gone[g]
+}
 
 func (l *memLog) Groups() []dsdb.GroupID {
 	l.mu.Lock()

@@ -149,59 +149,30 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 	}
 }
 
-// appendMessage makes the log updates of a MsgStorageAppend. A new commit index
+// appendMessage makes the log update of a MsgStorageAppend. A new commit index
 // alone is held back until something else of the group is written: nothing
-// depends on it. Entries are split over updates of bounded size; then the first
-// carries the hard state too, for no entry may be of a later term than that.
+// depends on it.
 func (c *Core) appendMessage(g *group, m *raftpb.Message) {
 	if m.GetSnapshot() != nil {
 		panic(fmt.Sprintf("BUG: group %d: raft accepted a snapshot", g.id))
 	}
-	hs, urgent := g.held, len(m.GetResponses()) > 0
+	hs, urgent := g.held, len(m.GetResponses()) > 0 || len(m.GetEntries()) > 0
 	if m.Term != nil {
 		hs = &wal.HardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
 		urgent = urgent || hs.Term != g.store.hard.GetTerm() || hs.Vote != g.store.hard.GetVote()
 		g.store.hard.Term, g.store.hard.Vote = m.Term, m.Vote
 	}
-	ents := m.GetEntries()
-	if !urgent && len(ents) == 0 {
+	if !urgent {
 		g.held = hs
 		return
 	}
 	g.held = nil
-	for n := updateLength(ents); n < len(ents); n = updateLength(ents) {
-		part := ents[:n]
-		var clipped *wal.HardState
-		if hs != nil {
-			clipped = &wal.HardState{Term: hs.Term, Vote: hs.Vote, Commit: min(hs.Commit, part[n-1].GetIndex())}
-		}
-		c.appendUpdate(g, part, clipped, nil)
-		ents = ents[n:]
+	a := Append{Update: wal.Update{Group: g.id, HardState: hs}, group: g, entries: m.GetEntries(), responses: m.GetResponses()}
+	if len(a.entries) > 0 {
+		a.Update.Entries = appendLogEntries(make([]wal.Entry, 0, len(a.entries)), a.entries)
 	}
-	c.appendUpdate(g, ents, hs, m.GetResponses())
-}
-
-func (c *Core) appendUpdate(g *group, ents []*raftpb.Entry, hs *wal.HardState, responses []*raftpb.Message) {
-	u := wal.Update{Group: g.id, HardState: hs}
-	if len(ents) > 0 {
-		u.Entries = appendLogEntries(make([]wal.Entry, 0, len(ents)), ents)
-	}
-	c.out.Appends = append(c.out.Appends, Append{
-		Update: u, Empty: len(ents) == 0 && hs == nil,
-		group: g, entries: ents, responses: responses,
-	})
-}
-
-// updateLength returns how many of ents one update may carry; at least one.
-func updateLength(ents []*raftpb.Entry) int {
-	size := 0
-	for i, e := range ents {
-		size += len(e.GetData())
-		if size > maxUpdateBytes && i > 0 {
-			return i
-		}
-	}
-	return len(ents)
+	a.Empty = hs == nil && len(a.entries) == 0
+	c.out.Appends = append(c.out.Appends, a)
 }
 
 // stored acts on a finished append: raft and other replicas get to know.

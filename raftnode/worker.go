@@ -172,7 +172,7 @@ func (w *worker) open(specs []GroupSpec) error {
 	var errs []error
 	ids, ps := make([]dsdb.GroupID, 0, len(specs)), make([]*progress, 0, len(specs))
 	for _, s := range specs {
-		p, err := w.core.Open(s)
+		p, err := w.core.openGroup(s)
 		if err != nil {
 			errs = append(errs, err)
 			continue
