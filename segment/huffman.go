@@ -1,0 +1,366 @@
+package segment
+
+import (
+	"encoding/binary"
+	"slices"
+	"sync"
+)
+
+// The Huffman stage codes the differences between neighbours of a tile with a
+// code that all tiles of a field share, so that a tile of some hundred rows
+// pays neither for a table nor for building one. The symbol of a difference d
+// is its zigzag form if that is below 255; symbol 255 is an escape whose
+// difference follows in a list of varints. Codes have at most 11 bits and are
+// stored least significant bit first.
+const (
+	huffSymbols = 256
+	huffEscape  = 255
+	huffBits    = 11
+	huffSlack   = 7 // values that the decoder may write past the end of a tile
+)
+
+// huffCode is a code as an encoder uses it.
+type huffCode struct {
+	id      uint32 // among the tables of the file, from 0
+	lengths [huffSymbols]uint8
+	codes   [huffSymbols]uint16 // bit-reversed
+	used    bool                // by a chunk
+}
+
+func symbolOf(d int64) uint64 {
+	return min(uint64(d)<<1^uint64(d>>63), huffEscape)
+}
+
+// countSymbols adds the symbols of the differences of v to hist.
+func countSymbols(hist *[huffSymbols]uint32, v []int64) {
+	prev := v[0]
+	for _, x := range v[1:] {
+		hist[symbolOf(x-prev)]++
+		prev = x
+	}
+}
+
+// newHuffCode makes the code for symbols of the given frequencies. A symbol
+// that does not occur gets none, except the escape.
+func newHuffCode(id uint32, hist *[huffSymbols]uint32) *huffCode {
+	c := &huffCode{id: id, lengths: codeLengths(hist)}
+	c.codes = canonicalCodes(&c.lengths)
+	return c
+}
+
+// codeLengths returns the lengths, at most huffBits, of a complete prefix code
+// of at least two symbols.
+func codeLengths(hist *[huffSymbols]uint32) (lengths [huffSymbols]uint8) {
+	type symbol struct {
+		count uint64
+		sym   int
+	}
+	var used []symbol
+	for s, n := range hist {
+		if n > 0 || s == huffEscape || s == 0 {
+			used = append(used, symbol{max(uint64(n), 1), s})
+		}
+	}
+	slices.SortFunc(used, func(a, b symbol) int {
+		if a.count != b.count {
+			return int(min(max(int64(a.count)-int64(b.count), -1), 1))
+		}
+		return a.sym - b.sym
+	})
+	// Two queues: the leaves, sorted, and the inner nodes in the order they arise.
+	n := len(used)
+	weight := make([]uint64, 0, 2*n)
+	for _, u := range used {
+		weight = append(weight, u.count)
+	}
+	parent := make([]int, 2*n)
+	leaf, inner := 0, n
+	take := func() int {
+		if leaf < n && (inner >= len(weight) || weight[leaf] <= weight[inner]) {
+			leaf++
+			return leaf - 1
+		}
+		inner++
+		return inner - 1
+	}
+	for len(weight) < 2*n-1 {
+		a := take()
+		b := take()
+		parent[a], parent[b] = len(weight), len(weight)
+		weight = append(weight, weight[a]+weight[b])
+	}
+	depth := make([]int, 2*n)
+	for i := 2*n - 3; i >= 0; i-- {
+		depth[i] = depth[parent[i]] + 1
+	}
+	limitDepths(depth[:n])
+	for i, u := range used {
+		lengths[u.sym] = uint8(depth[i])
+	}
+	return lengths
+}
+
+// limitDepths changes the depths of leaves, rarest first, to at most huffBits
+// such that they still fill the code space exactly.
+func limitDepths(depth []int) {
+	const full = 1 << huffBits
+	space := 0
+	for i := range depth {
+		depth[i] = min(depth[i], huffBits)
+		space += full >> depth[i]
+	}
+	for i := 0; space > full; i = (i + 1) % len(depth) {
+		for depth[i] < huffBits && space > full {
+			depth[i]++
+			space -= full >> depth[i]
+		}
+	}
+	for i := len(depth) - 1; i >= 0; i-- {
+		for depth[i] > 1 && space+full>>depth[i] <= full {
+			space += full >> depth[i]
+			depth[i]--
+		}
+	}
+}
+
+// canonicalCodes assigns codes in order of (length, symbol) and reverses their bits.
+func canonicalCodes(lengths *[huffSymbols]uint8) (codes [huffSymbols]uint16) {
+	next := uint16(0)
+	for l := uint8(1); l <= huffBits; l++ {
+		for s := range lengths {
+			if lengths[s] != l {
+				continue
+			}
+			var rev uint16
+			for b := range l {
+				rev |= next >> b & 1 << (l - 1 - b)
+			}
+			codes[s] = rev
+			next++
+		}
+		next <<= 1
+	}
+	return codes
+}
+
+// size returns the bytes that append would add, at most a few more.
+func (c *huffCode) size(v []int64) int {
+	n, escapes := 0, 0
+	prev := v[0]
+	for _, x := range v[1:] {
+		s := symbolOf(x - prev)
+		l := c.lengths[s]
+		if s == huffEscape || l == 0 {
+			l = c.lengths[huffEscape]
+			escapes += varintLen(x - prev)
+		}
+		n += int(l)
+		prev = x
+	}
+	if escapes > 0 {
+		escapes += uvarintLen(uint64(escapes))
+	}
+	return 1 + varintLen(v[0]) + escapes + (n+7)/8
+}
+
+// append appends v, at least two values, in modeHuff or modeHuffEscape.
+func (c *huffCode) append(dst []byte, v []int64) []byte {
+	mode := len(dst)
+	dst = binary.AppendVarint(append(dst, modeHuff), v[0])
+	if escapes := c.escapes(v); len(escapes) > 0 {
+		dst[mode] = modeHuffEscape
+		dst = binary.AppendUvarint(dst, uint64(len(escapes)))
+		dst = append(dst, escapes...)
+	}
+	start := len(dst)
+	dst = grow(dst, packedLen(len(v), huffBits)+8)
+	out := dst[start:]
+	var acc uint64
+	var nbits uint
+	p := 0
+	prev := v[0]
+	for _, x := range v[1:] {
+		s := symbolOf(x - prev)
+		prev = x
+		if c.lengths[s] == 0 {
+			s = huffEscape
+		}
+		acc |= uint64(c.codes[s]) << (nbits & 63)
+		nbits += uint(c.lengths[s])
+		if nbits >= 48 {
+			binary.LittleEndian.PutUint64(out[p:], acc)
+			p += 6
+			acc >>= 48
+			nbits -= 48
+		}
+	}
+	binary.LittleEndian.PutUint64(out[p:], acc)
+	return dst[:start+p+int(nbits+7)/8]
+}
+
+// escapes returns the differences without a code of their own as varints.
+func (c *huffCode) escapes(v []int64) (list []byte) {
+	prev := v[0]
+	for _, x := range v[1:] {
+		if s := symbolOf(x - prev); s == huffEscape || c.lengths[s] == 0 {
+			list = binary.AppendVarint(list, x-prev)
+		}
+		prev = x
+	}
+	return list
+}
+
+// appendLengths appends the code lengths as bytes length<<4 | repeats-1.
+func (c *huffCode) appendLengths(dst []byte) []byte {
+	for s := 0; s < huffSymbols; {
+		run := 1
+		for s+run < huffSymbols && run < 16 && c.lengths[s+run] == c.lengths[s] {
+			run++
+		}
+		dst = append(dst, c.lengths[s]<<4|byte(run-1))
+		s += run
+	}
+	return dst
+}
+
+// decodeLengths reads what appendLengths wrote and checks that it is a prefix code.
+func decodeLengths(src []byte) (lengths [huffSymbols]uint8, err error) {
+	s, space := 0, 0
+	for _, b := range src {
+		l, run := b>>4, int(b&15)+1
+		if l > huffBits || s+run > huffSymbols {
+			return lengths, errTile
+		}
+		for range run {
+			lengths[s] = l
+			s++
+		}
+		if l > 0 {
+			space += run << (huffBits - l)
+		}
+	}
+	if s != huffSymbols || space > 1<<huffBits {
+		return lengths, errTile
+	}
+	return lengths, nil
+}
+
+// huffTable decodes up to seven symbols by one look-up. Slot i describes the
+// symbols whose codes lie entirely within the 11 bits of i: the bits that they
+// take in bits 0 … 3, their number in bits 4 … 6, and in bytes 1 … 7 the
+// running sums of their differences, each within an int8. A slot of no symbol
+// is an escape if it takes bits and invalid if not.
+type huffTable [1 << huffBits]uint64
+
+// lazyTable builds the table of a code when a tile first needs it.
+type lazyTable struct {
+	lengths [huffSymbols]uint8
+	once    sync.Once
+	table   *huffTable
+}
+
+func (t *lazyTable) get() *huffTable {
+	t.once.Do(func() { t.table = newHuffTable(&t.lengths) })
+	return t.table
+}
+
+func newHuffTable(lengths *[huffSymbols]uint8) *huffTable {
+	var single [1 << huffBits]struct{ sym, bits uint8 }
+	codes := canonicalCodes(lengths)
+	for s, l := range lengths {
+		if l == 0 {
+			continue
+		}
+		for i := int(codes[s]); i < len(single); i += 1 << l {
+			single[i].sym, single[i].bits = uint8(s), l
+		}
+	}
+	t := new(huffTable)
+	for i := range t {
+		used, count, sum := 0, 0, 0
+		slot := uint64(0)
+		for count < 7 {
+			e := single[i>>used]
+			if e.bits == 0 || used+int(e.bits) > huffBits {
+				break
+			}
+			if e.sym == huffEscape {
+				if count == 0 {
+					used = int(e.bits)
+				}
+				break
+			}
+			sum += int(e.sym>>1) ^ -int(e.sym&1)
+			if sum != int(int8(sum)) {
+				break
+			}
+			used += int(e.bits)
+			count++
+			slot |= uint64(uint8(sum)) << (8 * count)
+		}
+		t[i] = slot | uint64(count)<<4 | uint64(used)
+	}
+	return t
+}
+
+// decodeHuff decodes a tile of mode modeHuff or modeHuffEscape.
+func decodeHuff(dst []int64, src []byte, table *huffTable) error {
+	r := reader{b: src[1:]}
+	v := r.varint()
+	var escapes reader
+	if src[0] == modeHuffEscape {
+		escapes.b = r.bytes(r.uvarint())
+	}
+	if r.bad || table == nil {
+		return errTile
+	}
+	n := len(dst)
+	out := dst[:n+huffSlack]
+	out[0] = v
+	in := r.b[:cap(r.b)]
+	end := 8 * len(r.b)
+	pos := 0
+	for i := 1; i < n; {
+		if pos >= end {
+			return errTile
+		}
+		var word uint64
+		if p := pos >> 3; p+8 <= len(in) {
+			word = binary.LittleEndian.Uint64(in[p:]) >> (uint(pos) & 7)
+		} else {
+			word = bitsAt(in, pos, 57)
+		}
+		for range 5 { // five look-ups take at most 55 of the 57 bits
+			slot := table[word&(1<<huffBits-1)]
+			used, count := uint(slot&15), int(slot>>4&7)
+			word >>= used
+			pos += int(used)
+			if count == 0 {
+				if used == 0 {
+					return errTile
+				}
+				v += escapes.varint()
+				out[i] = v
+				i++
+			} else {
+				d := (*[7]int64)(out[i:])
+				d[0] = v + int64(int8(slot>>8))
+				d[1] = v + int64(int8(slot>>16))
+				d[2] = v + int64(int8(slot>>24))
+				d[3] = v + int64(int8(slot>>32))
+				d[4] = v + int64(int8(slot>>40))
+				d[5] = v + int64(int8(slot>>48))
+				d[6] = v + int64(int8(slot>>56))
+				v += int64(int8(slot >> (8 * uint(count) & 63)))
+				i += count
+			}
+			if i >= n {
+				break
+			}
+		}
+	}
+	if escapes.bad {
+		return errTile
+	}
+	return nil
+}

@@ -1,0 +1,332 @@
+package segment
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/bits"
+)
+
+// The first byte of an encoded tile names its mode. Modes 1 … 7 are forms of
+// the integer codec, which is also the second stage of the decimal and dyadic
+// float codecs and carries times, lengths and the columns of tile directories.
+const (
+	modeConst      = 1 // varint value
+	modeStride     = 2 // varint first, varint step
+	modeFOR        = 3 // u8 width, varint min, width-bit offsets from min
+	modeDelta      = 4 // u8 width, varint first, varint least delta, width-bit offsets of n-1 deltas from it
+	modeHuff       = 5 // varint first, Huffman-coded deltas
+	modeHuffEscape = 6 // varint first, uvarint bytes of escapes, escapes (varints), Huffman-coded deltas
+	modeGCD        = 7 // uvarint divisor, varint base, then a mode 1 … 6 of (value - base) / divisor
+)
+
+// errTile is what is wrong with a tile that no writer makes; the caller adds where it is.
+var errTile = errors.New("malformed tile")
+
+// intEncoder holds the scratch space of the integer codec. When code is set,
+// tiles that gain by it are Huffman coded; when hist is set, the symbols of
+// every delta are counted there for a later code.
+type intEncoder struct {
+	offsets []uint64
+	scaled  []int64
+	code    *huffCode
+	hist    *[huffSymbols]uint32
+}
+
+// append appends the shortest encoding of v, at least one value of any size.
+// Differences are taken modulo 2^64, so that it is total over int64.
+func (e *intEncoder) append(dst []byte, v []int64) []byte {
+	s := shapeOf(v)
+	if s.min != s.max && s.minDelta != s.maxDelta && len(v) > 2 {
+		if g := commonDivisor(v, s.min); g > 1 && gcdPays(g, s.min, len(v)) {
+			dst = append(dst, modeGCD)
+			dst = binary.AppendUvarint(dst, g)
+			dst = binary.AppendVarint(dst, s.min)
+			e.scaled = scaleDown(e.scaled[:0], v, s.min, g)
+			return e.appendPlain(dst, e.scaled, shapeOf(e.scaled))
+		}
+	}
+	return e.appendPlain(dst, v, s)
+}
+
+// shape is what the choice of a mode depends on.
+type shape struct {
+	min, max           int64
+	minDelta, maxDelta int64
+}
+
+func shapeOf(v []int64) shape {
+	s := shape{min: v[0], max: v[0]}
+	if len(v) == 1 {
+		return s
+	}
+	s.minDelta = v[1] - v[0]
+	s.maxDelta = s.minDelta
+	prev := v[0]
+	for _, x := range v[1:] {
+		d := x - prev
+		prev = x
+		s.min = min(s.min, x)
+		s.max = max(s.max, x)
+		s.minDelta = min(s.minDelta, d)
+		s.maxDelta = max(s.maxDelta, d)
+	}
+	return s
+}
+
+// appendPlain is append without the search for a divisor.
+func (e *intEncoder) appendPlain(dst []byte, v []int64, s shape) []byte {
+	if s.min == s.max {
+		return binary.AppendVarint(append(dst, modeConst), s.min)
+	}
+	if s.minDelta == s.maxDelta {
+		dst = binary.AppendVarint(append(dst, modeStride), v[0])
+		return binary.AppendVarint(dst, s.minDelta)
+	}
+	n := len(v)
+	wFOR := uint(bits.Len64(uint64(s.max) - uint64(s.min)))
+	wDelta := uint(bits.Len64(uint64(s.maxDelta) - uint64(s.minDelta)))
+	sizeFOR := 2 + varintLen(s.min) + packedLen(n, wFOR)
+	sizeDelta := 2 + varintLen(v[0]) + varintLen(s.minDelta) + packedLen(n-1, wDelta)
+	if e.hist != nil {
+		countSymbols(e.hist, v)
+	}
+	if e.code != nil {
+		if size := e.code.size(v); size*100 < min(sizeFOR, sizeDelta)*95 {
+			return e.code.append(dst, v)
+		}
+	}
+	if sizeFOR <= sizeDelta {
+		return e.appendFOR(dst, v, s.min, wFOR)
+	}
+	return e.appendDelta(dst, v, s.minDelta, wDelta)
+}
+
+func (e *intEncoder) appendFOR(dst []byte, v []int64, least int64, w uint) []byte {
+	dst = append(dst, modeFOR, byte(w))
+	dst = binary.AppendVarint(dst, least)
+	off := e.room(len(v))
+	for i, x := range v {
+		off[i] = uint64(x - least)
+	}
+	return appendPacked(dst, off, w)
+}
+
+func (e *intEncoder) appendDelta(dst []byte, v []int64, least int64, w uint) []byte {
+	dst = append(dst, modeDelta, byte(w))
+	dst = binary.AppendVarint(dst, v[0])
+	dst = binary.AppendVarint(dst, least)
+	off := e.room(len(v) - 1)
+	prev := v[0] + least
+	for i, x := range v[1:] {
+		off[i] = uint64(x - prev)
+		prev = x + least
+	}
+	return appendPacked(dst, off, w)
+}
+
+func (e *intEncoder) room(n int) []uint64 {
+	if cap(e.offsets) < n {
+		e.offsets = make([]uint64, n+n/4)
+	}
+	return e.offsets[:n]
+}
+
+// commonDivisor returns the greatest common divisor of all v[i]-base.
+func commonDivisor(v []int64, base int64) uint64 {
+	var g uint64
+	var d divisor
+	for _, x := range v {
+		u := uint64(x - base)
+		if u == 0 || g != 0 && d.divides(u) {
+			continue
+		}
+		for a, b := u, g; ; a, b = b, a%b {
+			if b == 0 {
+				g = a
+				break
+			}
+		}
+		if g == 1 {
+			return 1
+		}
+		d = newDivisor(g)
+	}
+	return g
+}
+
+// divisor divides multiples of g = odd << shift exactly by one multiplication
+// with the inverse of odd modulo 2^64 (Granlund and Montgomery 1994, section 9).
+type divisor struct {
+	shift   uint
+	inverse uint64
+	limit   uint64 // the greatest quotient by odd
+}
+
+func newDivisor(g uint64) divisor {
+	shift := uint(bits.TrailingZeros64(g))
+	odd := g >> shift
+	inv := odd // right in the low three bits; each Newton step doubles them
+	for range 5 {
+		inv *= 2 - odd*inv
+	}
+	return divisor{shift, inv, ^uint64(0) / odd}
+}
+
+func (d divisor) divides(u uint64) bool {
+	return u&(1<<(d.shift&63)-1) == 0 && (u>>(d.shift&63))*d.inverse <= d.limit
+}
+
+func (d divisor) quotient(u uint64) uint64 { return (u >> (d.shift & 63)) * d.inverse }
+
+// gcdPays reports whether dividing n values by g saves more than its header costs.
+func gcdPays(g uint64, base int64, n int) bool {
+	return (n-1)*(bits.Len64(g)-1) > 8*(1+uvarintLen(g)+varintLen(base))
+}
+
+func scaleDown(dst, v []int64, base int64, g uint64) []int64 {
+	d := newDivisor(g)
+	for _, x := range v {
+		dst = append(dst, int64(d.quotient(uint64(x-base))))
+	}
+	return dst
+}
+
+func uvarintLen(x uint64) int { return (bits.Len64(x|1) + 6) / 7 }
+
+func varintLen(x int64) int { return uvarintLen(uint64(x)<<1 ^ uint64(x>>63)) }
+
+// decodeInts decodes src, the whole encoding of len(dst) values, at least one.
+// dst must have room for huffSlack values more, which it overwrites; table is
+// the Huffman code of the field or nil. Bytes up to the capacity of src may be loaded.
+func decodeInts(dst []int64, src []byte, table *huffTable) error {
+	if len(src) == 0 {
+		return errTile
+	}
+	if src[0] != modeGCD {
+		return decodePlain(dst, src, table)
+	}
+	r := reader{b: src[1:]}
+	g, base := r.uvarint(), r.varint()
+	if r.bad || len(r.b) == 0 || r.b[0] == modeGCD {
+		return errTile
+	}
+	if err := decodePlain(dst, r.b, table); err != nil {
+		return err
+	}
+	for i := range dst {
+		dst[i] = dst[i]*int64(g) + base
+	}
+	return nil
+}
+
+func decodePlain(dst []int64, src []byte, table *huffTable) error {
+	r := reader{b: src[1:]}
+	switch src[0] {
+	case modeConst:
+		v := r.varint()
+		fill(dst, v, 0)
+		return r.end()
+	case modeStride:
+		first, step := r.varint(), r.varint()
+		fill(dst, first, step)
+		return r.end()
+	case modeFOR:
+		w, least := uint(r.byte()), r.varint()
+		if r.bad || w > 64 || len(r.b) != packedLen(len(dst), w) {
+			return errTile
+		}
+		unpack(dst, r.b, w)
+		for i := range dst {
+			dst[i] += least
+		}
+		return nil
+	case modeDelta:
+		w, first, least := uint(r.byte()), r.varint(), r.varint()
+		if r.bad || w > 64 || len(r.b) != packedLen(len(dst)-1, w) {
+			return errTile
+		}
+		unpack(dst[1:], r.b, w)
+		dst[0] = first
+		for i, d := range dst[1:] {
+			first += d + least
+			dst[i+1] = first
+		}
+		return nil
+	case modeHuff, modeHuffEscape:
+		return decodeHuff(dst, src, table)
+	}
+	return errTile
+}
+
+// fill writes first, first+step, … modulo 2^64.
+func fill(dst []int64, first, step int64) {
+	for i := range dst {
+		dst[i] = first
+		first += step
+	}
+}
+
+// reader takes varints and bytes off the front of b. After the first that is
+// missing or malformed, bad is set and everything reads as zero.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) uvarint() uint64 {
+	if len(r.b) > 0 && r.b[0] < 0x80 {
+		v := r.b[0]
+		r.b = r.b[1:]
+		return uint64(v)
+	}
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 {
+		r.bad, r.b = true, nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) varint() int64 {
+	u := r.uvarint()
+	return int64(u>>1) ^ -int64(u&1)
+}
+
+func (r *reader) byte() byte {
+	if len(r.b) == 0 {
+		r.bad = true
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
+func (r *reader) uint64() uint64 {
+	b := r.bytes(8)
+	if b == nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b)
+}
+
+// bytes takes n bytes; nil if there are not so many. The capacity of the
+// result reaches on, for wide loads.
+func (r *reader) bytes(n uint64) []byte {
+	if n > uint64(len(r.b)) {
+		r.bad, r.b = true, nil
+		return nil
+	}
+	v := r.b[:n]
+	r.b = r.b[n:]
+	return v
+}
+
+// end reports an error if something was malformed or is left over.
+func (r *reader) end() error {
+	if r.bad || len(r.b) != 0 {
+		return errTile
+	}
+	return nil
+}

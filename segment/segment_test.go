@@ -1,0 +1,132 @@
+package segment
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+)
+
+// randomSeries makes series of every type, spacing and share of nulls.
+func randomSeries(seed uint64) []testSeries {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	var out []testSeries
+	for m := uint32(1); m < 4; m++ {
+		sid := dsdb.SeriesID(0)
+		for range 1 + rng.IntN(6) {
+			sid += dsdb.SeriesID(1 + rng.IntN(3))
+			times := randomTimes(rng)
+			s := testSeries{measurement: m * 5, sid: sid, times: times}
+			for field := uint32(1); field <= 7; field++ {
+				if rng.IntN(4) > 0 {
+					s.cols = append(s.cols, FieldColumn{field * 3, randomVector(rng, field, len(times))})
+				}
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func randomTimes(rng *rand.Rand) []int64 {
+	n := 1 + rng.IntN(1<<rng.IntN(13))
+	step := int64(1) << rng.IntN(42)
+	t := int64(1_700_000_000_000_000_000) >> rng.IntN(60) * int64(1-2*rng.IntN(2))
+	jitter := rng.IntN(3)
+	times := make([]int64, n)
+	for i := range times {
+		times[i] = t
+		t += step
+		if jitter == 1 || jitter == 2 && rng.IntN(50) == 0 {
+			t += rng.Int64N(1+step) / 1000 * 1000
+		}
+	}
+	return times
+}
+
+// randomVector makes a column whose type depends on the field and whose nature varies.
+func randomVector(rng *rand.Rand, field uint32, n int) column.Vector {
+	var v column.Vector
+	switch field {
+	case 1:
+		v = ints(walk(rng, n))
+	case 2:
+		v = ints(make([]int64, n))
+		shift := rng.IntN(64)
+		for i := range v.Ints {
+			v.Ints[i] = int64(rng.Uint64()) >> shift
+		}
+	case 3:
+		v = ints(make([]int64, n))
+		v.Type = dsdb.Unsigned
+		shift := rng.IntN(64)
+		for i := range v.Ints {
+			v.Ints[i] = int64(rng.Uint64() >> shift)
+		}
+	case 4:
+		v = floats(make([]float64, n))
+		scale := math.Pow(10, float64(rng.IntN(6)))
+		for i := range v.Floats {
+			v.Floats[i] = math.Round(rng.NormFloat64()*1000*scale) / scale
+		}
+	case 5:
+		v = floats(make([]float64, n))
+		odd := []float64{math.NaN(), math.Copysign(0, -1), math.Inf(1), math.Inf(-1), math.MaxFloat64, 5e-324}
+		for i := range v.Floats {
+			v.Floats[i] = rng.NormFloat64()
+			if rng.IntN(40) == 0 {
+				v.Floats[i] = odd[rng.IntN(len(odd))]
+			}
+		}
+	case 6:
+		s := make([]string, n)
+		for i := range s {
+			s[i] = fmt.Sprint("state-", rng.IntN(1+rng.IntN(300)))
+		}
+		v = texts(s)
+	case 7:
+		v = ints(make([]int64, n))
+		v.Type = dsdb.Boolean
+		for i := range v.Ints {
+			v.Ints[i] = int64(rng.IntN(2))
+		}
+	}
+	if share := rng.IntN(4); share > 0 {
+		v.Valid = column.NewBitmap(n)
+		for i := range n {
+			if share == 1 && rng.IntN(2) == 0 || share == 2 && i%2000 < 1100 || share == 3 && rng.IntN(100) > 0 {
+				v.Valid.Set(i)
+			}
+		}
+	}
+	return v
+}
+
+// What was written comes back bit for bit, with the statistics of every tile,
+// whatever the types, spacings, nulls and options.
+func TestRoundTrip(t *testing.T) {
+	for seed := range uint64(40) {
+		series := randomSeries(seed)
+		o := Options{Entropy: seed%2 == 0, TileRows: []int{0, 100, 1024}[seed%3]}
+		f, info := write(t, o, series)
+		r := open(t, f)
+		verify(t, r, series)
+		if err := r.Verify(); err != nil {
+			t.Fatal(err)
+		}
+		rows := 0
+		for _, s := range series {
+			rows += len(s.times)
+		}
+		if r.Rows() != uint64(rows) || info.Rows != r.Rows() || info.Values != r.Values() ||
+			info.MinTime != r.MinTime() || info.MaxTime != r.MaxTime() || info.Size != r.Size() {
+			t.Fatalf("reader says %+v, writer %+v, rows %d", r.info, info, rows)
+		}
+		if want := (Header{7, 1, 3, math.MaxUint64, 9}); r.Header() != want {
+			t.Fatalf("header %+v, want %+v", r.Header(), want)
+		}
+	}
+}
