@@ -42,6 +42,7 @@ type GroupSpec struct {
 	Replica      dsdb.ReplicaID // this node's
 	Voters       []Peer         // in the same order on all nodes; the first campaigns for a new group
 	New          bool           // create it if the log does not know the group
+	Suspect      bool           // the log may have lost entries of the group: it is kept out of service
 	StateMachine StateMachine
 }
 

@@ -150,7 +150,7 @@ func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 	g.seen.replica = uint64(spec.Replica)
 	g.store.group, g.store.log = spec.ID, c.log
 	c.groups[spec.ID] = g
-	c.guard(g, func() { c.open(g, state, known) })
+	c.guard(g, func() { c.open(g, state, known, spec.Suspect) })
 	return g.progress, nil
 }
 
@@ -164,7 +164,7 @@ func (c *Core) Status(id dsdb.GroupID) GroupStatus {
 }
 
 // open makes the raft node of g from the state of its log.
-func (c *Core) open(g *group, state wal.GroupState, known bool) {
+func (c *Core) open(g *group, state wal.GroupState, known, suspect bool) {
 	if known {
 		_, g.store.last = c.log.Bounds(g.id)
 		g.campaign = g.single()
@@ -174,7 +174,11 @@ func (c *Core) open(g *group, state wal.GroupState, known bool) {
 		g.campaign = g.peers[0].Replica == state.Replica
 		c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Create: &state}})
 	}
-	if err := g.store.load(state, g.machine.FlushedIndex()); err != nil {
+	err := g.store.load(state, g.machine.FlushedIndex())
+	if suspect {
+		err = dsdb.Errorf(dsdb.KindCorrupt, "the log may have lost entries of raft group %d", g.id)
+	}
+	if err != nil {
 		c.logger.Error("raft replica quarantined", "group", uint64(g.id), "error", err)
 		c.fail(g, err)
 		return

@@ -313,6 +313,11 @@ func TestLogShorterThanTheFlushIsQuarantined(t *testing.T) {
 	if err := h.Ready(t.Context(), []dsdb.GroupID{1}); err == nil {
 		t.Error("ready")
 	}
+	suspect := single(3, new(ledger))
+	suspect.Suspect = true
+	if err := h.Start(t.Context(), []GroupSpec{suspect}); err != nil || dsdb.KindOf(h.Status(3).Failed) != dsdb.KindCorrupt {
+		t.Errorf("suspect group: %v, status %v", err, h.Status(3).Failed)
+	}
 	if err := h.Ready(t.Context(), []dsdb.GroupID{2}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,50 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/dasudian/dsdb/raftnode"
+)
+
+// network carries messages between nodes, which it names by their index.
+type network struct {
+	world   *World
+	nodes   []*Node
+	cut     map[[2]int]bool // from, to: nothing passes
+	drop    float64         // part of the messages that are lost
+	repeat  float64         // part that arrive twice
+	slow    float64         // part that take up to 100 times as long
+	Dropped uint64
+}
+
+// latency is how long a message takes.
+func (n *network) latency() time.Duration {
+	d := n.world.Between(100*time.Microsecond, 2*time.Millisecond)
+	if n.world.Chance(n.slow) {
+		d *= time.Duration(1 + n.world.Rand.IntN(100))
+	}
+	return d
+}
+
+// send lets each message find its own way, so that they overtake each other.
+func (n *network) send(from, to int, msgs []raftnode.Envelope) {
+	for _, m := range msgs {
+		copies := 1
+		if n.world.Chance(n.repeat) {
+			copies = 2
+		}
+		for range copies {
+			if n.cut[[2]int{from, to}] || n.world.Chance(n.drop) {
+				n.Dropped++
+				continue
+			}
+			n.world.After(n.latency(), func() { n.nodes[to].receive(m) })
+		}
+	}
+}
+
+// heal ends all faults of the network.
+func (n *network) heal() {
+	clear(n.cut)
+	n.drop, n.repeat, n.slow = 0, 0, 0
+}
