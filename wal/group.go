@@ -1,0 +1,345 @@
+package wal
+
+import (
+	"maps"
+	"slices"
+	"sort"
+	"sync/atomic"
+
+	"github.com/dasudian/dsdb"
+)
+
+// group is what the log knows of one group: its state and where each entry
+// lies. Entries are first..last; first is above Truncated.Index+1 only if
+// entries between are missing, which damage alone can cause.
+type group struct {
+	id       dsdb.GroupID
+	state    GroupState
+	suspect  bool
+	dirty    uint8         // what of the state is not on disk yet: dirtyHardState, dirtyTruncate
+	restated uint64        // batch of the last checkpoint that named the group
+	first    uint64        // index of locs[0]
+	locs     []loc         // one per entry
+	runs     []segmentRun  // ascending by first; the first covers locs[0]
+	terms    []termRun     // likewise
+	cached   []Entry       // the newest entries, up to the last
+	weight   int64         // bytes of cached
+	used     atomic.Uint64 // Log.clock when cached was last used
+}
+
+const (
+	dirtyHardState = 1 << iota
+	dirtyTruncate
+)
+
+// loc is where an entry's record lies in its segment, and the size of its payload.
+type loc struct{ off, size uint32 }
+
+// segmentRun says that the entries from first up to the next run lie in seg.
+type segmentRun struct {
+	first uint64
+	seg   *segment
+}
+
+// termRun says that the entries from first up to the next run have this term.
+type termRun struct{ first, term uint64 }
+
+// last returns the index of the last entry, or where the log was truncated.
+func (g *group) last() uint64 { return g.first + uint64(len(g.locs)) - 1 }
+
+func (g *group) complete() bool { return g.first == g.state.Truncated.Index+1 }
+
+// term returns the term of an entry that is there.
+func (g *group) term(index uint64) uint64 {
+	i := sort.Search(len(g.terms), func(i int) bool { return g.terms[i].first > index })
+	return g.terms[i-1].term
+}
+
+// segment returns where an entry that is there lies.
+func (g *group) segment(index uint64) *segment {
+	i := sort.Search(len(g.runs), func(i int) bool { return g.runs[i].first > index })
+	return g.runs[i-1].seg
+}
+
+// checkpoint returns the state as a checkpoint records it.
+func (g *group) checkpoint() checkpoint {
+	return checkpoint{state: g.state, last: g.last(), terms: g.terms, suspect: g.suspect}
+}
+
+// place is where a batch lies.
+type place struct {
+	seg   *segment
+	body  int64 // offset of the first record in seg
+	batch uint64
+}
+
+// table is the state of all groups: what the records of the log, applied in
+// order, amount to. Writing and recovery both go through apply, so that the
+// state after a restart is the state before it.
+type table struct {
+	groups  map[dsdb.GroupID]*group
+	removed map[dsdb.GroupID]dsdb.ReplicaID // the highest replica id of each group that left this node
+	bytes   int64                           // payload and headers of all entries
+	cached  int64                           // sum of the groups' weight
+	damaged bool                            // records were lost since the last checkpoint
+}
+
+func newTable() table {
+	return table{groups: map[dsdb.GroupID]*group{}, removed: map[dsdb.GroupID]dsdb.ReplicaID{}}
+}
+
+func (t *table) ids() []dsdb.GroupID { return slices.Sorted(maps.Keys(t.groups)) }
+
+// apply carries out one well-formed record that starts off bytes into the body of p.
+func (t *table) apply(r *record, p place, off int) {
+	switch r.typ {
+	case recState:
+		t.restate(r, p)
+		return
+	case recCreate, recReset:
+		c, _ := r.checkpoint()
+		t.drop(r.group, p.batch)
+		t.put(r.group, c)
+		return
+	case recRemove:
+		t.removed[r.group] = max(t.removed[r.group], r.replica)
+		if g := t.groups[r.group]; g != nil && g.state.Replica <= r.replica {
+			t.drop(r.group, p.batch)
+		}
+		return
+	case recClean, recMarker:
+		return
+	}
+	g := t.lookup(r, p)
+	if g == nil {
+		return
+	}
+	switch r.typ {
+	case recEntry:
+		t.append(g, r, p, off)
+	case recHardState:
+		g.state.HardState = r.hardState()
+		g.dirty &^= dirtyHardState
+	case recTruncate:
+		t.truncate(g, Position{r.index, r.term}, slices.Clone(r.payload), p.batch)
+		g.dirty &^= dirtyTruncate
+	}
+}
+
+// put enters a group that has no entries here.
+func (t *table) put(id dsdb.GroupID, c checkpoint) *group {
+	c.state.Conf = slices.Clone(c.state.Conf)
+	g := &group{id: id, state: c.state, suspect: c.suspect, first: c.last + 1}
+	t.groups[id] = g
+	return g
+}
+
+// lookup returns the group a record belongs to. A record of a group that is
+// not known shows that the one which created it was lost: such a group is suspect.
+func (t *table) lookup(r *record, p place) *group {
+	g := t.groups[r.group]
+	if g != nil && g.state.Replica == r.replica {
+		return g
+	}
+	if r.replica <= t.removed[r.group] || g != nil && r.replica < g.state.Replica {
+		return nil
+	}
+	t.drop(r.group, p.batch)
+	return t.put(r.group, checkpoint{state: GroupState{Replica: r.replica}, suspect: true})
+}
+
+func (t *table) drop(id dsdb.GroupID, batch uint64) {
+	if g := t.groups[id]; g != nil {
+		t.cut(g, g.first, batch)
+		delete(t.groups, id)
+	}
+}
+
+// append enters one entry, which replaces those at and above its index.
+func (t *table) append(g *group, r *record, p place, off int) {
+	if r.index <= g.state.Truncated.Index || r.index == ^uint64(0) {
+		return
+	}
+	if r.index < g.first || r.index > g.last()+1 {
+		t.cut(g, g.first, p.batch)
+		g.first = r.index
+	}
+	t.cut(g, r.index, p.batch)
+	if n := len(g.runs); n == 0 || g.runs[n-1].seg != p.seg {
+		g.runs = append(g.runs, segmentRun{r.index, p.seg})
+		p.seg.live++
+	}
+	if n := len(g.terms); n == 0 || g.terms[n-1].term != r.term {
+		g.terms = append(g.terms, termRun{r.index, r.term})
+	}
+	l := loc{uint32(p.body + int64(off)), uint32(len(r.payload))}
+	g.locs = append(g.locs, l)
+	t.bytes += l.bytes()
+}
+
+func (l loc) bytes() int64 { return int64(recordSize(int(l.size))) }
+
+// cut forgets the entries at and above index.
+func (t *table) cut(g *group, index, batch uint64) {
+	if index > g.last() {
+		return
+	}
+	keep := int(index - g.first)
+	for _, l := range g.locs[keep:] {
+		t.bytes -= l.bytes()
+	}
+	g.locs = g.locs[:keep]
+	for n := len(g.runs); n > 0 && g.runs[n-1].first >= index; n-- {
+		g.runs[n-1].seg.release(batch)
+		g.runs = g.runs[:n-1]
+	}
+	for n := len(g.terms); n > 0 && g.terms[n-1].first >= index; n-- {
+		g.terms = g.terms[:n-1]
+	}
+	for n := len(g.cached); n > 0 && g.cached[n-1].Index >= index; n-- {
+		t.uncache(g, &g.cached[n-1])
+		g.cached = g.cached[:n-1]
+	}
+}
+
+// truncate forgets the entries up to and including p; it does nothing if they
+// are gone already.
+func (t *table) truncate(g *group, p Position, conf []byte, batch uint64) {
+	if p.Index < g.state.Truncated.Index || p.Index == ^uint64(0) {
+		return
+	}
+	g.state.Truncated = p
+	if len(conf) > 0 {
+		g.state.Conf = conf
+	}
+	if p.Index < g.first {
+		return
+	}
+	first := p.Index + 1
+	if first > g.last() {
+		t.cut(g, g.first, batch)
+		g.first, g.locs, g.runs, g.terms, g.cached = first, nil, nil, nil, nil
+		return
+	}
+	n := first - g.first
+	for _, l := range g.locs[:n] {
+		t.bytes -= l.bytes()
+	}
+	g.first, g.locs = first, dropFront(g.locs, int(n))
+	for len(g.runs) > 1 && g.runs[1].first <= first {
+		g.runs[0].seg.release(batch)
+		g.runs = g.runs[1:]
+	}
+	for len(g.terms) > 1 && g.terms[1].first <= first {
+		g.terms = g.terms[1:]
+	}
+	g.runs[0].first, g.terms[0].first = first, first
+	stale := sort.Search(len(g.cached), func(i int) bool { return g.cached[i].Index >= first })
+	t.evictFront(g, stale)
+}
+
+// dropFront returns s without its first n elements, in memory of its own when
+// little is left of much.
+func dropFront[T any](s []T, n int) []T {
+	if s = s[n:]; n > len(s) {
+		return slices.Clone(s)
+	}
+	return s
+}
+
+// restate compares a group with a checkpoint of it. They differ only if
+// records were lost; then the checkpoint counts, and entries that it does not
+// prove are forgotten.
+func (t *table) restate(r *record, p place) {
+	c, _ := r.checkpoint()
+	g := t.groups[r.group]
+	if g != nil && g.state.Replica != r.replica {
+		t.drop(r.group, p.batch)
+		g = nil
+	}
+	if g == nil {
+		g = t.put(r.group, c)
+	}
+	t.truncate(g, c.state.Truncated, nil, p.batch)
+	if !g.proves(&c) {
+		t.cut(g, g.first, p.batch)
+		g.first = c.last + 1
+	}
+	c.state.Conf = slices.Clone(c.state.Conf)
+	g.state, g.suspect, g.restated, g.dirty = c.state, c.suspect, p.batch, 0
+}
+
+// proves reports whether the entries are those that the checkpoint describes,
+// as far as there are any.
+func (g *group) proves(c *checkpoint) bool {
+	if g.last() != c.last {
+		return false
+	}
+	if len(g.locs) == 0 {
+		return true
+	}
+	i := sort.Search(len(c.terms), func(i int) bool { return c.terms[i].first > g.first })
+	if i == 0 || c.terms[i-1].term != g.terms[0].term {
+		return false
+	}
+	return slices.Equal(c.terms[i:], g.terms[1:])
+}
+
+// lost notes that records are missing before what comes next: nothing is
+// certain of any group until a checkpoint speaks of it.
+func (t *table) lost() {
+	t.damaged = true
+	for _, g := range t.groups {
+		g.suspect = true
+	}
+}
+
+// endCheckpoint drops the groups that the checkpoint in batch did not name:
+// their removal was lost.
+func (t *table) endCheckpoint(batch uint64) {
+	if !t.damaged {
+		return
+	}
+	t.damaged = false
+	for _, id := range t.ids() {
+		if t.groups[id].restated != batch {
+			t.drop(id, batch)
+		}
+	}
+}
+
+// applyBody applies the records of a batch. A checkpoint, if flags say there
+// is one, is the leading state and remove records.
+func (t *table) applyBody(body []byte, flags uint32, p place) {
+	inCheckpoint := flags&flagCheckpoint != 0
+	for off := 0; off < len(body); {
+		r, size, err := parseRecord(body[off:])
+		if err != nil {
+			panic("BUG: batch was not checked: " + err.Error())
+		}
+		if inCheckpoint && r.typ != recState && r.typ != recRemove {
+			inCheckpoint = false
+			t.endCheckpoint(p.batch)
+		}
+		t.apply(&r, p, off)
+		off += size
+	}
+	if inCheckpoint {
+		t.endCheckpoint(p.batch)
+	}
+}
+
+// appendCheckpoint appends the records of a checkpoint and returns their number.
+func (t *table) appendCheckpoint(dst []byte) ([]byte, uint32) {
+	n := uint32(0)
+	for _, id := range slices.Sorted(maps.Keys(t.removed)) {
+		dst = appendRecord(dst, record{typ: recRemove, group: id, replica: t.removed[id]})
+		n++
+	}
+	for _, id := range t.ids() {
+		c := t.groups[id].checkpoint()
+		dst = appendRecord(dst, c.record(recState, id))
+		n++
+	}
+	return dst, n
+}

@@ -1,0 +1,249 @@
+package wal
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+)
+
+const (
+	segmentExt  = ".seg"
+	tornExt     = ".torn"
+	livePrefix  = "wal-"
+	sparePrefix = "spare-"
+)
+
+// segment is one file of the log. All but the last are no longer written to.
+type segment struct {
+	seq     uint64
+	path    string
+	file    vfs.File
+	size    int64  // bytes on disk
+	end     int64  // offset behind the last batch
+	live    int    // runs of entries of groups that lie here
+	freedAt uint64 // the batch that took away the last of them
+}
+
+// release takes one run of entries away.
+func (s *segment) release(batch uint64) {
+	if s.live--; s.live == 0 {
+		s.freedAt = batch
+	}
+}
+
+// spare is a preallocated file that waits to become a segment.
+type spare struct {
+	path string
+	size int64
+}
+
+func fileName(prefix string, n uint64, ext string) string {
+	return fmt.Sprintf("%s%016x%s", prefix, n, ext)
+}
+
+// parseName returns the number in a file name of the given form.
+func parseName(name, prefix, ext string) (n uint64, ok bool) {
+	digits, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return 0, false
+	}
+	if digits, ok = strings.CutSuffix(digits, ext); !ok || len(digits) != 16 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(digits, 16, 64)
+	return n, err == nil
+}
+
+// makeSpare creates a preallocated file under a name of its own. If space is
+// short nothing is left behind and the error satisfies vfs.NoSpace.
+func (l *Log) makeSpare(size int64) (spare, error) {
+	s := spare{size: size}
+	l.mu.Lock()
+	l.nextSpare++
+	s.path = path.Join(l.dir, fileName(sparePrefix, l.nextSpare, segmentExt))
+	l.mu.Unlock()
+	f, err := l.fs.Create(s.path)
+	if err != nil {
+		return s, err
+	}
+	err = f.Preallocate(size)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		_ = l.fs.Remove(s.path) // an undersized spare is removed at the next Open
+	}
+	return s, err
+}
+
+// PrepareSpare sees to it that the next segment can be opened without waiting
+// for the file system to allocate it, and that one spare more is kept so that
+// hard states can still be written when the disk is full. The host calls it
+// from a goroutine of its own, e.g. once a second; it may run beside Write.
+func (l *Log) PrepareSpare() error {
+	for {
+		l.mu.RLock()
+		enough := len(l.spares) >= min(2, l.o.MaxSpare) || l.err != nil
+		l.mu.RUnlock()
+		if enough {
+			return nil
+		}
+		s, err := l.makeSpare(l.o.SegmentSize)
+		if err != nil {
+			return fmt.Errorf("wal: spare segment: %w", err)
+		}
+		l.mu.Lock()
+		l.spares = append(l.spares, s)
+		l.mu.Unlock()
+	}
+}
+
+// takeSpare removes a spare of at least size bytes from the pool, but leaves
+// the last one unless all is set.
+func (l *Log) takeSpare(size int64, all bool) (spare, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.spares) == 1 && !all {
+		return spare{}, false
+	}
+	for i, s := range l.spares {
+		if s.size >= size {
+			l.spares = append(l.spares[:i:i], l.spares[i+1:]...)
+			return s, true
+		}
+	}
+	return spare{}, false
+}
+
+// obtainSpare returns a file of at least size bytes: from the pool, else a new
+// one, else, if the disk is full and ballast is set, the last of the pool.
+func (l *Log) obtainSpare(size int64, ballast bool) (spare, error) {
+	if s, ok := l.takeSpare(size, false); ok {
+		return s, nil
+	}
+	s, err := l.makeSpare(size)
+	if err == nil || !vfs.NoSpace(err) {
+		return s, err
+	}
+	if ballast {
+		if s, ok := l.takeSpare(size, true); ok {
+			return s, nil
+		}
+	}
+	return s, dsdb.Errorf(dsdb.KindUnavailable, "wal: no space for a new segment: %w", err)
+}
+
+// newSegment describes the segment to open and the batch it begins with.
+type newSegment struct {
+	header  segmentHeader
+	first   batchHeader // seq, records, flags
+	body    []byte      // with room for the batch header in front
+	room    int64       // bytes wanted behind the first batch
+	ballast bool        // the last spare may be taken
+}
+
+// openSegment makes a segment that is complete before it has its name: header
+// and first batch are durable, then the file is renamed, then the name is made
+// durable. So a segment of the log always begins with a sound header and batch.
+func (l *Log) openSegment(n newSegment) (*segment, error) {
+	l.finish(&n.first, n.body, n.header.seq, pageSize)
+	used := pageSize + int64(len(n.body))
+	size := max(l.o.SegmentSize, used+roundUp(n.room, pageSize))
+	s, err := l.obtainSpare(size, n.ballast)
+	if err != nil {
+		return nil, err
+	}
+	f, err := l.fs.OpenReadWrite(s.path)
+	if err != nil {
+		return nil, err
+	}
+	seg := &segment{seq: n.header.seq, file: f, size: s.size, end: used,
+		path: path.Join(l.dir, fileName(livePrefix, n.header.seq, segmentExt))}
+	if err := l.fill(seg, s, n); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("wal: new segment %s: %w", seg.path, err)
+	}
+	return seg, nil
+}
+
+func (l *Log) fill(seg *segment, s spare, n newSegment) error {
+	if _, err := seg.file.WriteAt(appendSegmentHeader(nil, n.header), 0); err != nil {
+		return err
+	}
+	if _, err := seg.file.WriteAt(n.body, pageSize); err != nil {
+		return err
+	}
+	if err := l.sync(seg.file); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(s.path, seg.path); err != nil {
+		return err
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
+	l.count(n.first.records, pageSize+int64(len(n.body)))
+	return nil
+}
+
+// Recycle frees the oldest segments that no group needs any more: up to
+// Options.MaxSpare are kept to be written again, the rest is removed. The host
+// calls it after truncations; it may run beside Write, but not beside itself.
+func (l *Log) Recycle() error {
+	if err := l.usable(); err != nil {
+		return err
+	}
+	free := l.takeFree()
+	if len(free) == 0 {
+		return nil
+	}
+	var keep []spare
+	for _, s := range free {
+		err := s.file.Close()
+		if err == nil {
+			keep, err = l.retire(s, keep)
+		}
+		if err != nil {
+			return l.fail(fmt.Errorf("wal: recycle %s: %w", s.path, err))
+		}
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return l.fail(fmt.Errorf("wal: recycle: %w", err))
+	}
+	l.mu.Lock()
+	l.spares = append(l.spares, keep...)
+	l.mu.Unlock()
+	return nil
+}
+
+// takeFree removes the oldest segments from the list as long as what freed
+// them is durable.
+func (l *Log) takeFree() []*segment {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for n < len(l.segs)-1 && l.segs[n].live == 0 && l.segs[n].freedAt <= l.lastBatch {
+		n++
+	}
+	free := l.segs[:n:n]
+	l.segs = dropFront(l.segs, n)
+	return free
+}
+
+// retire renames a segment to a spare or removes it.
+func (l *Log) retire(s *segment, keep []spare) ([]spare, error) {
+	l.mu.Lock()
+	full := len(l.spares)+len(keep) >= l.o.MaxSpare || s.size != l.o.SegmentSize
+	l.nextSpare++
+	name := fileName(sparePrefix, l.nextSpare, segmentExt)
+	l.mu.Unlock()
+	if full {
+		return keep, l.fs.Remove(s.path)
+	}
+	to := path.Join(l.dir, name)
+	return append(keep, spare{to, s.size}), l.fs.Rename(s.path, to)
+}

@@ -1,0 +1,176 @@
+package wal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const dir = "data/wal"
+
+// small makes segments that a few updates fill.
+func small() Options { return Options{SegmentSize: 32 << 10, CacheBytes: 4 << 10} }
+
+func open(t testing.TB, fs vfs.FS, o Options) (*Log, Report) {
+	t.Helper()
+	l, r, err := Open(fs, dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, r
+}
+
+func write(t testing.TB, l *Log, us ...Update) {
+	t.Helper()
+	if err := l.Write(us, true); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func create(g dsdb.GroupID, r dsdb.ReplicaID) Update {
+	return Update{Group: g, Create: &GroupState{Replica: r, HardState: HardState{Term: 1, Commit: 10},
+		Truncated: Position{10, 1}, Conf: []byte("voters")}}
+}
+
+// entries returns entries [lo, hi) of one term, each with size bytes of its own.
+func entries(lo, hi, term uint64, size int) []Entry {
+	var es []Entry
+	for i := lo; i < hi; i++ {
+		data := bytes.Repeat([]byte(fmt.Sprintf("%d.%d ", term, i)), size)[:size]
+		es = append(es, Entry{Index: i, Term: term, Kind: uint8(i % 3), Data: data})
+	}
+	return es
+}
+
+func wantEntries(t testing.TB, l *Log, g dsdb.GroupID, want []Entry) {
+	t.Helper()
+	first, last := l.Bounds(g)
+	got, err := l.Entries(g, first, last+1, 1<<40, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sameEntries(got, want); err != nil {
+		t.Fatalf("group %d: %v", g, err)
+	}
+}
+
+func sameEntries(got, want []Entry) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%d entries, want %d", len(got), len(want))
+	}
+	for i := range got {
+		g, w := got[i], want[i]
+		if g.Index != w.Index || g.Term != w.Term || g.Kind != w.Kind || !bytes.Equal(g.Data, w.Data) {
+			return fmt.Errorf("entry %d: %d.%d, %d bytes; want %d.%d, %d bytes", i, g.Term, g.Index, len(g.Data), w.Term, w.Index, len(w.Data))
+		}
+	}
+	return nil
+}
+
+func TestEntriesSurviveRestart(t *testing.T) {
+	for _, cache := range []int64{-1, 4 << 10, 1 << 20} {
+		mem := vfs.NewMem(1)
+		o := small()
+		o.CacheBytes = cache
+		l, _ := open(t, mem, o)
+		write(t, l, create(7, 1), create(3, 2))
+		write(t, l, Update{Group: 7, Entries: entries(11, 20, 2, 900), HardState: &HardState{Term: 2, Vote: 1, Commit: 11}},
+			Update{Group: 3, Entries: entries(11, 200, 2, 50)})
+		write(t, l, Update{Group: 7, Entries: entries(15, 40, 3, 3000)})
+		want7 := append(entries(11, 15, 2, 900), entries(15, 40, 3, 3000)...)
+		for range 2 {
+			wantEntries(t, l, 7, want7)
+			wantEntries(t, l, 3, entries(11, 200, 2, 50))
+			if s, _ := l.State(7); s.HardState != (HardState{2, 1, 11}) || string(s.Conf) != "voters" {
+				t.Fatalf("state %+v", s)
+			}
+			if term, err := l.Term(7, 14); term != 2 || err != nil {
+				t.Fatalf("term of 14 is %d, %v", term, err)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			var r Report
+			l, r = open(t, mem, o)
+			if !r.Clean || len(r.Corrupt)+len(r.Suspect) > 0 || r.Torn != nil {
+				t.Fatalf("report %+v", r)
+			}
+		}
+		l.Close()
+	}
+}
+
+func TestReadingOutsideBounds(t *testing.T) {
+	l, _ := open(t, vfs.NewMem(1), small())
+	defer l.Close()
+	write(t, l, create(1, 1), Update{Group: 1, Entries: entries(11, 15, 2, 10)})
+	write(t, l, Update{Group: 1, Truncate: &Position{12, 2}, Conf: []byte("new")})
+	for _, c := range []struct {
+		lo, hi uint64
+		want   error
+	}{{12, 14, ErrCompacted}, {13, 16, ErrUnavailable}, {13, 15, nil}, {15, 15, nil}} {
+		if _, err := l.Entries(1, c.lo, c.hi, 1<<20, nil); !errors.Is(err, c.want) {
+			t.Errorf("entries [%d,%d): %v, want %v", c.lo, c.hi, err, c.want)
+		}
+	}
+	if term, err := l.Term(1, 12); term != 2 || err != nil {
+		t.Errorf("term of the truncated position: %d, %v", term, err)
+	}
+	if _, err := l.Term(1, 11); err != ErrCompacted {
+		t.Errorf("term of 11: %v", err)
+	}
+	if _, err := l.Term(1, 15); err != ErrUnavailable {
+		t.Errorf("term of 15: %v", err)
+	}
+	if _, err := l.Term(2, 1); dsdb.KindOf(err) != dsdb.KindNotFound {
+		t.Errorf("unknown group: %v", err)
+	}
+	got, _ := l.Entries(1, 13, 15, 1, nil)
+	if len(got) != 1 {
+		t.Errorf("a limit of one byte gives %d entries, want one", len(got))
+	}
+	if s, _ := l.State(1); string(s.Conf) != "new" {
+		t.Errorf("conf %q", s.Conf)
+	}
+}
+
+func TestUpdatesThatAreRefused(t *testing.T) {
+	l, _ := open(t, vfs.NewMem(1), small())
+	defer l.Close()
+	write(t, l, create(1, 5), create(2, 6), Update{Group: 1, Entries: entries(11, 15, 2, 10), HardState: &HardState{Term: 2, Vote: 5, Commit: 12}})
+	write(t, l, Update{Group: 2, Remove: true})
+	cases := []struct {
+		name string
+		u    Update
+		want dsdb.Kind
+	}{
+		{"unknown group", Update{Group: 9, HardState: &HardState{Term: 1}}, dsdb.KindNotFound},
+		{"create twice", create(1, 7), dsdb.KindConflict},
+		{"replica that was removed", create(2, 6), dsdb.KindConflict},
+		{"older replica", create(2, 3), dsdb.KindConflict},
+		{"gap", Update{Group: 1, Entries: entries(16, 17, 2, 1)}, dsdb.KindInvalid},
+		{"below truncation", Update{Group: 1, Entries: entries(10, 12, 2, 1)}, dsdb.KindInvalid},
+		{"not contiguous", Update{Group: 1, Entries: append(entries(15, 16, 2, 1), entries(18, 19, 2, 1)...)}, dsdb.KindInvalid},
+		{"term falls", Update{Group: 1, HardState: &HardState{Term: 1}}, dsdb.KindInvalid},
+		{"second vote", Update{Group: 1, HardState: &HardState{Term: 2, Vote: 4}}, dsdb.KindInvalid},
+		{"commit above last", Update{Group: 1, HardState: &HardState{Term: 2, Vote: 5, Commit: 15}}, dsdb.KindInvalid},
+		{"truncate above last", Update{Group: 1, Truncate: &Position{15, 2}}, dsdb.KindInvalid},
+		{"reset backwards", Update{Group: 1, Reset: &GroupState{Replica: 5, HardState: HardState{Term: 3}, Truncated: Position{9, 1}}}, dsdb.KindInvalid},
+		{"large entry", Update{Group: 1, Entries: []Entry{{Index: 15, Term: 2, Data: make([]byte, MaxEntry+1)}}}, dsdb.KindTooLarge},
+	}
+	for _, c := range cases {
+		if err := l.Write([]Update{c.u}, true); err == nil || dsdb.KindOf(err) != c.want {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	write(t, l, Update{Group: 1, Entries: entries(15, 16, 2, 1)}, create(2, 7))
+	wantEntries(t, l, 1, append(entries(11, 15, 2, 10), entries(15, 16, 2, 1)...))
+}
