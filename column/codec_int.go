@@ -1,0 +1,384 @@
+package column
+
+import (
+	"encoding/binary"
+	"math"
+	"math/bits"
+)
+
+// blockRows is the number of values of an integer or float block; the last
+// block of a vector may be shorter.
+const blockRows = 1024
+
+// The modes of an integer block.
+const (
+	modeConst = iota // all values are equal
+	modeFrame        // value - least, packed
+	modeDelta        // differences of neighbours - least difference, packed
+	modeCycle        // counts up by one and begins at 0 again after a period
+)
+
+// widthScaled marks a packed width that a divisor follows.
+const widthScaled = 0x80
+
+// maxPacked is the greatest width that is packed; wider values take 64 bits,
+// so that one load of eight bytes holds any packed value.
+const maxPacked = 57
+
+// appendInts appends values as blocks. If period > 0 the values may count in
+// cycles of that period, as series do in a batch that visits them in turn.
+func appendInts(dst []byte, values []uint64, period int) []byte {
+	var deltas [blockRows]uint64
+	for len(values) > 0 {
+		n := min(len(values), blockRows)
+		dst = appendBlock(dst, values[:n], deltas[:n-1], uint64(period))
+		values = values[n:]
+	}
+	return dst
+}
+
+// appendBlock appends one block; deltas is scratch.
+func appendBlock(dst []byte, values, deltas []uint64, period uint64) []byte {
+	least, greatest := extent(values)
+	if least == greatest {
+		dst = append(dst, modeConst)
+		return binary.AppendVarint(dst, least)
+	}
+	if period > 0 && cycles(values, period) {
+		dst = append(dst, modeCycle)
+		dst = binary.AppendUvarint(dst, values[0])
+		return binary.AppendUvarint(dst, period)
+	}
+	divisor, width := packing(values, least, greatest)
+	if width > 10 {
+		for i := range deltas {
+			deltas[i] = values[i+1] - values[i]
+		}
+		leastDelta, greatestDelta := extent(deltas)
+		if d, w := packing(deltas, leastDelta, greatestDelta); w < width {
+			dst = appendWidth(append(dst, modeDelta), w, d)
+			dst = binary.AppendVarint(dst, int64(values[0]))
+			dst = binary.AppendVarint(dst, leastDelta)
+			return appendPacked(dst, deltas, uint64(leastDelta), d, w)
+		}
+	}
+	dst = appendWidth(append(dst, modeFrame), width, divisor)
+	dst = binary.AppendVarint(dst, least)
+	return appendPacked(dst, values, uint64(least), divisor, width)
+}
+
+// extent returns the least and the greatest value as signed integers.
+func extent(values []uint64) (least, greatest int64) {
+	if len(values) == 0 {
+		return 0, 0
+	}
+	least, greatest = int64(values[0]), int64(values[0])
+	for _, v := range values {
+		least, greatest = min(least, int64(v)), max(greatest, int64(v))
+	}
+	return least, greatest
+}
+
+// cycles reports whether values count up by one below period, beginning again at 0.
+func cycles(values []uint64, period uint64) bool {
+	next := values[0]
+	for _, v := range values {
+		if v != next || v >= period {
+			return false
+		}
+		if next++; next == period {
+			next = 0
+		}
+	}
+	return true
+}
+
+// packing returns the greatest common divisor of the values' distances from
+// the least, and the bits that the quotients take.
+func packing(values []uint64, least, greatest int64) (divisor uint64, width int) {
+	span := uint64(greatest) - uint64(least)
+	divisor = 1
+	if span > 15 {
+		divisor = commonDivisor(values, uint64(least), span)
+	}
+	width = bits.Len64(span / divisor)
+	if width > maxPacked {
+		width = 64
+	}
+	return divisor, width
+}
+
+func commonDivisor(values []uint64, least, span uint64) uint64 {
+	g, before := span, least
+	for _, v := range values {
+		if v == before {
+			continue
+		}
+		before = v
+		for a := v - least; a != 0; {
+			a, g = g%a, a
+		}
+		if g == 1 {
+			break
+		}
+	}
+	return g
+}
+
+// appendWidth appends the width and, if it is not 1, the divisor.
+func appendWidth(dst []byte, width int, divisor uint64) []byte {
+	if divisor == 1 {
+		return append(dst, byte(width))
+	}
+	return binary.AppendUvarint(append(dst, byte(width)|widthScaled), divisor)
+}
+
+// appendPacked appends (value - least) / divisor in width bits each, the first
+// value in the lowest bits, padded to whole bytes.
+func appendPacked(dst []byte, values []uint64, least, divisor uint64, width int) []byte {
+	var acc uint64
+	used := 0
+	for _, v := range values {
+		v -= least
+		if divisor != 1 {
+			v /= divisor
+		}
+		acc |= v << used
+		used += width
+		if used >= 64 {
+			dst = binary.LittleEndian.AppendUint64(dst, acc)
+			used -= 64
+			acc = v >> (width - used)
+		}
+	}
+	for ; used > 0; used -= 8 {
+		dst = append(dst, byte(acc))
+		acc >>= 8
+	}
+	return dst
+}
+
+// ints reads len(dst) values that appendInts wrote.
+func (r *reader) ints(dst []uint64) {
+	for len(dst) > 0 && r.err == nil {
+		n := min(len(dst), blockRows)
+		r.block(dst[:n])
+		dst = dst[n:]
+	}
+}
+
+func (r *reader) block(dst []uint64) {
+	switch mode := r.byte(); mode {
+	case modeConst:
+		v := uint64(r.varint())
+		for i := range dst {
+			dst[i] = v
+		}
+	case modeFrame:
+		width, divisor := r.width()
+		least := uint64(r.varint())
+		r.packed(dst, width)
+		scale(dst, divisor, least)
+	case modeDelta:
+		width, divisor := r.width()
+		first, least := uint64(r.varint()), uint64(r.varint())
+		r.packed(dst[1:], width)
+		scale(dst[1:], divisor, least)
+		dst[0] = first
+		for i := 1; i < len(dst); i++ {
+			first += dst[i]
+			dst[i] = first
+		}
+	case modeCycle:
+		next, period := r.uvarint(), r.uvarint()
+		if next >= period {
+			r.fail("cycle of %d begins at %d", period, next)
+			return
+		}
+		for i := range dst {
+			dst[i] = next
+			if next++; next == period {
+				next = 0
+			}
+		}
+	default:
+		r.fail("integer block of mode %d", mode)
+	}
+}
+
+// width reads a packed width and its divisor.
+func (r *reader) width() (width int, divisor uint64) {
+	b := r.byte()
+	width, divisor = int(b&^widthScaled), 1
+	if b&widthScaled != 0 {
+		divisor = r.uvarint()
+	}
+	if width > maxPacked && width != 64 {
+		r.fail("packed width %d", width)
+	}
+	return width, divisor
+}
+
+// scale undoes (value - least) / divisor.
+func scale(values []uint64, divisor, least uint64) {
+	if divisor != 1 {
+		for i := range values {
+			values[i] *= divisor
+		}
+	}
+	if least != 0 {
+		for i := range values {
+			values[i] += least
+		}
+	}
+}
+
+// packed reads len(dst) <= blockRows values of width bits.
+func (r *reader) packed(dst []uint64, width int) {
+	size := (len(dst)*width + 7) / 8
+	src := r.take(size)
+	if r.err != nil {
+		return
+	}
+	switch {
+	case width == 0:
+		clear(dst)
+		return
+	case width == 64:
+		for i := range dst {
+			dst[i] = binary.LittleEndian.Uint64(src[8*i:])
+		}
+		return
+	}
+	// Wide loads may touch up to eight bytes behind the last value.
+	if have := r.src[r.pos-size:]; len(have) >= size+8 {
+		unpack(dst, have[:size+8], width)
+		return
+	}
+	var padded [blockRows*maxPacked/8 + 16]byte
+	copy(padded[:], src)
+	unpack(dst, padded[:size+8], width)
+}
+
+// unpack reads values of width bits from src, which has eight bytes to spare.
+func unpack(dst []uint64, src []byte, width int) {
+	mask := uint64(1)<<width - 1
+	if width <= 8 {
+		for len(dst) >= 8 {
+			w := binary.LittleEndian.Uint64(src)
+			d := dst[:8:8]
+			d[0] = w & mask
+			w >>= width & 63
+			d[1] = w & mask
+			w >>= width & 63
+			d[2] = w & mask
+			w >>= width & 63
+			d[3] = w & mask
+			w >>= width & 63
+			d[4] = w & mask
+			w >>= width & 63
+			d[5] = w & mask
+			w >>= width & 63
+			d[6] = w & mask
+			d[7] = w >> (width & 63) & mask
+			dst, src = dst[8:], src[width:]
+		}
+	}
+	at := 0
+	for i := range dst {
+		dst[i] = binary.LittleEndian.Uint64(src[at>>3:]) >> (at & 7) & mask
+		at += width
+	}
+}
+
+// The scales of a float block: 0 to maxDigits decimal digits, or no scale.
+const (
+	maxDigits  = 9
+	floatsBits = 0xfe // the values' bits as one integer block
+	floatsRaw  = 0xff // eight bytes each
+)
+
+var pow10 = [maxDigits + 1]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9}
+
+// appendFloats appends the bits of float64 values: a block of decimals as
+// integers, any other block as it is. Every block reads back bit for bit.
+func appendFloats(dst []byte, values []uint64) []byte {
+	var ints, deltas [blockRows]uint64
+	for len(values) > 0 {
+		n := min(len(values), blockRows)
+		block := values[:n]
+		values = values[n:]
+		if digits, ok := decimals(ints[:n], block); ok {
+			dst = append(dst, byte(digits))
+			dst = appendBlock(dst, ints[:n], deltas[:n-1], 0)
+			continue
+		}
+		if least, greatest := extent(block); least == greatest {
+			dst = append(dst, floatsBits)
+			dst = appendBlock(dst, block, deltas[:n-1], 0)
+			continue
+		}
+		dst = append(dst, floatsRaw)
+		for _, v := range block {
+			dst = binary.LittleEndian.AppendUint64(dst, v)
+		}
+	}
+	return dst
+}
+
+// decimals writes each value times 10^digits into ints, with the fewest digits
+// that make all of them integers and bring each back exactly. A value that is
+// exact with some digits is exact with more, so that one pass finds the number.
+func decimals(ints, values []uint64) (digits int, ok bool) {
+	for i := 0; i < len(values); i++ {
+		n, exact := decimal(values[i], digits)
+		for ; !exact; n, exact = decimal(values[i], digits) {
+			if digits++; digits > maxDigits {
+				return 0, false
+			}
+			i = 0
+		}
+		ints[i] = uint64(n)
+	}
+	return digits, true
+}
+
+// decimal returns x·10^digits, and whether that is an integer from which
+// division gives x back.
+func decimal(x uint64, digits int) (int64, bool) {
+	f := math.Float64frombits(x) * pow10[digits]
+	if !(math.Abs(f) < 1<<53) {
+		return 0, false
+	}
+	n := int64(f + math.Copysign(0.5, f))
+	return n, math.Float64bits(float64(n)/pow10[digits]) == x
+}
+
+// floats reads len(dst) values that appendFloats wrote.
+func (r *reader) floats(dst []uint64) {
+	for len(dst) > 0 && r.err == nil {
+		n := min(len(dst), blockRows)
+		block := dst[:n]
+		dst = dst[n:]
+		switch scale := r.byte(); {
+		case scale <= maxDigits:
+			r.block(block)
+			p := pow10[scale]
+			for i, v := range block {
+				block[i] = math.Float64bits(float64(int64(v)) / p)
+			}
+		case scale == floatsBits:
+			r.block(block)
+		case scale == floatsRaw:
+			src := r.take(8 * n)
+			if r.err != nil {
+				return
+			}
+			for i := range block {
+				block[i] = binary.LittleEndian.Uint64(src[8*i:])
+			}
+		default:
+			r.fail("float block of scale %d", scale)
+		}
+	}
+}
