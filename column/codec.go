@@ -66,23 +66,6 @@ func (t *Table) append(dst []byte, scratch []uint64) ([]byte, []uint64) {
 	return dst, scratch
 }
 
-// append appends the keys, each as what it shares with the one before, and the rest.
-func (k *Keys) append(dst []byte) []byte {
-	dst = binary.AppendUvarint(dst, uint64(k.Len()))
-	var before []byte
-	for i := range k.Len() {
-		key := k.At(i)
-		n := 0
-		for n < len(key) && n < len(before) && key[n] == before[n] {
-			n++
-		}
-		dst = binary.AppendUvarint(dst, uint64(n))
-		dst = appendBytes(dst, key[n:])
-		before = key
-	}
-	return dst
-}
-
 // append appends the column of len(scratch) rows.
 func (c *Column) append(dst []byte, scratch []uint64) []byte {
 	rows := len(scratch)

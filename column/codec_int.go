@@ -49,22 +49,43 @@ func appendBlock(dst []byte, values, deltas []uint64, period uint64) []byte {
 		dst = binary.AppendUvarint(dst, values[0])
 		return binary.AppendUvarint(dst, period)
 	}
-	divisor, width := packing(values, least, greatest)
-	if width > 10 {
+	mode, first := byte(modeFrame), values[0]
+	if leastDelta, greatestDelta := deltaExtent(values); narrower(leastDelta, greatestDelta, least, greatest) {
+		mode, least, greatest = modeDelta, leastDelta, greatestDelta
 		for i := range deltas {
 			deltas[i] = values[i+1] - values[i]
 		}
-		leastDelta, greatestDelta := extent(deltas)
-		if d, w := packing(deltas, leastDelta, greatestDelta); w < width {
-			dst = appendWidth(append(dst, modeDelta), w, d)
-			dst = binary.AppendVarint(dst, int64(values[0]))
-			dst = binary.AppendVarint(dst, leastDelta)
-			return appendPacked(dst, deltas, uint64(leastDelta), d, w)
-		}
+		values = deltas
 	}
-	dst = appendWidth(append(dst, modeFrame), width, divisor)
+	divisor, width := packing(values, least, greatest)
+	dst = append(dst, mode)
+	if dst = append(dst, byte(width)); divisor != 1 {
+		dst[len(dst)-1] |= widthScaled
+		dst = binary.AppendUvarint(dst, divisor)
+	}
+	if mode == modeDelta {
+		dst = binary.AppendVarint(dst, int64(first))
+	}
 	dst = binary.AppendVarint(dst, least)
 	return appendPacked(dst, values, uint64(least), divisor, width)
+}
+
+// narrower reports whether a span takes fewer bits than another.
+func narrower(least, greatest, otherLeast, otherGreatest int64) bool {
+	return bits.Len64(uint64(greatest)-uint64(least)) < bits.Len64(uint64(otherGreatest)-uint64(otherLeast))
+}
+
+// deltaExtent returns the least and the greatest difference of neighbours,
+// modulo 2^64, of at least two values.
+func deltaExtent(values []uint64) (least, greatest int64) {
+	least, greatest = math.MaxInt64, math.MinInt64
+	before := values[0]
+	for _, v := range values[1:] {
+		d := int64(v - before)
+		before = v
+		least, greatest = min(least, d), max(greatest, d)
+	}
+	return least, greatest
 }
 
 // extent returns the least and the greatest value as signed integers.
@@ -123,14 +144,6 @@ func commonDivisor(values []uint64, least, span uint64) uint64 {
 		}
 	}
 	return g
-}
-
-// appendWidth appends the width and, if it is not 1, the divisor.
-func appendWidth(dst []byte, width int, divisor uint64) []byte {
-	if divisor == 1 {
-		return append(dst, byte(width))
-	}
-	return binary.AppendUvarint(append(dst, byte(width)|widthScaled), divisor)
 }
 
 // appendPacked appends (value - least) / divisor in width bits each, the first
@@ -330,28 +343,24 @@ func appendFloats(dst []byte, values []uint64) []byte {
 // that make all of them integers and bring each back exactly. A value that is
 // exact with some digits is exact with more, so that one pass finds the number.
 func decimals(ints, values []uint64) (digits int, ok bool) {
-	for i := 0; i < len(values); i++ {
-		n, exact := decimal(values[i], digits)
-		for ; !exact; n, exact = decimal(values[i], digits) {
-			if digits++; digits > maxDigits {
-				return 0, false
+	for digits <= maxDigits {
+		p := pow10[digits]
+		i := 0
+		for ; i < len(values) && i < len(ints); i++ {
+			f := math.Float64frombits(values[i]) * p
+			n := int64(f + math.Copysign(0.5, f))
+			// Of what lies outside int64, or is no number, n is -2^63 or such, which is not in range.
+			if uint64(n+1<<53) > 1<<54 || math.Float64bits(float64(n)/p) != values[i] {
+				break
 			}
-			i = 0
+			ints[i] = uint64(n)
 		}
-		ints[i] = uint64(n)
+		if i == len(values) {
+			return digits, true
+		}
+		digits++
 	}
-	return digits, true
-}
-
-// decimal returns x·10^digits, and whether that is an integer from which
-// division gives x back.
-func decimal(x uint64, digits int) (int64, bool) {
-	f := math.Float64frombits(x) * pow10[digits]
-	if !(math.Abs(f) < 1<<53) {
-		return 0, false
-	}
-	n := int64(f + math.Copysign(0.5, f))
-	return n, math.Float64bits(float64(n)/pow10[digits]) == x
+	return 0, false
 }
 
 // floats reads len(dst) values that appendFloats wrote.

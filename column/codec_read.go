@@ -147,31 +147,6 @@ func (r *reader) table(t *Table) {
 	}
 }
 
-func (r *reader) keyTable(k *Keys) {
-	k.Bytes, k.Ends = k.Bytes[:0], k.Ends[:0]
-	n := r.count(minKeyBytes, MaxEntryRows)
-	if n == 0 {
-		r.fail("no series")
-	}
-	start := 0
-	for i := 0; i < n && r.err == nil; i++ {
-		shared, rest := r.uvarint(), r.bytes()
-		if shared > uint64(len(k.Bytes)-start) {
-			r.fail("key shares %d bytes of %d", shared, len(k.Bytes)-start)
-			return
-		}
-		if r.keys += int(shared) + len(rest); r.keys > MaxEntryKeys {
-			r.fail("keys of %d bytes", r.keys)
-			return
-		}
-		end := len(k.Bytes)
-		k.Bytes = append(k.Bytes, k.Bytes[start:start+int(shared)]...)
-		k.Bytes = append(k.Bytes, rest...)
-		k.Ends = append(k.Ends, uint32(len(k.Bytes)))
-		start = end
-	}
-}
-
 // series reads the series of each row, which must be in the key table.
 func (r *reader) series(t *Table, rows int) {
 	t.Series = resize(t.Series, rows)
