@@ -41,7 +41,9 @@ const (
 // {"duration": "1h"}, {"regex": "…"}, {"integer": 1}, {"float": 1},
 // {"string": "…"}, {"identifier": "…"}. Decode JSON with UseNumber, since a
 // float64 is always a float. An error has KindInvalid, the text that InfluxDB
-// answers with, and perhaps a Position; then no statement is returned.
+// answers with, and perhaps a Position; then no statement is returned. Like
+// InfluxDB's server Parse drops white space at both ends of the text, and
+// counts positions from what is left.
 func Parse(text string, params map[string]any) ([]Statement, error) {
 	statements, err := parse(text, params)
 	if err != nil {
@@ -57,7 +59,7 @@ func parse(text string, params map[string]any) ([]Statement, error) {
 	if n := strings.Count(text, "("); n > maxParens {
 		return nil, dsdb.Errorf(dsdb.KindInvalid, "%d parentheses exceed %d", n, maxParens)
 	}
-	p := influxql.NewParser(strings.NewReader(text))
+	p := influxql.NewParser(strings.NewReader(strings.TrimSpace(text)))
 	p.SetParams(params)
 	var statements []Statement
 	separated := true
