@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// client talks to one server.
+type client struct {
+	base               string
+	username, password string
+	http               *http.Client
+	server             string // its version, after ping
+}
+
+func newClient(o *options) *client {
+	scheme := "http"
+	if o.ssl {
+		scheme = "https"
+	}
+	return &client{base: scheme + "://" + net.JoinHostPort(o.host, strconv.Itoa(o.port)), username: o.username, password: o.password,
+		http: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: o.unsafeSSL}, ResponseHeaderTimeout: 0,
+			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}}}
+}
+
+func (c *client) do(method, path string, params url.Values, body io.Reader, headers ...string) (*http.Response, error) {
+	req, err := http.NewRequest(method, c.base+path+"?"+params.Encode(), body)
+	if err != nil {
+		return nil, err
+	}
+	if c.username != "" {
+		req.SetBasicAuth(c.username, c.password)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	return c.http.Do(req)
+}
+
+// ping learns the server's version.
+func (c *client) ping() error {
+	resp, err := c.do("GET", "/ping", nil, nil)
+	if err != nil {
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	if c.server = resp.Header.Get("X-Dsdb-Version"); c.server != "" {
+		c.server = "DSDB " + c.server
+	} else {
+		c.server = "InfluxDB " + resp.Header.Get("X-Influxdb-Version")
+	}
+	return nil
+}
+
+// result is the answer to one statement, or a part of it.
+type result struct {
+	StatementID int      `json:"statement_id"`
+	Series      []series `json:"series"`
+	Messages    []struct {
+		Level, Text string
+	} `json:"messages"`
+	Error   string `json:"error"`
+	Partial bool   `json:"partial"`
+}
+
+// series is one series of an answer. Numbers are json.Number, so that none loses digits.
+type series struct {
+	Name    string            `json:"name"`
+	Tags    map[string]string `json:"tags"`
+	Columns []string          `json:"columns"`
+	Values  [][]any           `json:"values"`
+	Partial bool              `json:"partial"`
+}
+
+// query runs statements and calls each for every part of the answer as it comes.
+func (c *client) query(text string, s *settings, each func(r *result) error) error {
+	resp, err := c.send(text, s, url.Values{"chunked": {"true"}})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	dec.UseNumber()
+	for {
+		var doc struct {
+			Results []result
+			Error   string
+		}
+		if err := dec.Decode(&doc); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("the answer of the server cannot be read: %w", err)
+		}
+		if doc.Error != "" {
+			return errors.New(doc.Error)
+		}
+		for i := range doc.Results {
+			if e := doc.Results[i].Error; e != "" {
+				return errors.New(e)
+			}
+			if err := each(&doc.Results[i]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// queryRaw copies the answer as it is.
+func (c *client) queryRaw(text string, s *settings, out io.Writer) error {
+	params := url.Values{}
+	if s.pretty {
+		params.Set("pretty", "true")
+	}
+	resp, err := c.send(text, s, params)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var body bytes.Buffer
+	if _, err := io.Copy(io.MultiWriter(out, &body), resp.Body); err != nil {
+		return err
+	}
+	if bytes.Contains(body.Bytes(), []byte(`"error":`)) {
+		var doc struct{ Results []result }
+		if json.Unmarshal(body.Bytes(), &doc) == nil {
+			for _, r := range doc.Results {
+				if r.Error != "" {
+					return errors.New(r.Error)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (c *client) send(text string, s *settings, params url.Values) (*http.Response, error) {
+	if s.precision != "rfc3339" {
+		params.Set("epoch", s.precision)
+	}
+	if s.database != "" {
+		params.Set("db", s.database)
+	}
+	if s.policy != "" {
+		params.Set("rp", s.policy)
+	}
+	resp, err := c.do("POST", "/query", params, strings.NewReader(url.Values{"q": {text}}.Encode()), "Content-Type", "application/x-www-form-urlencoded")
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		return nil, responseError(resp)
+	}
+	return resp, nil
+}
+
+// responseError reads the error out of an answer that is none, and closes it.
+func responseError(resp *http.Response) error {
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	var doc struct{ Error string }
+	if json.Unmarshal(body, &doc) == nil && doc.Error != "" {
+		return &serverError{resp.StatusCode, doc.Error}
+	}
+	return &serverError{resp.StatusCode, resp.Status + ": " + strings.TrimSpace(string(body))}
+}
+
+// serverError is a refusal with its status.
+type serverError struct {
+	status int
+	text   string
+}
+
+func (e *serverError) Error() string { return e.text }
+
+// writeTarget says where points go.
+type writeTarget struct{ database, policy, precision, consistency string }
+
+// write sends points as line protocol, gzipped if there are many.
+func (c *client) write(points []byte, t writeTarget) error {
+	params := url.Values{"db": {t.database}, "consistency": {t.consistency}}
+	if t.policy != "" {
+		params.Set("rp", t.policy)
+	}
+	if t.precision != "" && t.precision != "rfc3339" {
+		params.Set("precision", t.precision)
+	}
+	body, headers := points, []string(nil)
+	if len(points) > 64<<10 {
+		var z bytes.Buffer
+		w, _ := gzip.NewWriterLevel(&z, gzip.BestSpeed) // the level is valid
+		_, _ = w.Write(points)                          // to memory
+		if err := w.Close(); err != nil {
+			return err
+		}
+		body, headers = z.Bytes(), []string{"Content-Encoding", "gzip"}
+	}
+	resp, err := c.do("POST", "/write", params, bytes.NewReader(body), headers...)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return responseError(resp)
+	}
+	return resp.Body.Close()
+}

@@ -1,0 +1,75 @@
+// Command dsdbd is the DSDB daemon: one node that stores and serves time series.
+//
+//	dsdbd [run] [-config FILE]     serve
+//	dsdbd config [-config FILE]    print the configuration that would be used
+//	dsdbd inspect segment|wal FILE print what a file holds
+//	dsdbd version
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+)
+
+// version is set by the Makefile; go install leaves it to the build information.
+var version string
+
+const usage = `dsdbd is the DSDB daemon: a time-series database that speaks InfluxDB's protocols.
+
+  dsdbd                              start on 127.0.0.1:8086, data in ~/.dsdb
+  dsdbd run -config FILE             start with a configuration
+  dsdbd config [-config FILE]        print the configuration that would be used, with comments
+  dsdbd inspect segment [-arrow OUT] FILE   say what is in a segment, or write its rows as Arrow IPC
+  dsdbd inspect wal FILE             say what is in a segment of the log
+  dsdbd version                      print the version
+
+Every key of the configuration can be set by an environment variable too:
+[http] bind-address is DSDB_HTTP_BIND_ADDRESS. "dsdbd COMMAND -h" tells more.
+`
+
+func main() { os.Exit(dispatch(os.Args[1:])) }
+
+// dispatch runs a subcommand and returns the exit code: 0, 1 for a failure, 2 for wrong usage.
+func dispatch(args []string) int {
+	cmd := "run"
+	if len(args) > 0 && (len(args[0]) == 0 || args[0][0] != '-') {
+		cmd, args = args[0], args[1:]
+	} else if len(args) > 0 && isHelp(args[0]) {
+		cmd = "help"
+	}
+	switch cmd {
+	case "run":
+		return runDaemon(args)
+	case "config":
+		return printConfig(args)
+	case "inspect":
+		return inspect(args)
+	case "version":
+		fmt.Println("DSDB", buildVersion())
+		return 0
+	case "help":
+		fmt.Print(usage)
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "dsdbd: unknown command %q\n\n%s", cmd, usage)
+	return 2
+}
+
+func isHelp(s string) bool { return s == "-h" || s == "-help" || s == "--help" }
+
+// buildVersion returns the version of this build.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "unreleased"
+}
+
+func fail(err error) int {
+	fmt.Fprintf(os.Stderr, "dsdbd: %v\n", err)
+	return 1
+}

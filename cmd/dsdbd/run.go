@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/server"
+	"github.com/dasudian/dsdb/server/config"
+)
+
+// flags are what run and config share.
+type flags struct {
+	*flag.FlagSet
+	config  *string
+	pidfile *string
+}
+
+func newFlags(name, does string) flags {
+	f := flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
+	f.config = f.String("config", "", "`FILE` with the configuration, in TOML; also DSDB_CONFIG_PATH")
+	f.pidfile = f.String("pidfile", "", "`FILE` to write the process id to")
+	f.Usage = func() {
+		fmt.Fprintf(f.Output(), "%s\n\nUsage of %s:\n", does, name)
+		f.PrintDefaults()
+	}
+	return f
+}
+
+// parse returns the exit code, or -1 to go on. Help goes to standard output with 0.
+func (f flags) parse(args []string) int {
+	if len(args) > 0 && isHelp(args[0]) {
+		f.SetOutput(os.Stdout)
+	}
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	case f.NArg() > 0:
+		fmt.Fprintf(os.Stderr, "%s: unexpected argument %q\n", f.Name(), f.Arg(0))
+		return 2
+	}
+	return -1
+}
+
+// load returns the configuration and warnings about it.
+func (f flags) load() (config.Config, []string, error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = "."
+	}
+	c := config.Default(filepath.Join(home, ".dsdb"))
+	path := *f.config
+	for _, name := range []string{"DSDB_CONFIG_PATH", "INFLUXDB_CONFIG_PATH"} {
+		if path == "" {
+			path = os.Getenv(name)
+		}
+	}
+	warnings, err := c.Load(path, os.Environ())
+	return c, warnings, err
+}
+
+func printConfig(args []string) int {
+	f := newFlags("dsdbd config", "Prints the configuration that dsdbd would use, with a comment for each key.")
+	if code := f.parse(args); code >= 0 {
+		return code
+	}
+	c, warnings, err := f.load()
+	if err != nil {
+		return fail(err)
+	}
+	for _, w := range warnings {
+		fmt.Fprintln(os.Stderr, "warning:", w)
+	}
+	if err := c.Print(os.Stdout); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+func runDaemon(args []string) int {
+	f := newFlags("dsdbd run", "Starts the daemon. It ends cleanly on SIGTERM or SIGINT; a second signal ends it at once.")
+	if code := f.parse(args); code >= 0 {
+		return code
+	}
+	c, warnings, err := f.load()
+	if err != nil {
+		return fail(err)
+	}
+	log := newLogger(c.Logging, os.Stderr)
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	if err := serve(c, log, *f.pidfile); err != nil {
+		log.Error("dsdbd ends", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// serve runs a node until a signal ends it.
+func serve(c config.Config, log *slog.Logger, pidfile string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	began := time.Now()
+	n, err := server.Open(ctx, c, server.Options{FS: vfs.OS(), Logger: log, Version: buildVersion(), Fatal: func(err error) {
+		log.Error("the log failed: ending at once so that nothing is acknowledged that is not durable", "err", err)
+		os.Exit(1)
+	}})
+	if err != nil {
+		return err
+	}
+	if pidfile != "" {
+		if err := os.WriteFile(pidfile, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+			return errors.Join(err, n.Close())
+		}
+		defer os.Remove(pidfile)
+	}
+	log.Info("dsdbd is ready", "version", buildVersion(), "http", n.Addr(), "data", c.Data.Dir, "wal", c.Data.WALDir,
+		"pid", os.Getpid(), "duration", time.Since(began).Seconds())
+	if isTerminal(os.Stderr) {
+		fmt.Fprintf(os.Stderr, "\n  next: in another terminal, dsdb -execute 'CREATE DATABASE mydb'; then dsdb -database mydb\n\n")
+	}
+	go func() {
+		<-ctx.Done()
+		stop() // from here on a signal ends the process
+	}()
+	err = n.Serve(ctx)
+	log.Info("stopping")
+	return errors.Join(err, n.Close())
+}
+
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// newLogger writes text to a terminal and JSON elsewhere, unless told otherwise.
+func newLogger(c config.Logging, w *os.File) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // validated
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" || c.Format == "auto" && !isTerminal(w) {
+		return slog.New(slog.NewJSONHandler(io.Writer(w), o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}

@@ -1,0 +1,114 @@
+package server
+
+import (
+	"log/slog"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// logReport says what the recovery of the log found; damage is never silent.
+func (n *Node) logReport(r wal.Report, d time.Duration) {
+	level, text := slog.LevelDebug, "log recovered"
+	if !r.Clean {
+		level, text = slog.LevelInfo, "log recovered after an unclean stop"
+	}
+	if len(r.Corrupt) > 0 {
+		level, text = slog.LevelError, "the log is damaged: replicas that may have lost entries are kept out of service"
+	}
+	n.log.Log(nil, level, text, "report", r, "duration", d.Seconds())
+}
+
+// registerMetrics registers what the node measures of itself.
+func (n *Node) registerMetrics(reg *prometheus.Registry, version string) {
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "dsdb_build_info", Help: "Always 1; the labels say what runs.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
+	info.Set(1)
+	reg.MustRegister(info, &nodeCollector{n})
+}
+
+// nodeCollector reads counters that the parts of the node keep themselves.
+type nodeCollector struct{ n *Node }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("dsdb_"+name, help, labels, nil)
+}
+
+var (
+	walUnflushed = desc("wal_unflushed_bytes", "Bytes of log entries whose effects are in no segment yet.")
+	walDisk      = desc("wal_disk_bytes", "Bytes of the log's files, recycled ones included.")
+	walWritten   = desc("wal_written_bytes_total", "Bytes written to the log.")
+	walSyncs     = desc("wal_syncs_total", "Syncs of the log.")
+	walBatches   = desc("wal_batches_total", "Batches written to the log; each is synced as a whole.")
+	raftProposed = desc("raft_proposals_total", "Proposals given to raft groups.")
+	raftApplied  = desc("raft_applied_entries_total", "Log entries applied to state machines.")
+	shardCount   = desc("shards", "Shards with a replica on this node.")
+	shardSeries  = desc("series", "Series of the shards whose index is loaded.")
+	shardMemory  = desc("memtable_bytes", "Bytes of points in memory.")
+	shardRows    = desc("memtable_rows", "Points in memory.")
+	shardFiles   = desc("segment_files", "Segment files.")
+	shardBytes   = desc("segment_bytes", "Bytes of segment files.")
+	tilesStats   = desc("query_tiles_answered_total", "Tiles that queries answered from their statistics.")
+	tilesDecoded = desc("query_tiles_decoded_total", "Tiles that queries decoded.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *nodeCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
+	}
+	counter := func(d *prometheus.Desc, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
+	}
+	w := c.n.wal.Stats()
+	gauge(walUnflushed, float64(w.UnflushedBytes))
+	gauge(walDisk, float64(w.DiskBytes))
+	counter(walWritten, float64(w.Bytes))
+	counter(walSyncs, float64(w.Syncs))
+	counter(walBatches, float64(w.Batches))
+	m := c.n.host.Metrics()
+	counter(raftProposed, float64(m.Proposals.Load()))
+	counter(raftApplied, float64(m.Applied.Load()))
+	c.shards(gauge)
+	t := exec.Totals()
+	counter(tilesStats, float64(t.Answered))
+	counter(tilesDecoded, float64(t.Decoded))
+}
+
+func (c *nodeCollector) shards(gauge func(*prometheus.Desc, float64)) {
+	var series, mem, rows, files, bytes float64
+	list := c.n.shards.list()
+	for _, s := range list {
+		st := s.Stats()
+		series += float64(st.Series)
+		mem += float64(st.MemBytes)
+		rows += float64(st.MemRows)
+		files += float64(st.Files)
+		bytes += float64(st.Bytes)
+	}
+	gauge(shardCount, float64(len(list)))
+	gauge(shardSeries, series)
+	gauge(shardMemory, mem)
+	gauge(shardRows, rows)
+	gauge(shardFiles, files)
+	gauge(shardBytes, bytes)
+}
+
+// groups lists the raft groups of shards.
+func groups(ids []dsdb.ShardID) []dsdb.GroupID {
+	out := make([]dsdb.GroupID, len(ids))
+	for i, id := range ids {
+		out[i] = id.Group()
+	}
+	return out
+}

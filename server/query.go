@@ -1,0 +1,83 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
+	"github.com/dasudian/dsdb/planner"
+	"github.com/dasudian/dsdb/ql"
+	"github.com/dasudian/dsdb/server/httpd"
+)
+
+// Execute plans and runs one statement. A nil Result means that it has no rows.
+func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result, error) {
+	began := time.Now()
+	if n.cfg.Data.QueryLog {
+		n.log.Info("query", "statement", ql.Sanitize(r.Statement.String()), "database", r.Database)
+	}
+	if err := n.host.ReadIndex(ctx, dsdb.MetaGroup); err != nil {
+		return nil, err
+	}
+	plan, err := planner.Compile(r.Statement, &catalog{n.meta.View(), n.shards}, planner.Options{
+		Now: began.UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy, MaxSelectBuckets: n.cfg.Coordinator.MaxSelectBuckets})
+	if err != nil {
+		return nil, err
+	}
+	var res exec.Result
+	switch p := plan.(type) {
+	case *planner.Select:
+		res, err = exec.Run(ctx, p, n.openSource, n.execOptions(r.ChunkRows))
+	case *planner.Explain:
+		res, err = exec.Explain(ctx, p, n.openSource, n.execOptions(r.ChunkRows))
+	case *planner.Show:
+		res, err = exec.Show(ctx, p, &showEnv{n})
+	case *planner.Command:
+		err = n.execute(ctx, p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if slow := time.Duration(n.cfg.Coordinator.LogQueriesAfter); slow > 0 && res != nil {
+		res = &timedResult{Result: res, began: began, slow: slow, n: n, text: r.Statement.String()}
+	}
+	return res, nil
+}
+
+func (n *Node) execOptions(chunkRows int) exec.Options {
+	c := n.cfg.Coordinator
+	return exec.Options{MemoryLimit: int64(c.QueryMemory), MaxBuckets: c.MaxSelectBuckets,
+		MaxSeries: c.MaxSelectSeries, MaxPoints: c.MaxSelectPoint, ChunkRows: chunkRows}
+}
+
+// openSource opens a snapshot of a shard that includes every write
+// acknowledged before the query.
+func (n *Node) openSource(ctx context.Context, id dsdb.ShardID) (exec.Source, error) {
+	sh, err := n.shards.get(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.host.ReadIndex(ctx, id.Group()); err != nil {
+		return nil, err
+	}
+	return sh.Source()
+}
+
+// timedResult logs a query that took long, once it is over.
+type timedResult struct {
+	exec.Result
+	began time.Time
+	slow  time.Duration
+	n     *Node
+	text  string
+}
+
+// Close implements exec.Result.
+func (t *timedResult) Close() error {
+	if d := time.Since(t.began); d > t.slow && t.text != "" {
+		t.n.log.Warn("slow query", "statement", ql.Sanitize(t.text), "duration", d.Seconds())
+		t.text = ""
+	}
+	return t.Result.Close()
+}

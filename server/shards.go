@@ -1,0 +1,204 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/shard"
+)
+
+// shards are the replicas of shards that this node holds, kept in step with
+// the catalogue by reconcile.
+type shards struct {
+	n *Node
+
+	changing sync.Mutex // held by reconcile, over I/O; guards nothing else
+
+	mu   sync.RWMutex // guards open; never held over I/O
+	open map[dsdb.ShardID]*shard.Shard
+}
+
+func (s *shards) get(id dsdb.ShardID) (*shard.Shard, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if sh := s.open[id]; sh != nil {
+		return sh, nil
+	}
+	return nil, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
+}
+
+// list returns the open shards by id.
+func (s *shards) list() []managedShard {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]managedShard, 0, len(s.open))
+	for id, sh := range s.open {
+		out = append(out, managedShard{id, sh})
+	}
+	slices.SortFunc(out, func(a, b managedShard) int { return int(a.id) - int(b.id) })
+	return out
+}
+
+type managedShard struct {
+	id dsdb.ShardID
+	*shard.Shard
+}
+
+// reconcile opens the shards that the catalogue places on this node and that
+// are not open, and removes those that are open and no longer in it. New ones
+// are made durable together, in one write of the log.
+func (s *shards) reconcile(ctx context.Context) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	view := s.n.meta.View()
+	wanted := s.wanted(view)
+	s.mu.RLock()
+	var missing []meta.ShardRef
+	for _, ref := range wanted {
+		if s.open[ref.Shard.ID] == nil {
+			missing = append(missing, ref)
+		}
+	}
+	var gone []dsdb.ShardID
+	for id := range s.open {
+		if _, ok := view.Shard(id); !ok && view.ShardDropped(id) {
+			gone = append(gone, id)
+		}
+	}
+	s.mu.RUnlock()
+	slices.Sort(gone)
+	for _, id := range gone {
+		if err := s.remove(ctx, id); err != nil {
+			return err
+		}
+	}
+	return s.start(ctx, missing)
+}
+
+// wanted lists the shards of which this node is to hold a replica.
+func (s *shards) wanted(view *meta.Data) []meta.ShardRef {
+	var out []meta.ShardRef
+	for _, g := range view.Groups() {
+		for _, sh := range g.Group.Shards {
+			if s.replica(sh) != 0 {
+				out = append(out, meta.ShardRef{GroupRef: g, Shard: sh})
+			}
+		}
+	}
+	return out
+}
+
+// replica returns the id of this node's replica of a shard, 0 if it has none.
+func (s *shards) replica(sh meta.Shard) dsdb.ReplicaID {
+	for _, r := range sh.Replicas {
+		if r.Node == s.n.dataID {
+			return r.ID
+		}
+	}
+	return 0
+}
+
+func (s *shards) dir(id dsdb.ShardID) string {
+	return path.Join(s.n.cfg.Data.Dir, "shard", strconv.FormatUint(uint64(id), 10))
+}
+
+// start opens the shards and their raft groups, all in one write of the log.
+func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
+	if len(refs) == 0 {
+		return nil
+	}
+	began := time.Now()
+	specs := make([]raftnode.GroupSpec, 0, len(refs))
+	opened := make(map[dsdb.ShardID]*shard.Shard, len(refs))
+	fail := func(err error) error {
+		for _, sh := range opened {
+			_ = sh.Close() // the error that matters is the first one
+		}
+		return err
+	}
+	for _, ref := range refs {
+		sh, err := shard.Open(shard.Options{FS: s.n.fs, Dir: s.dir(ref.Shard.ID), ID: ref.Shard.ID, Range: ref.Group.Range, Logger: s.n.log})
+		if err != nil {
+			return fail(fmt.Errorf("open shard %d: %w", ref.Shard.ID, err))
+		}
+		opened[ref.Shard.ID] = sh
+		specs = append(specs, s.spec(ref.Shard, sh))
+	}
+	if err := s.n.host.Start(ctx, specs); err != nil {
+		return fail(fmt.Errorf("start %d shards: %w", len(specs), err))
+	}
+	s.mu.Lock()
+	for id, sh := range opened {
+		s.open[id] = sh
+	}
+	s.mu.Unlock()
+	s.n.log.Debug("shards started", "count", len(refs), "duration", time.Since(began).Seconds())
+	return nil
+}
+
+// spec describes the raft group of a shard.
+func (s *shards) spec(sh meta.Shard, machine raftnode.StateMachine) raftnode.GroupSpec {
+	spec := raftnode.GroupSpec{ID: sh.ID.Group(), Replica: s.replica(sh), New: true, StateMachine: machine}
+	for _, r := range sh.Replicas {
+		spec.Voters = append(spec.Voters, raftnode.Peer{Replica: r.ID, Node: r.Node})
+	}
+	return spec
+}
+
+// remove ends a dropped shard and frees its disk.
+func (s *shards) remove(ctx context.Context, id dsdb.ShardID) error {
+	s.mu.Lock()
+	sh := s.open[id]
+	delete(s.open, id)
+	s.mu.Unlock()
+	if sh == nil {
+		return nil
+	}
+	if err := s.n.host.Remove(ctx, id.Group()); err != nil {
+		return fmt.Errorf("remove shard %d: %w", id, err)
+	}
+	if err := sh.Close(); err != nil {
+		s.n.log.Warn("closing a dropped shard", "shard", id, "err", err)
+	}
+	if err := shard.Remove(s.n.fs, s.dir(id)); err != nil {
+		return fmt.Errorf("remove shard %d: %w", id, err)
+	}
+	return nil
+}
+
+// sweep removes the folders of shards that the catalogue does not have: those
+// whose removal a crash cut short.
+func (s *shards) sweep(view *meta.Data) error {
+	root := path.Join(s.n.cfg.Data.Dir, "shard")
+	names, err := s.n.fs.List(root)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		id, err := strconv.ParseUint(name, 10, 64)
+		if err != nil || !view.ShardDropped(dsdb.ShardID(id)) {
+			continue
+		}
+		if err := shard.Remove(s.n.fs, path.Join(root, name)); err != nil {
+			return err
+		}
+		s.n.log.Info("removed the files of a dropped shard", "shard", id)
+	}
+	return nil
+}
+
+func (s *shards) close() {
+	for _, sh := range s.list() {
+		if err := sh.Close(); err != nil {
+			s.n.log.Warn("closing a shard", "shard", sh.id, "err", err)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/shard"
+)
+
+// Shard is what the Maintainer does with a shard. Flush and Compact of one
+// shard are never called at the same time.
+type Shard interface {
+	Stats() shard.Stats
+	Flush() (bool, error)
+	Compact(full bool) (bool, error)
+}
+
+// Store is where the Maintainer finds shards and what it tells the log.
+type Store interface {
+	// Shards returns the open shards by id.
+	Shards() []ManagedShard
+	// Flushed says that the log may forget what the shard has flushed.
+	Flushed(id dsdb.ShardID)
+	// LogBytes returns how much log there is, and which shards keep it from shrinking.
+	LogBytes() (bytes int64, pinning []dsdb.ShardID)
+}
+
+// ManagedShard is a shard with its id.
+type ManagedShard struct {
+	ID dsdb.ShardID
+	Shard
+}
+
+// Limits say when the Maintainer acts.
+type Limits struct {
+	FlushBytes  int64         // points in memory of one shard
+	TotalBytes  int64         // points in memory of all shards: above half of it the largest are flushed; 0: no limit
+	LogBytes    int64         // bytes of log: above it the shards that pin the oldest part are flushed; 0: no limit
+	FlushCold   time.Duration // without writes for so long: flush
+	CompactCold time.Duration // without writes for so long: compact into one run
+	Compactions int           // at the same time
+}
+
+// Maintainer flushes and compacts shards. Make it with NewMaintainer, and Run it.
+type Maintainer struct {
+	store  Store
+	limits Limits
+	log    *slog.Logger
+
+	memBytes atomic.Int64
+	slots    chan struct{}
+
+	mu   sync.Mutex // guards seen and busy
+	seen map[dsdb.ShardID]*activity
+}
+
+// activity is what the Maintainer remembers of a shard.
+type activity struct {
+	index uint64    // last applied entry seen
+	since time.Time // when it was first seen
+	busy  bool      // a flush or compaction is running
+	round uint64    // of the last look at it
+	tried time.Time // when work on it last failed
+}
+
+// retryAfter is how long a shard rests after a flush or compaction failed.
+const retryAfter = 10 * time.Second
+
+// NewMaintainer returns a Maintainer over the shards of store.
+func NewMaintainer(store Store, limits Limits, log *slog.Logger) *Maintainer {
+	return &Maintainer{store: store, limits: limits, log: log,
+		slots: make(chan struct{}, max(limits.Compactions, 1)), seen: map[dsdb.ShardID]*activity{}}
+}
+
+// MemBytes returns the bytes of points in memory as of the last look.
+func (m *Maintainer) MemBytes() int64 { return m.memBytes.Load() }
+
+// Run looks at all shards ten times a second until ctx ends, then waits for
+// the work it has started.
+func (m *Maintainer) Run(ctx context.Context) {
+	var work sync.WaitGroup
+	defer work.Wait()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for round := uint64(1); ; round++ {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			m.look(now, round, &work)
+		}
+	}
+}
+
+// look starts what is due.
+func (m *Maintainer) look(now time.Time, round uint64, work *sync.WaitGroup) {
+	total := int64(0)
+	var largest *due
+	pinned := m.pinned(round)
+	for _, s := range m.store.Shards() {
+		st := s.Stats()
+		total += int64(st.MemBytes)
+		a := m.note(s.ID, st.LastAppliedIndex, now, round)
+		d := &due{shard: s, stats: st, cold: now.Sub(a.since)}
+		if a.busy || now.Sub(a.tried) < retryAfter {
+			continue
+		}
+		if largest == nil || st.MemBytes > largest.stats.MemBytes {
+			largest = d
+		}
+		if d.decide(m.limits, pinned[s.ID]) {
+			m.start(d, work)
+		}
+	}
+	m.memBytes.Store(total)
+	if m.limits.TotalBytes > 0 && total > m.limits.TotalBytes/2 && largest != nil && largest.stats.MemRows > 0 && !largest.flush {
+		largest.flush = true
+		m.start(largest, work)
+	}
+	m.forget(round)
+}
+
+// pinned names the shards to flush because the log is too long. It asks once a second.
+func (m *Maintainer) pinned(round uint64) map[dsdb.ShardID]bool {
+	if m.limits.LogBytes <= 0 || round%10 != 0 {
+		return nil
+	}
+	bytes, ids := m.store.LogBytes()
+	if bytes <= m.limits.LogBytes {
+		return nil
+	}
+	out := make(map[dsdb.ShardID]bool, len(ids))
+	for _, id := range ids {
+		out[id] = true
+	}
+	return out
+}
+
+// note remembers when the shard last changed.
+func (m *Maintainer) note(id dsdb.ShardID, index uint64, now time.Time, round uint64) activity {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	a := m.seen[id]
+	if a == nil {
+		a = &activity{index: index, since: now}
+		m.seen[id] = a
+	}
+	if a.index != index {
+		a.index, a.since = index, now
+	}
+	a.round = round
+	return *a
+}
+
+// forget drops what is known of shards that are gone.
+func (m *Maintainer) forget(round uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, a := range m.seen {
+		if a.round != round && !a.busy {
+			delete(m.seen, id)
+		}
+	}
+}
+
+// due is what a shard needs now.
+type due struct {
+	shard                ManagedShard
+	stats                shard.Stats
+	cold                 time.Duration
+	flush, compact, full bool
+}
+
+// decide reports whether anything is due.
+func (d *due) decide(l Limits, pinned bool) bool {
+	unflushed := d.stats.LastAppliedIndex > d.stats.FlushedIndex
+	d.flush = unflushed && (pinned || int64(d.stats.MemBytes) >= l.FlushBytes || d.cold >= l.FlushCold)
+	d.compact = d.stats.NeedsCompact
+	d.full = d.stats.NeedsFull && !unflushed && d.cold >= l.CompactCold
+	return d.flush || d.compact || d.full
+}
+
+// start does what is due on a goroutine of its own, flushes at once and
+// compactions when a place is free.
+func (m *Maintainer) start(d *due, work *sync.WaitGroup) {
+	if !d.flush {
+		select {
+		case m.slots <- struct{}{}:
+		default:
+			return // at the next look
+		}
+	}
+	m.setBusy(d.shard.ID, true, time.Time{})
+	work.Add(1)
+	go func() {
+		defer work.Done()
+		var failed time.Time
+		if err := m.do(d); err != nil {
+			failed = time.Now()
+			m.log.Error("shard maintenance failed; it will be tried again", "shard", d.shard.ID, "err", err)
+		}
+		if !d.flush {
+			<-m.slots
+		}
+		m.setBusy(d.shard.ID, false, failed)
+	}()
+}
+
+func (m *Maintainer) setBusy(id dsdb.ShardID, busy bool, failed time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a := m.seen[id]; a != nil {
+		a.busy = busy
+		if !busy {
+			a.tried = failed
+		}
+	}
+}
+
+func (m *Maintainer) do(d *due) error {
+	began := time.Now()
+	if d.flush {
+		rose, err := d.shard.Flush()
+		if rose {
+			m.store.Flushed(d.shard.ID)
+		}
+		if err == nil && rose {
+			m.log.Debug("shard flushed", "shard", d.shard.ID, "rows", d.stats.MemRows, "bytes", d.stats.MemBytes, "duration", time.Since(began).Seconds())
+		}
+		return ended(err)
+	}
+	done, err := d.shard.Compact(d.full)
+	if err == nil && done {
+		m.log.Debug("shard compacted", "shard", d.shard.ID, "full", d.full, "duration", time.Since(began).Seconds())
+	}
+	return ended(err)
+}
+
+// ended drops the error of a shard that was removed while it was worked on.
+func ended(err error) error {
+	if errors.Is(err, shard.ErrClosed) {
+		return nil
+	}
+	return err
+}
