@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"slices"
 )
 
 // blockRows is the number of values of an integer or float block; the last
@@ -50,7 +51,7 @@ func appendBlock(dst []byte, values, deltas []uint64, period uint64) []byte {
 		return binary.AppendUvarint(dst, period)
 	}
 	mode, first := byte(modeFrame), values[0]
-	if leastDelta, greatestDelta := deltaExtent(values); narrower(leastDelta, greatestDelta, least, greatest) {
+	if leastDelta, greatestDelta := deltaExtent(values, least, greatest); narrower(leastDelta, greatestDelta, least, greatest) {
 		mode, least, greatest = modeDelta, leastDelta, greatestDelta
 		for i := range deltas {
 			deltas[i] = values[i+1] - values[i]
@@ -76,8 +77,12 @@ func narrower(least, greatest, otherLeast, otherGreatest int64) bool {
 }
 
 // deltaExtent returns the least and the greatest difference of neighbours,
-// modulo 2^64, of at least two values.
-func deltaExtent(values []uint64) (least, greatest int64) {
+// modulo 2^64, of at least two values that lie from low to high. Of values that
+// take few bits anyway it returns low and high, so as not to look at them all.
+func deltaExtent(values []uint64, low, high int64) (least, greatest int64) {
+	if uint64(high)-uint64(low) < 1<<10 {
+		return low, high
+	}
 	least, greatest = math.MaxInt64, math.MinInt64
 	before := values[0]
 	for _, v := range values[1:] {
@@ -149,6 +154,15 @@ func commonDivisor(values []uint64, least, span uint64) uint64 {
 // appendPacked appends (value - least) / divisor in width bits each, the first
 // value in the lowest bits, padded to whole bytes.
 func appendPacked(dst []byte, values []uint64, least, divisor uint64, width int) []byte {
+	size := (len(values)*width + 7) / 8
+	dst = slices.Grow(dst, size+8)
+	out := dst[len(dst) : len(dst)+size+8]
+	dst = dst[:len(dst)+size]
+	if width <= 8 && divisor == 1 {
+		n := len(values) &^ 7
+		packSmall(out, values[:n], least, width)
+		values, out = values[n:], out[n/8*width:]
+	}
 	var acc uint64
 	used := 0
 	for _, v := range values {
@@ -156,19 +170,34 @@ func appendPacked(dst []byte, values []uint64, least, divisor uint64, width int)
 		if divisor != 1 {
 			v /= divisor
 		}
-		acc |= v << used
+		acc |= v << (used & 63)
 		used += width
 		if used >= 64 {
-			dst = binary.LittleEndian.AppendUint64(dst, acc)
+			binary.LittleEndian.PutUint64(out, acc)
+			out = out[8:]
 			used -= 64
 			acc = v >> (width - used)
 		}
 	}
-	for ; used > 0; used -= 8 {
-		dst = append(dst, byte(acc))
-		acc >>= 8
+	if used > 0 {
+		binary.LittleEndian.PutUint64(out, acc)
 	}
 	return dst
+}
+
+// packSmall packs values of at most eight bits, eight at a time. out has eight bytes to spare.
+func packSmall(out []byte, values []uint64, least uint64, width int) {
+	w1 := uint(width) & 63
+	w2, w4 := 2*w1&63, 4*w1&63
+	for len(values) >= 8 {
+		v := values[:8:8]
+		a := (v[0] - least) | (v[1]-least)<<w1
+		b := (v[2] - least) | (v[3]-least)<<w1
+		c := (v[4] - least) | (v[5]-least)<<w1
+		d := (v[6] - least) | (v[7]-least)<<w1
+		binary.LittleEndian.PutUint64(out, a|b<<w2|(c|d<<w2)<<w4)
+		values, out = values[8:], out[width:]
+	}
 }
 
 // ints reads len(dst) values that appendInts wrote.
@@ -277,30 +306,25 @@ func (r *reader) packed(dst []uint64, width int) {
 func unpack(dst []uint64, src []byte, width int) {
 	mask := uint64(1)<<width - 1
 	if width <= 8 {
+		w1 := uint(width) & 63
+		w2, w4 := 2*w1&63, 4*w1&63
 		for len(dst) >= 8 {
-			w := binary.LittleEndian.Uint64(src)
+			a := binary.LittleEndian.Uint64(src)
+			e := a >> w4
 			d := dst[:8:8]
-			d[0] = w & mask
-			w >>= width & 63
-			d[1] = w & mask
-			w >>= width & 63
-			d[2] = w & mask
-			w >>= width & 63
-			d[3] = w & mask
-			w >>= width & 63
-			d[4] = w & mask
-			w >>= width & 63
-			d[5] = w & mask
-			w >>= width & 63
-			d[6] = w & mask
-			d[7] = w >> (width & 63) & mask
+			d[0], d[1] = a&mask, a>>w1&mask
+			a >>= w2
+			d[2], d[3] = a&mask, a>>w1&mask
+			d[4], d[5] = e&mask, e>>w1&mask
+			e >>= w2
+			d[6], d[7] = e&mask, e>>w1&mask
 			dst, src = dst[8:], src[width:]
 		}
 	}
-	at := 0
+	at := uint(0)
 	for i := range dst {
 		dst[i] = binary.LittleEndian.Uint64(src[at>>3:]) >> (at & 7) & mask
-		at += width
+		at += uint(width)
 	}
 }
 
