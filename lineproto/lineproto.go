@@ -65,8 +65,8 @@ type Options struct {
 // no more than a body of a hundred.
 const (
 	DefaultMaxErrors = 100
-	maxErrorLine     = 64 << 10 // a longer line is cut in its error text
-	maxErrorBytes    = 1 << 20  // of all texts of one body
+	maxErrorLine     = 128 << 10 // a longer line is cut in its error text
+	maxErrorBytes    = 1 << 20   // of all texts of one body
 )
 
 // LineError is one line that could not be parsed.

@@ -2,6 +2,7 @@ package lineproto_test
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -34,7 +35,7 @@ func show(c *column.Column, r int) string {
 	case dsdb.String:
 		return fmt.Sprintf("%q", c.Str(r))
 	case dsdb.Float:
-		return fmt.Sprintf("%v", float(c.Bits[r]))
+		return fmt.Sprintf("%v", math.Float64frombits(c.Bits[r]))
 	case dsdb.Integer:
 		return fmt.Sprintf("%di", int64(c.Bits[r]))
 	case dsdb.Unsigned:

@@ -21,9 +21,8 @@ func (p *Parser) slowLine(pos int) int {
 	}
 	end := lineEnd(body, pos)
 	line := body[min(start, end):end]
-	if n := len(line); n > 0 && line[n-1] == '\r' {
-		line = line[:n-1]
-	}
+	line = bytes.TrimSuffix(line, []byte{'\n'}) // of an unbalanced or escaped line
+	line = bytes.TrimSuffix(line, []byte{'\r'})
 	if len(line) > 0 {
 		if at, err := p.slowPoint(line, start); err != nil {
 			p.fail(line, start, at, err)
