@@ -237,7 +237,7 @@ func (r *showRun) measurementTable(m *shown) (showTable, error) {
 	case planner.ShowTagValues, planner.ShowTagValuesCardinality:
 		keys, values, err := r.tagValues(m)
 		if err != nil || r.p.Kind == planner.ShowTagValuesCardinality {
-			return countTable(m.name, distinct(values)), err
+			return countTable(m.name, countDistinct(values)), err
 		}
 		t.addStrings("key", keys)
 		t.addStrings("value", values)
@@ -268,7 +268,7 @@ func countTable(name string, n int) showTable {
 	return t
 }
 
-func distinct(values []string) int {
+func countDistinct(values []string) int {
 	seen := make(map[string]struct{}, len(values))
 	for _, v := range values {
 		seen[v] = struct{}{}

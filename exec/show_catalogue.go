@@ -46,7 +46,7 @@ func showPolicies(database string, c *ShowCatalogue) ([]showTable, error) {
 			durations = append(durations, p.Duration.String())
 			spans = append(spans, p.ShardDuration.String())
 			replicas = append(replicas, int64(p.Replication))
-			defaults = append(defaults, bit(p.Default))
+			defaults = append(defaults, boolInt(p.Default))
 		}
 		var t showTable
 		t.addStrings("name", names)
@@ -59,7 +59,7 @@ func showPolicies(database string, c *ShowCatalogue) ([]showTable, error) {
 	return nil, dsdb.Errorf(dsdb.KindNotFound, "database not found: %s", database)
 }
 
-func bit(b bool) int64 {
+func boolInt(b bool) int64 {
 	if b {
 		return 1
 	}
@@ -140,7 +140,7 @@ func showUsers(c *ShowCatalogue) []showTable {
 	var admins []int64
 	for _, u := range c.Users {
 		names = append(names, u.Name)
-		admins = append(admins, bit(u.Admin))
+		admins = append(admins, boolInt(u.Admin))
 	}
 	var t showTable
 	t.addStrings("user", names)

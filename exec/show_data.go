@@ -144,7 +144,7 @@ func (r *showRun) total(ms []*shown) ([]showTable, error) {
 			if err != nil {
 				return nil, err
 			}
-			n += int(bit(ok))
+			n += int(boolInt(ok))
 			continue
 		}
 		c, err := r.countSeries(m)

@@ -26,10 +26,9 @@ type Catalog interface {
 
 // Options are the circumstances of one statement.
 type Options struct {
-	Now              int64  // nanoseconds; what now() is
-	DefaultDB        string // for sources that name no database
-	DefaultRP        string // for sources that name no policy; "": the database's default
-	MaxSelectBuckets int    // windows of a GROUP BY time; 0: no limit
+	Now       int64  // nanoseconds; what now() is
+	DefaultDB string // for sources that name no database
+	DefaultRP string // for sources that name no policy; "": the database's default
 }
 
 // Compile turns a parsed statement into its plan. Its errors carry InfluxDB

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dasudian/dsdb"
 	"github.com/influxdata/influxql"
 )
 
@@ -124,29 +123,4 @@ func fillOf(stmt *influxql.SelectStatement) Fill {
 		}
 	}
 	return Fill{Kind: FillNull}
-}
-
-// types translates between the parser's types and ours.
-var (
-	toDataType = [...]influxql.DataType{
-		dsdb.NoType: influxql.Unknown, dsdb.Float: influxql.Float, dsdb.Integer: influxql.Integer,
-		dsdb.Unsigned: influxql.Unsigned, dsdb.Boolean: influxql.Boolean, dsdb.String: influxql.String,
-		dsdb.Time: influxql.Time,
-	}
-)
-
-func fieldType(t influxql.DataType) dsdb.FieldType {
-	switch t {
-	case influxql.Float:
-		return dsdb.Float
-	case influxql.Integer:
-		return dsdb.Integer
-	case influxql.Unsigned:
-		return dsdb.Unsigned
-	case influxql.Boolean:
-		return dsdb.Boolean
-	case influxql.String, influxql.Tag:
-		return dsdb.String
-	}
-	return dsdb.NoType
 }

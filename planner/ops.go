@@ -29,7 +29,7 @@ func binary(token influxql.Token, left, right *Expr) *Expr {
 		return logical(e)
 	case op >= OpEqual:
 		e.Type = dsdb.Boolean
-		if !comparable(op, left.Type, right.Type) {
+		if !comparableTypes(op, left.Type, right.Type) {
 			f := falseExpr
 			return &f
 		}
@@ -69,9 +69,9 @@ func numeric(t dsdb.FieldType) bool {
 	return t == dsdb.Float || t == dsdb.Integer || t == dsdb.Unsigned
 }
 
-// comparable reports whether values of the types can be compared by op. A name
+// comparableTypes reports whether values of the types can be compared by op. A name
 // without values (NoType) stays, for a null beside a boolean is false.
-func comparable(op Op, a, b dsdb.FieldType) bool {
+func comparableTypes(op Op, a, b dsdb.FieldType) bool {
 	switch {
 	case numeric(a) && numeric(b):
 		return true

@@ -9,7 +9,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/dasudian/dsdb"
-	"github.com/influxdata/influxql"
+	"github.com/dasudian/dsdb/ql"
 )
 
 // textCatalog is a catalogue written as lines
@@ -152,10 +152,10 @@ func (c *textCatalog) TagKeys(db, rp, measurement string, _ dsdb.TimeRange) ([]s
 	return out, err
 }
 
-// TestPlans runs the statements of testdata: each line of a plan command is a
+// TestPlans runs the statements of testdata/plans: each line of a plan command is a
 // statement, answered by its plan or its error.
 func TestPlans(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/plans", func(t *testing.T, path string) {
 		var c *textCatalog
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
@@ -173,17 +173,16 @@ func TestPlans(t *testing.T) {
 
 func planAll(t *testing.T, d *datadriven.TestData, c *textCatalog) string {
 	o := Options{Now: time.Date(2000, 1, 3, 12, 0, 0, 0, time.UTC).UnixNano(), DefaultDB: "db"}
-	d.MaybeScanArgs(t, "buckets", &o.MaxSelectBuckets)
 	d.MaybeScanArgs(t, "db", &o.DefaultDB)
 	d.MaybeScanArgs(t, "rp", &o.DefaultRP)
 	var out strings.Builder
 	for _, line := range strings.Split(d.Input, "\n") {
-		stmt, err := influxql.ParseStatement(line)
+		stmts, err := ql.Parse(line, nil)
 		if err != nil {
-			fmt.Fprintf(&out, "parse error: %s\n", err)
+			fmt.Fprintf(&out, "%s\n", err)
 			continue
 		}
-		p, err := Compile(stmt, c, o)
+		p, err := Compile(stmts[0], c, o)
 		switch {
 		case err == nil:
 			out.WriteString(p.String())

@@ -63,9 +63,6 @@ func validateSelect(stmt *influxql.SelectStatement, o Options) (*Select, dsdb.Ti
 	if err := checkFields(stmt.Fields, stmt.Fill, iv.Every != 0); err != nil {
 		return nil, none, err
 	}
-	if err := checkBuckets(b, iv, o.MaxSelectBuckets); err != nil {
-		return nil, none, err
-	}
 	stmt.RewriteDistinct()
 	stmt.RewriteRegexConditions()
 	p := &Select{

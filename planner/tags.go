@@ -61,15 +61,16 @@ func tagComparison(e *Expr, refs []Ref) *dsdb.TagExpr {
 	return t
 }
 
-// joinTags combines two conditions; nested ones of the same operation become one list.
+// joinTags combines two conditions, which it may change; nested ones of the
+// same operation become one list.
 func joinTags(op dsdb.TagOp, a, b *dsdb.TagExpr) *dsdb.TagExpr {
-	out := &dsdb.TagExpr{Op: op}
-	for _, t := range []*dsdb.TagExpr{a, b} {
-		if t.Op == op {
-			out.Args = append(out.Args, t.Args...)
-		} else {
-			out.Args = append(out.Args, t)
-		}
+	if a.Op != op {
+		a = &dsdb.TagExpr{Op: op, Args: []*dsdb.TagExpr{a}}
 	}
-	return out
+	if b.Op == op {
+		a.Args = append(a.Args, b.Args...)
+	} else {
+		a.Args = append(a.Args, b)
+	}
+	return a
 }

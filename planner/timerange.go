@@ -42,25 +42,3 @@ func clampNanos(t time.Time) int64 {
 	}
 	return t.UnixNano()
 }
-
-// checkBuckets refuses a GROUP BY time with more windows than o allows. A range
-// without a start is not counted: its windows begin at the data.
-func checkBuckets(b bounds, i Interval, limit int) error {
-	if limit <= 0 || i.Every <= 0 || !b.lower || b.Empty() {
-		return nil
-	}
-	first := floorDiv(b.Start-i.Offset, i.Every)
-	last := floorDiv(b.End-1-i.Offset, i.Every)
-	if n := last - first + 1; n > int64(limit) {
-		return invalid("max-select-buckets limit exceeded: (%d/%d)", n, limit)
-	}
-	return nil
-}
-
-func floorDiv(a, b int64) int64 {
-	q := a / b
-	if a%b < 0 {
-		q--
-	}
-	return q
-}

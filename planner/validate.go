@@ -193,12 +193,18 @@ func (c *fieldCheck) distinct(args []influxql.Expr, nested bool) error {
 	return nil
 }
 
-// checkCondition refuses calls in WHERE.
+// checkCondition refuses calls in WHERE, and =~ and !~ beside anything but a
+// regular expression (the grammar lets x =~ /a/ % 2 pass).
 func checkCondition(e influxql.Expr) error {
 	switch e := e.(type) {
 	case *influxql.ParenExpr:
 		return checkCondition(e.Expr)
 	case *influxql.BinaryExpr:
+		if influxql.IsRegexOp(e.Op) {
+			if _, ok := e.RHS.(*influxql.RegexLiteral); !ok {
+				return invalid("invalid condition expression: %s", e)
+			}
+		}
 		if err := checkCondition(e.LHS); err != nil {
 			return err
 		}
