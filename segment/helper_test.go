@@ -2,7 +2,9 @@ package segment
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -313,4 +315,27 @@ func every(first, step int64, n int) []int64 {
 	v := make([]int64, n)
 	fill(v, first, step)
 	return v
+}
+
+// resealed makes the checksums of a damaged file right, if its seal can be found.
+func resealed(b []byte) {
+	if len(b) < trailerSize+10 {
+		return
+	}
+	tail := len(b) - 10
+	end := tail - int(binary.LittleEndian.Uint32(b[tail:]))
+	if end < trailerSize || end > tail {
+		return
+	}
+	covered := binary.LittleEndian.Uint64(b[end-trailerSize:])
+	pages := (covered + pageSize - 1) / pageSize
+	if covered > uint64(end) || covered+4*pages != uint64(end-trailerSize) {
+		return
+	}
+	seal := b[covered:covered:end]
+	for p := range pages {
+		page := b[p*pageSize : min((p+1)*pageSize, covered)]
+		seal = binary.LittleEndian.AppendUint32(seal, crc32.Checksum(page, castagnoli))
+	}
+	appendTrailer(seal, covered, b[end:])
 }

@@ -61,6 +61,9 @@ func (r *Reader) loadRecord(set *rowSet, off, metaLen, bodyLen int64) error {
 			return r.corrupt(offs[i], "buffer %d of the record has %d bytes for %d rows", i, lens[i], rows)
 		}
 	}
+	if rows == 0 {
+		return nil
+	}
 	if lens[bufSidEnds] < 4*(rows+1) || lens[bufDataEnds] < 8*(rows+1) {
 		return r.corrupt(off, "offsets of the record")
 	}

@@ -130,3 +130,16 @@ func TestRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// A file of next to nothing stays small: old shards have thousands of them.
+func TestTinyFileSize(t *testing.T) {
+	var cols []FieldColumn
+	for f := range uint32(3) {
+		cols = append(cols, FieldColumn{f + 1, floats([]float64{1.5, 2.5, 7, 8, 9.25, 1, 2})})
+	}
+	_, info := write(t, Options{}, []testSeries{{1, 1, every(1_700_000_000e9, 60e9, 7), cols}})
+	if info.Size > 6<<10 {
+		t.Fatalf("one series of seven rows takes %d bytes", info.Size)
+	}
+	t.Log(info.Size)
+}

@@ -289,8 +289,8 @@ func (w *Writer) writeRun() error {
 }
 
 func (w *Writer) writeBatch() error {
-	if len(w.batch.kinds) == 0 {
-		return nil
+	if len(w.batch.kinds) == 0 && w.out.pos > 0 {
+		return nil // only a file without rows needs a batch without rows, to have a schema before its seal
 	}
 	if err := w.arrow.write(&w.batch); err != nil {
 		return fmt.Errorf("segment %s: %w", w.out.f.Name(), err)
