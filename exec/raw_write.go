@@ -1,0 +1,241 @@
+package exec
+
+import (
+	"slices"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/planner"
+)
+
+// rowWriter puts the rows of a unit out, group by group, in frames.
+type rowWriter struct {
+	op    *rawOperator
+	u     *rawUnit
+	group int // the group whose rows are in keys or direct
+	at    []int
+	n     int // rows of the group in the unit
+	next  int
+	end   int
+
+	keys    []rowKey // the rows in output order, if they had to be merged
+	scratch []rowKey
+	direct  *segment // else the one segment that they are
+	cols    []builder
+	tags    []builder
+	times   []int64
+	project projector
+}
+
+func newRowWriter(op *rawOperator, u *rawUnit) *rowWriter {
+	w := &rowWriter{op: op, u: u, group: u.from - 1, at: make([]int, len(u.clusters)),
+		cols: make([]builder, len(op.q.p.Refs)), tags: make([]builder, len(op.q.p.Refs))}
+	w.project.init(op.q.p, op.name)
+	return w
+}
+
+// frame returns the next frame, nil at the end of the unit, and whether it is
+// the last of the unit.
+func (w *rowWriter) frame() (f *column.Frame, last bool, err error) {
+	for w.next >= w.end {
+		if w.group+1 >= w.u.to {
+			return nil, false, nil
+		}
+		w.group++
+		w.startGroup()
+	}
+	lo := w.next
+	w.next = min(w.end, lo+w.op.q.o.ChunkRows)
+	if f, err = w.cut(lo, w.next); err != nil {
+		return nil, false, err
+	}
+	f.Tags = w.op.table.tags(w.op.q, w.group)
+	f.Partial = w.next < w.end
+	w.op.q.counters.ResultRows += int64(f.Rows())
+	if !f.Partial {
+		w.op.q.counters.ResultSeries++
+	}
+	return f, w.next == w.end && w.group+1 == w.u.to, nil
+}
+
+// startGroup merges the rows of the group by time, cluster by cluster.
+func (w *rowWriter) startGroup() {
+	w.keys, w.direct, w.n = w.keys[:0], nil, 0
+	segments := 0
+	for c := range w.u.clusters {
+		for w.at[c] < len(w.u.clusters[c]) && w.u.clusters[c][w.at[c]].series < w.op.table.groups[w.group+1] {
+			s := &w.u.clusters[c][w.at[c]]
+			w.n += s.to - s.from
+			w.at[c]++
+			w.direct = s
+			segments++
+		}
+	}
+	if segments != 1 {
+		w.direct = nil
+		w.merge()
+	}
+	// Rows before this unit count for OFFSET and LIMIT.
+	before := 0
+	if w.group == w.u.from {
+		before = w.u.before
+	}
+	p := w.op.q.p
+	w.next = min(max(p.Offset-before, 0), w.n)
+	w.end = w.n
+	if p.Limit > 0 {
+		w.end = min(w.n, max(p.Offset+p.Limit-before, 0))
+	}
+}
+
+// merge brings the rows of the group's segments into the order of their times;
+// rows of one time stay in the order of their series.
+func (w *rowWriter) merge() {
+	for c := range w.u.clusters {
+		start := len(w.keys)
+		segs := 0
+		for i := w.at[c] - 1; i >= 0 && w.u.clusters[c][i].series >= w.op.table.groups[w.group]; i-- {
+			segs++
+		}
+		for _, s := range w.u.clusters[c][w.at[c]-segs : w.at[c]] {
+			times := w.u.buffers[s.buffer].times
+			for row := s.from; row < s.to; row++ {
+				key := uint64(times[row]) ^ 1<<63
+				if w.op.q.p.Descending {
+					key = ^key
+				}
+				w.keys = append(w.keys, rowKey{key, uint64(s.buffer)<<32 | uint64(row)})
+			}
+		}
+		if segs > 1 {
+			w.scratch = slices.Grow(w.scratch[:0], len(w.keys)-start)[:len(w.keys)-start]
+			copy(w.keys[start:], sortRows(w.keys[start:], w.scratch))
+		}
+	}
+}
+
+// cut projects the rows [lo, hi) of the group.
+func (w *rowWriter) cut(lo, hi int) (*column.Frame, error) {
+	p := w.op.q.p
+	if w.direct != nil {
+		w.times = append(w.times[:0], w.u.buffers[w.direct.buffer].times[w.direct.from+lo:w.direct.from+hi]...)
+	} else {
+		w.times = w.times[:0]
+		for _, k := range w.keys[lo:hi] {
+			w.times = append(w.times, w.u.buffers[k.at>>32].times[uint32(k.at)])
+		}
+	}
+	done := make([]*column.Vector, len(p.Refs))
+	for i, ref := range w.op.refs {
+		v := w.column(i, lo, hi)
+		if p.Fill.Kind == planner.FillNumber {
+			v = filled(v, p.Fill.Number)
+		}
+		done[ref] = v
+	}
+	err := w.project.rows(w.times, nil, func(ref int) (*column.Vector, error) {
+		if done[ref] == nil {
+			done[ref] = w.tag(ref, lo, hi)
+		}
+		return done[ref], nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w.project.frame(0, hi-lo), nil
+}
+
+// column gathers selected field i of the rows [lo, hi).
+func (w *rowWriter) column(i, lo, hi int) *column.Vector {
+	if w.direct != nil {
+		src := w.u.buffers[w.direct.buffer].cols[i].column()
+		v := cutVector(src, w.direct.from+lo, w.direct.from+hi, &w.cols[i].Vector)
+		return &v
+	}
+	dst := &w.cols[i]
+	dst.reset(w.op.colTypes[i])
+	nulls := false
+	for _, b := range w.u.buffers {
+		nulls = nulls || b.cols[i].hasNull
+	}
+	keys := w.keys[lo:hi]
+	switch {
+	case dst.Type == dsdb.String || nulls:
+		for _, k := range keys {
+			dst.appendRow(&w.u.buffers[k.at>>32].cols[i], int(uint32(k.at)))
+		}
+	case dst.Type == dsdb.Float:
+		for _, k := range keys {
+			dst.Floats = append(dst.Floats, w.u.buffers[k.at>>32].cols[i].Floats[uint32(k.at)])
+		}
+		dst.N = len(keys)
+	default:
+		for _, k := range keys {
+			dst.Ints = append(dst.Ints, w.u.buffers[k.at>>32].cols[i].Ints[uint32(k.at)])
+		}
+		dst.N = len(keys)
+	}
+	return dst.column()
+}
+
+// appendRow appends one row of another column of the same type.
+func (b *builder) appendRow(src *builder, row int) {
+	switch {
+	case src.isNull(row):
+		b.null()
+	case b.Type == dsdb.Float:
+		b.float(src.Floats[row])
+	case b.Type == dsdb.String:
+		b.bit(true)
+		b.Bytes = append(b.Bytes, src.Bytes[src.Offsets[row]:src.Offsets[row+1]]...)
+		b.Offsets = append(b.Offsets, uint32(len(b.Bytes)))
+	default:
+		b.int(src.Ints[row])
+	}
+}
+
+// tag makes the column of a tag, or of a field that nothing has, for rows [lo, hi).
+func (w *rowWriter) tag(ref, lo, hi int) *column.Vector {
+	r := w.op.q.p.Refs[ref]
+	if !r.Tag {
+		return &column.Vector{N: hi - lo}
+	}
+	dst := &w.tags[ref]
+	dst.reset(dsdb.String)
+	for i := lo; i < hi; i++ {
+		series := 0
+		if w.direct != nil {
+			series = w.direct.series
+		} else {
+			k := w.keys[i]
+			series = int(w.u.buffers[k.at>>32].series[uint32(k.at)])
+		}
+		if v := w.op.table.tagOf(series, r.Name); v != "" {
+			dst.str(v)
+		} else {
+			dst.null()
+		}
+	}
+	return dst.column()
+}
+
+// filled puts x in place of the nulls of a column of numbers: fill(x) without
+// an aggregate.
+func filled(v *column.Vector, x float64) *column.Vector {
+	if v.Valid == nil || !isNumeric(v.Type) {
+		return v
+	}
+	var b builder
+	b.reset(v.Type)
+	for i := range v.N {
+		switch {
+		case v.Null(i):
+			b.number(x)
+		case v.Type == dsdb.Float:
+			b.float(v.Floats[i])
+		default:
+			b.int(v.Ints[i])
+		}
+	}
+	return b.column()
+}

@@ -1,0 +1,148 @@
+package exec
+
+import (
+	"sort"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/planner"
+)
+
+// windowStart returns the start of the window of GROUP BY time that holds t.
+// In a time zone windows are aligned in local time: a window in which the
+// clock changes is longer or shorter than the others by the change, unless the
+// change is as long as the window (InfluxDB 1.8, IteratorOptions.Window).
+func windowStart(t int64, iv planner.Interval, loc *time.Location) int64 {
+	t -= iv.Offset
+	zone := zoneOffset(t, loc)
+	into := (t + zone) % iv.Every
+	if into < 0 {
+		into += iv.Every
+	}
+	if t <= dsdb.MinTime+into {
+		return dsdb.MinTime
+	}
+	start := t - into
+	if loc != nil {
+		if o := zone - zoneOffset(start, loc); o != 0 && o > -iv.Every && o < iv.Every {
+			start += o
+		}
+	}
+	return start + iv.Offset
+}
+
+// zoneOffset is how far local time is ahead of UTC at t, in nanoseconds.
+func zoneOffset(t int64, loc *time.Location) int64 {
+	if loc == nil {
+		return 0
+	}
+	_, s := time.Unix(0, t).In(loc).Zone()
+	return int64(s) * int64(time.Second)
+}
+
+// windows are the windows of a query from the first to the last that its time
+// range meets: n windows, numbered from 0. Without GROUP BY time there is one.
+type windows struct {
+	n      int
+	first  int64   // start of window 0
+	every  int64   // distance of their starts if starts is nil
+	starts []int64 // n+1 of them if their lengths differ (time zones)
+}
+
+// maxWindows bounds the table of windows and with it the cells of one group.
+const maxWindows = 1 << 27
+
+// newWindows lays out the windows of rng, which is not empty.
+func newWindows(rng dsdb.TimeRange, p *planner.Select) (windows, error) {
+	if p.Interval.Every == 0 {
+		return windows{n: 1, first: rng.Start, starts: []int64{rng.Start, rng.End}}, nil
+	}
+	w := windows{first: windowStart(rng.Start, p.Interval, p.Location), every: p.Interval.Every}
+	n := uint64(rng.End-1-w.first)/uint64(w.every) + 1
+	if n > maxWindows {
+		return w, dsdb.Errorf(dsdb.KindTooLarge, "too many points in the group by interval. maybe you forgot to specify a where time clause?")
+	}
+	w.n = int(n)
+	if p.Location != nil {
+		for s := w.first; s < rng.End; s = nextWindow(s, p) {
+			w.starts = append(w.starts, s)
+		}
+		w.n = len(w.starts)
+		w.starts = append(w.starts, nextWindow(w.starts[w.n-1], p))
+	}
+	return w, nil
+}
+
+// nextWindow returns the start of the window after the one that starts at s.
+func nextWindow(s int64, p *planner.Select) int64 {
+	e := s + p.Interval.Every
+	if n := windowStart(e, p.Interval, p.Location); n > s {
+		return n
+	}
+	// The clock went back within the window.
+	back := zoneOffset(s, p.Location) - zoneOffset(e, p.Location)
+	return max(windowStart(e+back, p.Interval, p.Location), s+1)
+}
+
+// start returns the start of window i; start(n) is the end of the last.
+func (w *windows) start(i int) int64 {
+	if w.starts != nil {
+		return w.starts[i]
+	}
+	return w.first + int64(i)*w.every
+}
+
+// at returns the number of the window that holds t, which must lie in one.
+func (w *windows) at(t int64) int {
+	if w.starts != nil {
+		return sort.Search(w.n, func(i int) bool { return w.starts[i+1] > t })
+	}
+	return int((t - w.first) / w.every)
+}
+
+// run is the rows [lo, hi) of a block that fall into window win.
+type run struct{ win, lo, hi int32 }
+
+// appendRuns cuts rows with ascending times, all within the windows, into runs.
+// The end of a run is looked for row by row while windows hold few rows;
+// beyond smallRun rows it is guessed from the distance of the rows.
+func (w *windows) appendRuns(dst []run, times []int64) []run {
+	if len(times) == 0 {
+		return dst
+	}
+	win := w.at(times[0])
+	for lo := 0; lo < len(times); {
+		end := w.start(win + 1)
+		if times[lo] >= end { // a gap
+			if win++; times[lo] >= w.start(win+1) {
+				win = w.at(times[lo])
+			}
+			continue
+		}
+		hi := runEnd(times, lo, end)
+		dst = append(dst, run{int32(win), int32(lo), int32(hi)})
+		lo = hi
+		win++
+	}
+	return dst
+}
+
+// runEnd returns the first index after lo whose time is at or after end; the
+// time at lo is before it.
+func runEnd(times []int64, lo int, end int64) int {
+	n := len(times)
+	if times[n-1] < end {
+		return n
+	}
+	if probe := lo + smallRun; probe >= n || times[probe] >= end {
+		for lo++; times[lo] < end; lo++ {
+		}
+		return lo
+	}
+	if step := times[lo+1] - times[lo]; step > 0 {
+		if g := lo + int((end-times[lo]-1)/step) + 1; g > lo && g < n && times[g-1] < end && times[g] >= end {
+			return g
+		}
+	}
+	return lo + sort.Search(n-lo, func(i int) bool { return times[lo+i] >= end })
+}
