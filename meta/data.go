@@ -70,7 +70,7 @@ type Database struct {
 	Name          string
 	Created       uint64 // ordinal among all databases ever created
 	DefaultPolicy string // "" if the default policy was dropped
-	Policies      []*RetentionPolicy
+	Policies      []*RetentionPolicy // in the order of creation, which SHOW RETENTION POLICIES keeps
 }
 
 // RetentionPolicy says how long points are kept, how many copies there are

@@ -13,7 +13,7 @@ import (
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if strings.Contains(path, "fuzz") {
-			return
+			return // a corpus
 		}
 		datadriven.RunTest(t, path, func(t *testing.T, td *datadriven.TestData) string {
 			statements, err := Parse(td.Input, nil)
@@ -111,6 +111,10 @@ func TestLimits(t *testing.T) {
 func TestPosition(t *testing.T) {
 	_, err := Parse("SHOW DATABASES;\n  SELECT 'é' FRM m", nil)
 	if line, char, ok := Position(err); line != 2 || char != 14 || !ok {
+		t.Errorf("%v: line %d, char %d, %v", err, line, char, ok)
+	}
+	_, err = Parse(" \n DROP SUBSCRIPTION \"name\" ON  ", nil)
+	if line, char, ok := Position(err); line != 1 || char != 29 || !ok {
 		t.Errorf("%v: line %d, char %d, %v", err, line, char, ok)
 	}
 	_, err = Parse("SELECT v FROM m WHERE v > $x", nil)
