@@ -68,8 +68,8 @@ type Node struct {
 // Database is a named set of retention policies.
 type Database struct {
 	Name          string
-	Created       uint64 // ordinal among all databases ever created
-	DefaultPolicy string // "" if the default policy was dropped
+	Created       uint64             // ordinal among all databases ever created
+	DefaultPolicy string             // "" if the default policy was dropped
 	Policies      []*RetentionPolicy // in the order of creation, which SHOW RETENTION POLICIES keeps
 }
 
