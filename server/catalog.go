@@ -6,6 +6,7 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
+	"github.com/dasudian/dsdb/shard"
 )
 
 // catalog answers the planner from one version of the catalogue and, for what
@@ -79,7 +80,7 @@ func (c *catalog) Measurements(db, rp string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.union(shards, (*shardSource).Measurements)
+	return c.union(shards, (*shard.Source).Measurements)
 }
 
 // Fields implements planner.Catalog.
@@ -118,12 +119,12 @@ func (c *catalog) TagKeys(db, rp, measurement string, r dsdb.TimeRange) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	return c.union(shards, func(s *shardSource) []string { return s.TagKeys(measurement) })
+	return c.union(shards, func(s *shard.Source) []string { return s.TagKeys(measurement) })
 }
 
 // union merges what the shards say, sorted and without duplicates. A shard
 // that was dropped meanwhile says nothing.
-func (c *catalog) union(list []planner.Shard, ask func(*shardSource) []string) ([]string, error) {
+func (c *catalog) union(list []planner.Shard, ask func(*shard.Source) []string) ([]string, error) {
 	var out []string
 	for _, ps := range list {
 		sh, err := c.shards.get(ps.ID)

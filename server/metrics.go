@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"log/slog"
 	"runtime"
 	"time"
@@ -8,7 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/exec"
 	"github.com/dasudian/dsdb/wal"
 )
@@ -22,7 +22,7 @@ func (n *Node) logReport(r wal.Report, d time.Duration) {
 	if len(r.Corrupt) > 0 {
 		level, text = slog.LevelError, "the log is damaged: replicas that may have lost entries are kept out of service"
 	}
-	n.log.Log(nil, level, text, "report", r, "duration", d.Seconds())
+	n.log.Log(context.Background(), level, text, "report", r, "duration", d.Seconds())
 }
 
 // registerMetrics registers what the node measures of itself.
@@ -73,7 +73,7 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	w := c.n.wal.Stats()
 	gauge(walUnflushed, float64(w.UnflushedBytes))
 	gauge(walDisk, float64(w.DiskBytes))
-	counter(walWritten, float64(w.Bytes))
+	counter(walWritten, float64(w.BytesWritten))
 	counter(walSyncs, float64(w.Syncs))
 	counter(walBatches, float64(w.Batches))
 	m := c.n.host.Metrics()
@@ -81,8 +81,8 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(raftApplied, float64(m.Applied.Load()))
 	c.shards(gauge)
 	t := exec.Totals()
-	counter(tilesStats, float64(t.Answered))
-	counter(tilesDecoded, float64(t.Decoded))
+	counter(tilesStats, float64(t.TilesByStats))
+	counter(tilesDecoded, float64(t.TilesDecoded))
 }
 
 func (c *nodeCollector) shards(gauge func(*prometheus.Desc, float64)) {
@@ -102,13 +102,4 @@ func (c *nodeCollector) shards(gauge func(*prometheus.Desc, float64)) {
 	gauge(shardRows, rows)
 	gauge(shardFiles, files)
 	gauge(shardBytes, bytes)
-}
-
-// groups lists the raft groups of shards.
-func groups(ids []dsdb.ShardID) []dsdb.GroupID {
-	out := make([]dsdb.GroupID, len(ids))
-	for i, id := range ids {
-		out[i] = id.Group()
-	}
-	return out
 }

@@ -320,6 +320,9 @@ func contradicting(g *meta.ShardGroup, t *column.Table) []*column.Column {
 // propose sends every shard its part and waits until all have answered.
 func (w *write) propose(ctx context.Context) error {
 	parts := w.split()
+	if err := w.n.shards.ensure(ctx, parts); err != nil {
+		return err
+	}
 	if len(parts) == 1 {
 		return w.proposeTo(ctx, parts[0])
 	}
@@ -356,27 +359,31 @@ func (w *write) split() []part {
 		return []part{{id, w.batch}}
 	}
 	ordinal := map[dsdb.ShardID]int{}
-	var ids []dsdb.ShardID
-	place := func(table, key int, at int64) int {
+	var parts []part
+	for i := range w.batch.Tables {
+		if w.batch.Tables[i].Rows() == 0 {
+			continue
+		}
+		w.groups(&w.batch.Tables[i], func(_ int64, g *meta.ShardGroup) {
+			for _, s := range g.Shards {
+				if _, ok := ordinal[s.ID]; !ok {
+					ordinal[s.ID] = len(parts)
+					parts = append(parts, part{shard: s.ID})
+				}
+			}
+		})
+	}
+	batches := new(column.Partitioner).Split(w.batch, len(parts), func(table, key int, at int64) int {
 		g := w.policy.GroupFor(at)
-		id := g.Shards[0].ID
-		if len(g.Shards) > 1 {
-			id = g.Shards[g.Partition(w.batch.Tables[table].Keys.At(key))].ID
+		return ordinal[g.Shards[g.Partition(w.batch.Tables[table].Keys.At(key))].ID]
+	})
+	used := parts[:0]
+	for i, p := range parts {
+		if p.batch = batches[i]; p.batch != nil {
+			used = append(used, p)
 		}
-		o, ok := ordinal[id]
-		if !ok {
-			o = len(ids)
-			ordinal[id] = o
-			ids = append(ids, id)
-		}
-		return o
 	}
-	batches := w.batch.Partition(place)
-	parts := make([]part, len(ids))
-	for i, id := range ids {
-		parts[i] = part{id, batches[i]}
-	}
-	return parts
+	return used
 }
 
 // onlyShard returns the shard that holds all rows, if there is one such.

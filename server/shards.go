@@ -26,6 +26,21 @@ type shards struct {
 	open map[dsdb.ShardID]*shard.Shard
 }
 
+func newShards(n *Node) *shards {
+	return &shards{n: n, open: map[dsdb.ShardID]*shard.Shard{}}
+}
+
+// ensure opens the shards of a write that the catalogue has and this node has
+// not opened yet: another write may just have had them created.
+func (s *shards) ensure(ctx context.Context, parts []part) error {
+	for _, p := range parts {
+		if _, err := s.get(p.shard); err != nil {
+			return s.reconcile(ctx)
+		}
+	}
+	return nil
+}
+
 func (s *shards) get(id dsdb.ShardID) (*shard.Shard, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -134,6 +149,13 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 	}
 	if err := s.n.host.Start(ctx, specs); err != nil {
 		return fail(fmt.Errorf("start %d shards: %w", len(specs), err))
+	}
+	ids := make([]dsdb.GroupID, len(specs))
+	for i, spec := range specs {
+		ids[i] = spec.ID
+	}
+	if err := s.n.host.Ready(ctx, ids); err != nil {
+		s.n.log.Error("a shard is out of service", "err", err)
 	}
 	s.mu.Lock()
 	for id, sh := range opened {

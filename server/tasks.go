@@ -114,7 +114,7 @@ const pinners = 64
 
 // LogBytes implements tasks.Store.
 func (m managed) LogBytes() (int64, []dsdb.ShardID) {
-	bytes := m.n.wal.Stats().LiveBytes
+	bytes := m.n.wal.Stats().UnflushedBytes
 	var ids []dsdb.ShardID
 	for _, g := range m.n.wal.Pinners(pinners) {
 		if g != dsdb.MetaGroup {

@@ -50,7 +50,7 @@ func (e *jsonEncoder) appendID(b []byte) []byte {
 func (e *jsonEncoder) frame(f *column.Frame) error {
 	if e.format.chunked {
 		if e.held {
-			e.out.buf = append(e.out.buf, `,"partial":true}]}`...)
+			e.out.buf = append(e.out.buf, `],"partial":true}]}`...)
 			e.endDocument()
 		}
 		e.out.buf = e.appendID(append(e.out.buf, `{"results":[`...))

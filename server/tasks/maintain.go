@@ -2,7 +2,6 @@ package tasks
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -16,8 +15,8 @@ import (
 // shard are never called at the same time.
 type Shard interface {
 	Stats() shard.Stats
-	Flush() (bool, error)
-	Compact(full bool) (bool, error)
+	Flush() (bool, error)            // whether the log may forget more
+	Compact(full bool) (bool, error) // whether there was anything to do
 }
 
 // Store is where the Maintainer finds shards and what it tells the log.
@@ -64,6 +63,7 @@ type activity struct {
 	index uint64    // last applied entry seen
 	since time.Time // when it was first seen
 	busy  bool      // a flush or compaction is running
+	full  uint64    // the index at which the shard was last compacted in full
 	round uint64    // of the last look at it
 	tried time.Time // when work on it last failed
 }
@@ -104,9 +104,9 @@ func (m *Maintainer) look(now time.Time, round uint64, work *sync.WaitGroup) {
 	pinned := m.pinned(round)
 	for _, s := range m.store.Shards() {
 		st := s.Stats()
-		total += int64(st.MemBytes)
+		total += st.MemBytes
 		a := m.note(s.ID, st.LastAppliedIndex, now, round)
-		d := &due{shard: s, stats: st, cold: now.Sub(a.since)}
+		d := &due{shard: s, stats: st, cold: now.Sub(a.since), isFull: a.full == st.LastAppliedIndex}
 		if a.busy || now.Sub(a.tried) < retryAfter {
 			continue
 		}
@@ -170,58 +170,74 @@ func (m *Maintainer) forget(round uint64) {
 
 // due is what a shard needs now.
 type due struct {
-	shard                ManagedShard
-	stats                shard.Stats
-	cold                 time.Duration
-	flush, compact, full bool
+	shard       ManagedShard
+	stats       shard.Stats
+	cold        time.Duration
+	isFull      bool // nothing was applied since the last full compaction
+	flush, full bool
 }
 
 // decide reports whether anything is due.
 func (d *due) decide(l Limits, pinned bool) bool {
 	unflushed := d.stats.LastAppliedIndex > d.stats.FlushedIndex
-	d.flush = unflushed && (pinned || int64(d.stats.MemBytes) >= l.FlushBytes || d.cold >= l.FlushCold)
-	d.compact = d.stats.NeedsCompact
-	d.full = d.stats.NeedsFull && !unflushed && d.cold >= l.CompactCold
-	return d.flush || d.compact || d.full
+	d.flush = unflushed && (pinned || d.stats.MemBytes >= l.FlushBytes || d.cold >= l.FlushCold)
+	d.full = !unflushed && !d.isFull && d.cold >= l.CompactCold
+	return d.flush || d.full
 }
 
-// start does what is due on a goroutine of its own, flushes at once and
+// start does what is due on a goroutine of its own, flushes at once, full
 // compactions when a place is free.
 func (m *Maintainer) start(d *due, work *sync.WaitGroup) {
-	if !d.flush {
+	if d.full {
 		select {
 		case m.slots <- struct{}{}:
 		default:
 			return // at the next look
 		}
 	}
-	m.setBusy(d.shard.ID, true, time.Time{})
+	m.change(d.shard.ID, func(a *activity) { a.busy = true })
 	work.Add(1)
 	go func() {
 		defer work.Done()
-		var failed time.Time
-		if err := m.do(d); err != nil {
-			failed = time.Now()
-			m.log.Error("shard maintenance failed; it will be tried again", "shard", d.shard.ID, "err", err)
-		}
-		if !d.flush {
+		err := m.do(d)
+		if d.full {
 			<-m.slots
 		}
-		m.setBusy(d.shard.ID, false, failed)
+		if err != nil && m.stored(d.shard.ID) {
+			m.log.Error("shard maintenance failed; it will be tried again", "shard", d.shard.ID, "err", err)
+		}
+		m.change(d.shard.ID, func(a *activity) {
+			a.busy = false
+			switch {
+			case err != nil:
+				a.tried = time.Now()
+			case d.full:
+				a.full = d.stats.LastAppliedIndex
+			}
+		})
 	}()
 }
 
-func (m *Maintainer) setBusy(id dsdb.ShardID, busy bool, failed time.Time) {
+// stored reports whether the shard is still there: one that was dropped while
+// it was worked on has failed for a good reason.
+func (m *Maintainer) stored(id dsdb.ShardID) bool {
+	for _, s := range m.store.Shards() {
+		if s.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Maintainer) change(id dsdb.ShardID, fn func(*activity)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if a := m.seen[id]; a != nil {
-		a.busy = busy
-		if !busy {
-			a.tried = failed
-		}
+		fn(a)
 	}
 }
 
+// do flushes, and merges what small files there are, or merges all into one run.
 func (m *Maintainer) do(d *due) error {
 	began := time.Now()
 	if d.flush {
@@ -229,22 +245,15 @@ func (m *Maintainer) do(d *due) error {
 		if rose {
 			m.store.Flushed(d.shard.ID)
 		}
-		if err == nil && rose {
-			m.log.Debug("shard flushed", "shard", d.shard.ID, "rows", d.stats.MemRows, "bytes", d.stats.MemBytes, "duration", time.Since(began).Seconds())
+		if err != nil {
+			return err
 		}
-		return ended(err)
+		m.log.Debug("shard flushed", "shard", d.shard.ID, "rows", d.stats.MemRows, "bytes", d.stats.MemBytes, "duration", time.Since(began).Seconds())
+		began = time.Now()
 	}
 	done, err := d.shard.Compact(d.full)
 	if err == nil && done {
 		m.log.Debug("shard compacted", "shard", d.shard.ID, "full", d.full, "duration", time.Since(began).Seconds())
-	}
-	return ended(err)
-}
-
-// ended drops the error of a shard that was removed while it was worked on.
-func ended(err error) error {
-	if errors.Is(err, shard.ErrClosed) {
-		return nil
 	}
 	return err
 }

@@ -1,0 +1,347 @@
+package httpd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/exec"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeBackend stores batches as text and answers every statement with frames.
+type fakeBackend struct {
+	writes []string
+	frames []*column.Frame
+	err    error
+	ready  error
+}
+
+func (b *fakeBackend) Write(_ context.Context, r *WriteRequest) error {
+	for i := range r.Batch.Tables {
+		t := &r.Batch.Tables[i]
+		b.writes = append(b.writes, fmt.Sprintf("%s/%s %s: %d rows at %v", r.Database, r.Policy, t.Measurement, t.Rows(), t.Times))
+	}
+	return b.err
+}
+
+func (b *fakeBackend) Execute(ctx context.Context, r *QueryRequest) (exec.Result, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	return &fakeResult{frames: b.frames}, nil
+}
+
+func (b *fakeBackend) Ready(context.Context) error { return b.ready }
+
+type fakeResult struct{ frames []*column.Frame }
+
+func (r *fakeResult) Next(context.Context) (*column.Frame, error) {
+	if len(r.frames) == 0 {
+		return nil, nil
+	}
+	f := r.frames[0]
+	r.frames = r.frames[1:]
+	return f, nil
+}
+
+func (r *fakeResult) Close() error { return nil }
+
+func serve(t *testing.T, b *fakeBackend, change ...func(*Config)) func(method, path, body string, headers ...string) *http.Response {
+	t.Helper()
+	cfg := Config{Version: "v9", MaxBody: 1000, MaxDecoded: 4000, MaxWrites: 2, WriteWait: 10 * time.Millisecond}
+	for _, c := range change {
+		c(&cfg)
+	}
+	h := New(cfg, b, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	srv := httptest.NewServer(h)
+	t.Cleanup(func() { srv.Close(); h.Close() })
+	return func(method, path, body string, headers ...string) *http.Response {
+		req, err := http.NewRequest(method, srv.URL+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i+1 < len(headers); i += 2 {
+			req.Header.Set(headers[i], headers[i+1])
+		}
+		c := &http.Client{Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+}
+
+func bodyOf(t *testing.T, r *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// The table of /write: what is sent, and the status and words that InfluxDB answers.
+func TestWriteAnswersInInfluxDBsWords(t *testing.T) {
+	for _, c := range []struct {
+		name, path, body string
+		err              error
+		status           int
+		answer           string
+	}{
+		{"stored", "/write?db=d", "m v=1 1", nil, 204, ""},
+		{"no database", "/write", "m v=1", nil, 400, `{"error":"database is required"}`},
+		{"unknown database", "/write?db=x", "m v=1", dsdb.Errorf(dsdb.KindNotFound, `database not found: "x"`), 404, `{"error":"database not found: \"x\""}`},
+		{"consistency", "/write?db=d&consistency=most", "m v=1", nil, 400, `{"error":"invalid consistency level"}`},
+		{"precision", "/write?db=d&precision=x", "m v=1", nil, 400, `{"error":"invalid precision \"x\" (use n, u, ms, s, m or h)"}`},
+		{"all lines bad", "/write?db=d", "m v=", nil, 400, `{"error":"unable to parse 'm v=': missing field value"}`},
+		{"some lines bad", "/write?db=d", "m v=1\nm v=", nil, 400, `{"error":"partial write: unable to parse 'm v=': missing field value dropped=0"}`},
+		{"conflict", "/write?db=d", "m v=1", dsdb.Errorf(dsdb.KindConflict, "partial write: x dropped=1"), 400, `{"error":"partial write: x dropped=1"}`},
+		{"overload", "/write?db=d", "m v=1", dsdb.Errorf(dsdb.KindUnavailable, "write failed: full"), 503, `{"error":"write failed: full"}`},
+		{"timeout", "/write?db=d", "m v=1", dsdb.Errorf(dsdb.KindTimeout, "timeout"), 503, `{"error":"timeout"}`},
+		{"empty", "/write?db=d", "", nil, 204, ""},
+		{"too large", "/write?db=d", strings.Repeat("m v=1\n", 200), nil, 413, `{"error":"Request Entity Too Large"}`},
+		{"v2", "/api/v2/write?bucket=d/r&precision=s", "m v=1 1", nil, 204, ""},
+		{"v2 without bucket", "/api/v2/write", "m v=1 1", nil, 404, `{"error":"bucket \"\" not found: give bucket=DATABASE or bucket=DATABASE/RETENTION_POLICY"}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			do := serve(t, &fakeBackend{err: c.err})
+			r := do("POST", c.path, c.body)
+			if got := strings.TrimSpace(bodyOf(t, r)); r.StatusCode != c.status || got != c.answer {
+				t.Errorf("%d %s\nwant %d %s", r.StatusCode, got, c.status, c.answer)
+			}
+			if r.StatusCode == 503 && r.Header.Get("Retry-After") == "" {
+				t.Error("503 without Retry-After")
+			}
+			if r.StatusCode >= 400 && r.Header.Get("X-Influxdb-Error") == "" {
+				t.Error("no X-Influxdb-Error")
+			}
+		})
+	}
+}
+
+func TestBodiesAreInflatedWithinBounds(t *testing.T) {
+	line := "m v=1 1\n"
+	bomb := strings.Repeat("m v=1 1\n", 100_000) // 800 kB
+	encode := map[string]func(string) string{
+		"gzip": func(s string) string {
+			var b bytes.Buffer
+			w := gzip.NewWriter(&b)
+			io.WriteString(w, s)
+			w.Close()
+			return b.String()
+		},
+		"zstd": func(s string) string {
+			w, _ := zstd.NewWriter(nil)
+			defer w.Close()
+			return string(w.EncodeAll([]byte(s), nil))
+		},
+		"snappy": func(s string) string { return string(s2.EncodeSnappy(nil, []byte(s))) },
+		"x-snappy-framed": func(s string) string {
+			var b bytes.Buffer
+			w := s2.NewWriter(&b, s2.WriterSnappyCompat())
+			io.WriteString(w, s)
+			w.Close()
+			return b.String()
+		},
+	}
+	for enc, fn := range encode {
+		b := &fakeBackend{}
+		do := serve(t, b, func(c *Config) { c.MaxBody = 1 << 20 })
+		if r := do("POST", "/write?db=d", fn(line), "Content-Encoding", enc); r.StatusCode != 204 || len(b.writes) != 1 {
+			t.Errorf("%s: %d %s", enc, r.StatusCode, bodyOf(t, r))
+		}
+		if r := do("POST", "/write?db=d", fn(bomb), "Content-Encoding", enc); r.StatusCode != 413 {
+			t.Errorf("%s bomb: %d %s", enc, r.StatusCode, bodyOf(t, r))
+		}
+		if r := do("POST", "/write?db=d", "no such thing", "Content-Encoding", enc); r.StatusCode != 400 {
+			t.Errorf("%s garbage: %d %s", enc, r.StatusCode, bodyOf(t, r))
+		}
+		if len(b.writes) != 1 {
+			t.Errorf("%s: a refused body was written: %v", enc, b.writes)
+		}
+	}
+	do := serve(t, &fakeBackend{})
+	if r := do("POST", "/write?db=d", line, "Content-Encoding", "br"); r.StatusCode != 400 {
+		t.Errorf("unknown encoding: %d", r.StatusCode)
+	}
+}
+
+func intCol(typ dsdb.FieldType, v ...int64) column.Vector {
+	return column.Vector{Type: typ, N: len(v), Ints: v}
+}
+
+func twoSeries() []*column.Frame {
+	valid := column.NewBitmap(2)
+	valid.Set(0)
+	f := &column.Frame{Name: "cpu", Tags: dsdb.Tags{{Key: "host", Value: "a,b"}}, Columns: []string{"time", "v", "s"}, Partial: true,
+		Cols: []column.Vector{intCol(dsdb.Time, 0, 1500000000), {Type: dsdb.Float, N: 2, Floats: []float64{1.5, 0}, Valid: valid},
+			{Type: dsdb.String, N: 2, Offsets: []uint32{0, 1, 3}, Bytes: []byte("x\"y")}}}
+	g := *f
+	g.Partial = false
+	g.Cols = []column.Vector{intCol(dsdb.Time, 2000000000), intCol(dsdb.Integer, -7), {Type: dsdb.NoType, N: 1}}
+	h := &column.Frame{Name: "mem", Columns: []string{"time", "ok"}, Cols: []column.Vector{intCol(dsdb.Time, -1), intCol(dsdb.Boolean, 1)}}
+	return []*column.Frame{f, &g, h}
+}
+
+func TestAnswersInEveryFormat(t *testing.T) {
+	q := url.Values{"q": {"SELECT * FROM cpu"}, "db": {"d"}}
+	for _, c := range []struct{ name, extra, accept, want string }{
+		{"json", "", "", `{"results":[{"statement_id":0,"series":[{"name":"cpu","tags":{"host":"a,b"},"columns":["time","v","s"],` +
+			`"values":[["1970-01-01T00:00:00Z",1.5,"x"],["1970-01-01T00:00:01.5Z",null,"\"y"],["1970-01-01T00:00:02Z",-7,null]]},` +
+			`{"name":"mem","columns":["time","ok"],"values":[["1969-12-31T23:59:59.999999999Z",true]]}]}]}` + "\n"},
+		{"epoch", "&epoch=ms", "", `{"results":[{"statement_id":0,"series":[{"name":"cpu","tags":{"host":"a,b"},"columns":["time","v","s"],` +
+			`"values":[[0,1.5,"x"],[1500,null,"\"y"],[2000,-7,null]]},{"name":"mem","columns":["time","ok"],"values":[[0,true]]}]}]}` + "\n"},
+		{"chunked", "&chunked=true&epoch=s", "", `{"results":[{"statement_id":0,"series":[{"name":"cpu","tags":{"host":"a,b"},"columns":["time","v","s"],` +
+			`"values":[[0,1.5,"x"],[1,null,"\"y"]],"partial":true}],"partial":true}]}` + "\n" +
+			`{"results":[{"statement_id":0,"series":[{"name":"cpu","tags":{"host":"a,b"},"columns":["time","v","s"],"values":[[2,-7,null]]}],"partial":true}]}` + "\n" +
+			`{"results":[{"statement_id":0,"series":[{"name":"mem","columns":["time","ok"],"values":[[0,true]]}]}]}` + "\n"},
+		{"csv", "", "text/csv", "name,tags,time,v,s\ncpu,\"host=a\\,b\",0,1.5,x\ncpu,\"host=a\\,b\",1500000000,,\"\"\"y\"\ncpu,\"host=a\\,b\",2000000000,-7,\n" +
+			"\nname,tags,time,ok\nmem,,-1,true\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			do := serve(t, &fakeBackend{frames: twoSeries()})
+			r := do("GET", "/query?"+q.Encode()+c.extra, "", "Accept", c.accept)
+			if got := bodyOf(t, r); got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+	t.Run("pretty", func(t *testing.T) {
+		do := serve(t, &fakeBackend{frames: twoSeries()})
+		got := bodyOf(t, do("GET", "/query?"+q.Encode()+"&pretty=true", ""))
+		if !strings.HasPrefix(got, "{\n    \"results\": [\n        {\n") || !strings.HasSuffix(got, "}\n") {
+			t.Errorf("%s", got)
+		}
+	})
+	t.Run("gzip", func(t *testing.T) {
+		do := serve(t, &fakeBackend{frames: twoSeries()})
+		r := do("GET", "/query?"+q.Encode(), "", "Accept-Encoding", "gzip")
+		z, err := gzip.NewReader(r.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(z); err != nil || !bytes.HasPrefix(b, []byte(`{"results":[{"statement_id":0,"series"`)) {
+			t.Errorf("%s %v", b, err)
+		}
+	})
+	t.Run("msgpack", func(t *testing.T) {
+		do := serve(t, &fakeBackend{frames: twoSeries()[2:]})
+		got := bodyOf(t, do("GET", "/query?"+q.Encode(), "", "Accept", "application/x-msgpack"))
+		want := "\x81\xa7results\x91\x82\xacstatement_id\x00\xa6series\x91\x83\xa4name\xa3mem\xa7columns\x92\xa4time\xa2ok\xa6values\x91\x92" +
+			"\xc7\x0c\x05\xff\xff\xff\xff\xff\xff\xff\xff\x3b\x9a\xc9\xff\xc3"
+		if got != want {
+			t.Errorf("got %q\nwant %q", got, want)
+		}
+	})
+}
+
+func TestQueryErrors(t *testing.T) {
+	do := serve(t, &fakeBackend{err: dsdb.Errorf(dsdb.KindNotFound, "database not found: d")})
+	for _, c := range []struct {
+		path   string
+		status int
+		want   string
+	}{
+		{"/query", 400, `{"error":"missing required parameter \"q\""}`},
+		{"/query?q=SELEC", 400, `{"error":"error parsing query: found SELEC, expected SELECT, DELETE, SHOW, CREATE, DROP, EXPLAIN, GRANT, REVOKE, ALTER, SET, KILL at line 1, char 1"}`},
+		{"/query?q=SHOW+DATABASES%3BSHOW+USERS", 200, `{"results":[{"statement_id":0,"error":"database not found: d"},{"statement_id":1,"error":"not executed"}]}`},
+		{"/query?q=SHOW+DATABASES&params=%7B", 400, `{"error":"error parsing query parameters: unexpected EOF"}`},
+	} {
+		r := do("GET", c.path, "")
+		if got := strings.TrimSpace(bodyOf(t, r)); r.StatusCode != c.status || got != c.want {
+			t.Errorf("%s: %d %s\nwant %d %s", c.path, r.StatusCode, got, c.status, c.want)
+		}
+	}
+}
+
+// A GET that changes something works, with InfluxDB's warning.
+func TestChangeByGETWarns(t *testing.T) {
+	do := serve(t, &fakeBackend{})
+	got := bodyOf(t, do("GET", "/query?q=CREATE+DATABASE+d", ""))
+	want := `{"results":[{"statement_id":0,"messages":[{"level":"warning","text":"deprecated use of 'CREATE DATABASE' in a read only context, please use a POST request instead"}]}]}` + "\n"
+	if got != want {
+		t.Errorf("got %s", got)
+	}
+	if got := bodyOf(t, do("POST", "/query?q=CREATE+DATABASE+d", "")); got != `{"results":[{"statement_id":0}]}`+"\n" {
+		t.Errorf("POST: got %s", got)
+	}
+}
+
+func TestStatusEndpoints(t *testing.T) {
+	b := &fakeBackend{}
+	do := serve(t, b)
+	check := func(method, path string, status int, part string) {
+		t.Helper()
+		r := do(method, path, "")
+		if got := bodyOf(t, r); r.StatusCode != status || !strings.Contains(got, part) {
+			t.Errorf("%s %s: %d %s", method, path, r.StatusCode, got)
+		}
+		if r.Header.Get("X-Influxdb-Version") != InfluxVersion || r.Header.Get("X-Dsdb-Version") != "v9" || r.Header.Get("Request-Id") == "" {
+			t.Errorf("%s: headers %v", path, r.Header)
+		}
+	}
+	check("GET", "/ping", 204, "")
+	check("HEAD", "/ping", 204, "")
+	check("GET", "/ping?verbose=true", 200, `"version":"1.8.10"`)
+	check("GET", "/ping?wait_for_leader=1s", 204, "")
+	check("GET", "/health", 200, `"status":"pass"`)
+	check("GET", "/ready", 200, "ready")
+	check("GET", "/status", 204, "")
+	check("GET", "/metrics", 200, "dsdb_http_requests_total")
+	check("GET", "/debug/vars", 200, `"memstats"`)
+	check("GET", "/write", 405, "use POST, OPTIONS")
+	check("OPTIONS", "/query", 204, "")
+	check("GET", "/nothing", 404, "there is nothing at /nothing")
+	check("GET", "/debug/pprof/", 404, "")
+	b.ready = dsdb.Errorf(dsdb.KindUnavailable, "starting")
+	check("GET", "/ready", 503, "starting")
+	check("GET", "/health", 503, "fail")
+	check("GET", "/ping?wait_for_leader=60ms", 503, "no leader")
+	check("GET", "/ping", 204, "")
+}
+
+func TestTimesAreFormattedAsGoDoes(t *testing.T) {
+	var c dateCache
+	for _, ns := range []int64{0, 1, -1, 1e9, 1500000000, 951782400e9, dsdb.MinTime, dsdb.MaxTime, -62135596800e9 / 10, 86400e9 - 1, 86400e9, 123456789012345678} {
+		if got, want := string(c.append(nil, ns)), time.Unix(0, ns).UTC().Format(time.RFC3339Nano); got != want {
+			t.Errorf("%d: %s, want %s", ns, got, want)
+		}
+	}
+}
+
+func FuzzJSONString(f *testing.F) {
+	f.Add("plain")
+	f.Add("a\"b\\c\n\x00\xff\xed\xa0\x80é")
+	f.Fuzz(func(t *testing.T, s string) {
+		var back string
+		want, err := json.Marshal(s) // puts U+FFFD where s is not UTF-8
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wanted string
+		if json.Unmarshal(want, &wanted) != nil || json.Unmarshal(appendJSONString(nil, s), &back) != nil || back != wanted {
+			t.Errorf("%q: %q, want %q", s, back, wanted)
+		}
+	})
+}
