@@ -15,7 +15,6 @@ package series
 
 import (
 	"bytes"
-	"fmt"
 	"sync"
 
 	"github.com/dasudian/dsdb"
@@ -79,20 +78,6 @@ func (x *Index) Field(name string) uint32 {
 	defer x.mu.Unlock()
 	id, _ := x.fields.insert([]byte(name))
 	return id
-}
-
-// FieldID returns the id of a field name, 0 if no measurement ever had it.
-func (x *Index) FieldID(name string) uint32 {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.fields.find([]byte(name))
-}
-
-// FieldName returns the name of a field that exists.
-func (x *Index) FieldName(field uint32) string {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return string(x.fields.arena.at(field))
 }
 
 // FieldType returns the type that a field of a measurement was fixed to, NoType if none was.
@@ -238,9 +223,4 @@ func validKey(key []byte, measurement string) bool {
 		}
 	}
 	return true
-}
-
-// String describes the index for logs.
-func (s Stats) String() string {
-	return fmt.Sprintf("%d series of %d measurements", s.Series, s.Measurements)
 }

@@ -26,6 +26,7 @@ type State struct {
 	types         [][]FieldType // by measurement id - 1
 	at            []uint64      // when they changed
 	changes       uint64
+	live          int
 }
 
 // State returns what the index holds now. It costs a little per measurement
@@ -33,7 +34,7 @@ type State struct {
 func (x *Index) State() *State {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	s := &State{keys: x.keys.arena, owner: x.owner, deleted: x.deleted, names: x.names.arena, fields: x.fields.arena, changes: x.changes}
+	s := &State{keys: x.keys.arena, owner: x.owner, deleted: x.deleted, names: x.names.arena, fields: x.fields.arena, changes: x.changes, live: x.live}
 	for _, m := range x.measurements {
 		s.types = append(s.types, m.types)
 		s.at = append(s.at, m.at)
@@ -41,8 +42,13 @@ func (x *Index) State() *State {
 	return s
 }
 
-// LastID returns the highest series id given so far.
-func (s *State) LastID() dsdb.SeriesID { return dsdb.SeriesID(len(s.owner)) }
+// Has reports whether a series existed and was not deleted.
+func (s *State) Has(id dsdb.SeriesID) bool {
+	return id > 0 && int(id) <= len(s.owner) && s.owner[id-1] != 0 && !isDeleted(s.deleted, id)
+}
+
+// Len returns the number of series that existed and were not deleted.
+func (s *State) Len() int { return s.live }
 
 // Same reports whether nothing was added, typed or dropped between old and s.
 func (s *State) Same(old *State) bool {

@@ -38,6 +38,13 @@ func (v *View) MeasurementID(name string) uint32 {
 	return v.x.names.find([]byte(name))
 }
 
+// FieldID returns the id of a field name, 0 if no measurement ever had it.
+func (v *View) FieldID(name string) uint32 {
+	v.x.mu.RLock()
+	defer v.x.mu.RUnlock()
+	return v.x.fields.find([]byte(name))
+}
+
 // measurement returns a measurement and its series as of the view, deleted
 // ones included; nil if there is none of that name.
 func (v *View) measurement(name string) (*measurement, []dsdb.SeriesID) {

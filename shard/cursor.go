@@ -15,7 +15,6 @@ type cursor struct {
 	ctx     context.Context
 	scan    dsdb.Scan
 	sources []source // by rank, the oldest first
-	close   func()
 
 	next   int // the series after the one at hand
 	blocks blocks
@@ -39,6 +38,16 @@ type source interface {
 // and the rows that are still to be shown, [low, high).
 type piece struct{ from, to, low, high int }
 
+// newCursor returns a cursor over no sources yet.
+func newCursor(ctx context.Context, scan dsdb.Scan, fields int) *cursor {
+	c := &cursor{ctx: ctx, scan: scan}
+	c.tile.Stats = make([]column.Stats, fields)
+	c.tile.Cols = make([]column.Vector, fields)
+	c.tile.Loader = c
+	return c
+}
+
+// Next implements column.Cursor.
 func (c *cursor) Next() (*column.Tile, error) {
 	for {
 		if c.showPiece() {
@@ -167,10 +176,9 @@ func (c *cursor) LoadField(t *column.Tile, i int) error {
 	return c.direct.run.load(&t.Cols[i], c.direct, i)
 }
 
+// Close implements column.Cursor. What a cursor reads is pinned by its Source.
 func (c *cursor) Close() error {
-	if c.close != nil {
-		c.close()
-		c.close = nil
-	}
+	c.blocks.list, c.window, c.next = nil, 0, len(c.scan.Series)
+	c.piece = piece{}
 	return nil
 }

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"slices"
 
 	"github.com/dasudian/dsdb"
 )
@@ -42,14 +43,24 @@ func (s *Shard) applyDelete(at position, d Delete) error {
 
 // hideLocked hides rows of series of one measurement. s.mu is held.
 func (s *Shard) hideLocked(measurement uint32, t tombstone) {
-	for _, m := range []*memtable{s.frozen, s.active} {
-		if m == nil || int(measurement) > len(m.tables) || m.tables[measurement-1] == nil {
+	for _, m := range s.memtablesLocked() {
+		if int(measurement) > len(m.tables) || m.tables[measurement-1] == nil {
 			continue
 		}
 		mt := m.tables[measurement-1]
 		mt.deletes = append(mt.deletes, memDelete{rows: mt.rows, tomb: &t})
 	}
-	s.tombstones = append(s.tombstones, t)
+	if s.frozen != nil || len(s.files) > 0 {
+		s.tombstones = append(slices.Clip(s.tombstones), t)
+	}
+}
+
+// memtablesLocked returns the memtables, the oldest first. s.mu is held.
+func (s *Shard) memtablesLocked() []*memtable {
+	if s.frozen != nil {
+		return []*memtable{s.frozen.mem, s.active}
+	}
+	return []*memtable{s.active}
 }
 
 // dropEmpty forgets those of the series that have no row. Whether one has

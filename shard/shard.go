@@ -14,8 +14,14 @@
 package shard
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"path"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
@@ -34,17 +40,34 @@ type Options struct {
 // Shard is one replica's copy of a shard. Apply and Install are called by one
 // goroutine at a time; everything else is safe for concurrent use.
 type Shard struct {
-	o      Options
-	writer writer // of the goroutine that applies
+	o        Options
+	writer   writer // of the goroutine that applies
+	nextFile atomic.Uint64
 
-	mu         sync.RWMutex // guards all below; never held over I/O
-	index      *series.Index
-	active     *memtable   // takes what is applied
-	frozen     *memtable   // is being flushed; nil: none
-	tombstones []tombstone // by index; concern frozen and the files
+	compactMu sync.Mutex // held while files are merged; before diskMu
+	diskMu    sync.Mutex // held while a manifest is written; before loadMu
+	loadMu    sync.Mutex // held while the index is loaded; before mu
+
+	mu sync.RWMutex // guards all below; never held while files are read or written
+	state
+	ctx     context.Context    // of compactions
+	cancel  context.CancelFunc // stops them
+	pins    int                // snapshots that were not released
+	garbage []string           // files to be removed when the last of them is
+}
+
+// state is what a shard holds. Apply, Flush, Compact and Install change it.
+type state struct {
+	index      *series.Index // nil: to be loaded from disk.indexes
+	active     *memtable     // takes what is applied
+	frozen     *frozen       // what is being flushed; nil: nothing
+	disk       *manifest     // in force; changed with diskMu held
+	saved      *series.State // what the files of disk hold of the index
+	files      []*file       // the segments of disk
+	tombstones []tombstone   // by index; concern frozen and files
 	applied    position
-	flushed    position
 	counters   counters
+	closed     bool
 }
 
 // position is an index of the log and the term of the entry there.
@@ -53,23 +76,156 @@ type position struct{ index, term uint64 }
 // counters count what Apply did since the shard was opened.
 type counters struct{ rows, rejected, deletes uint64 }
 
-// Open opens a shard, which is new if its folder has no manifest.
+// Open opens a shard, which is new if its folder has no manifest. It reads the
+// manifest only; the index and the segments are opened at first touch. What a
+// crash left half written is removed. It reports KindCorrupt if the manifest is
+// wrong or a file that it names is missing or has another size.
 func Open(o Options) (*Shard, error) {
 	if err := o.FS.MkdirAll(o.Dir); err != nil {
 		return nil, err
 	}
-	return &Shard{o: o, index: series.New(), active: &memtable{}}, nil
+	m, err := readManifest(o.FS, path.Join(o.Dir, manifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		m, err = &manifest{shard: o.ID, next: 1}, nil
+	}
+	if err == nil && m.shard != o.ID {
+		err = dsdb.Errorf(dsdb.KindCorrupt, "%s is of shard %d", o.Dir, m.shard)
+	}
+	if err == nil {
+		err = sweep(o.FS, o.Dir, m)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("shard %d: %w", o.ID, err)
+	}
+	s := &Shard{o: o}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.reset(m)
+	return s, nil
 }
 
-func (s *Shard) load() error { return nil }
+// reset makes m the state of the shard. Nobody uses the old one, or mu is held.
+func (s *Shard) reset(m *manifest) {
+	s.nextFile.Store(max(s.nextFile.Load(), m.next))
+	s.state = state{active: &memtable{}, disk: m, tombstones: m.tombstones, applied: m.flushed}
+	for _, meta := range m.segments {
+		s.files = append(s.files, newFile(s.o.FS, s.o.Dir, meta))
+	}
+}
+
+// sweep checks that the files that m names are there and removes other files of ours.
+func sweep(fs vfs.FS, dir string, m *manifest) error {
+	want := map[string]int64{}
+	for _, f := range m.segments {
+		want[f.name(segmentSuffix)] = f.size
+	}
+	for _, f := range m.indexes {
+		want[f.name(indexSuffix)] = f.size
+	}
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		full := path.Join(dir, name)
+		size, named := want[name]
+		switch ext := path.Ext(name); {
+		case named:
+			info, err := fs.Stat(full)
+			if err != nil {
+				return err
+			}
+			if info.Size() != size {
+				return dsdb.Errorf(dsdb.KindCorrupt, "%s has %d bytes, not %d", full, info.Size(), size)
+			}
+			delete(want, name)
+		case ext == segmentSuffix || ext == indexSuffix || ext == pinSuffix || name == manifestTemp:
+			if err := fs.Remove(full); err != nil {
+				return err
+			}
+		}
+	}
+	for name := range want {
+		return dsdb.Errorf(dsdb.KindCorrupt, "%s is missing", path.Join(dir, name))
+	}
+	return nil
+}
+
+// load loads the index if it is not there.
+func (s *Shard) load() error {
+	s.mu.RLock()
+	loaded := s.index != nil
+	s.mu.RUnlock()
+	if loaded {
+		return nil
+	}
+	s.loadMu.Lock()
+	defer s.loadMu.Unlock()
+	for {
+		s.mu.RLock()
+		loaded, disk := s.index != nil, s.disk
+		s.mu.RUnlock()
+		if loaded {
+			return nil
+		}
+		x, err := loadIndex(s.o.FS, s.o.Dir, disk)
+		if err != nil {
+			return fmt.Errorf("shard %d: %w", s.o.ID, err)
+		}
+		s.mu.Lock()
+		if s.disk == disk { // else a snapshot was installed meanwhile
+			s.index, s.saved = x, x.State()
+		}
+		s.mu.Unlock()
+	}
+}
+
+func loadIndex(fs vfs.FS, dir string, m *manifest) (*series.Index, error) {
+	x := series.New()
+	for _, f := range m.indexes {
+		name := path.Join(dir, f.name(indexSuffix))
+		b, err := readFile(fs, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := x.Load(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return x, nil
+}
 
 // FlushedIndex is the highest index whose effects, and those of all before it,
 // are durable without the log.
 func (s *Shard) FlushedIndex() uint64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.flushed.index
+	return s.disk.flushed.index
 }
 
-// Close releases the shard.
-func (s *Shard) Close() error { return nil }
+// Close releases the shard. What is not flushed is left to the log. Sources
+// that are still open keep the files they read.
+func (s *Shard) Close() error {
+	s.stopCompaction()
+	s.compactMu.Lock()
+	defer s.compactMu.Unlock()
+	s.diskMu.Lock()
+	defer s.diskMu.Unlock()
+	s.mu.Lock()
+	files := s.files
+	s.files, s.closed = nil, true
+	s.mu.Unlock()
+	for _, f := range files {
+		f.release()
+	}
+	return nil
+}
+
+// stopCompaction makes the compaction that is running fail.
+func (s *Shard) stopCompaction() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.cancel()
+}
+
+// Remove removes a shard that is closed, with all its files.
+func Remove(fs vfs.FS, dir string) error { return fs.RemoveAll(dir) }

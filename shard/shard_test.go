@@ -1,8 +1,11 @@
 package shard
 
 import (
+	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
+	"path"
 	"testing"
 
 	"github.com/dasudian/dsdb"
@@ -11,25 +14,27 @@ import (
 
 // machine is a shard, the log that feeds it, and a twin.
 type machine struct {
-	t     testing.TB
-	r     *rand.Rand
-	fs    vfs.FS
-	shard *Shard
-	twin  *twin
-	log   []dsdb.Entry
-	clock int64
+	t       testing.TB
+	r       *rand.Rand
+	fs      vfs.FS
+	shard   *Shard
+	twin    *twin
+	log     []dsdb.Entry
+	clock   int64
+	dir     string
+	replica int // number of the last other one
 }
 
 var testRange = dsdb.TimeRange{Start: 0, End: 10000}
 
 func newMachine(t testing.TB, seed uint64) *machine {
-	m := &machine{t: t, r: rand.New(rand.NewPCG(seed, 7)), fs: vfs.NewMem(seed), twin: newTwin(testRange)}
+	m := &machine{t: t, r: rand.New(rand.NewPCG(seed, 7)), fs: vfs.NewMem(seed), twin: newTwin(testRange), dir: "/data/7"}
 	m.open()
 	return m
 }
 
 func (m *machine) options() Options {
-	return Options{FS: m.fs, Dir: "/data/7", ID: 7, Range: testRange, Logger: slog.New(slog.DiscardHandler)}
+	return Options{FS: m.fs, Dir: m.dir, ID: 7, Range: testRange, Logger: slog.New(slog.DiscardHandler)}
 }
 
 // open opens the shard and applies the log from its flushed index on.
@@ -38,9 +43,16 @@ func (m *machine) open() {
 	s, err := Open(m.options())
 	check(m.t, err)
 	m.shard = s
+	m.replay()
+}
+
+// replay applies the log from the shard's flushed index on.
+func (m *machine) replay() {
+	m.t.Helper()
+	flushed := m.shard.FlushedIndex()
 	for _, e := range m.log {
-		if e.Index > s.FlushedIndex() {
-			_, err := s.Apply([]dsdb.Entry{e})
+		if e.Index > flushed {
+			_, err := m.shard.Apply([]dsdb.Entry{e})
 			check(m.t, err)
 		}
 	}
@@ -73,16 +85,70 @@ func (m *machine) delete(d Delete) {
 func (m *machine) step() {
 	m.t.Helper()
 	switch n := m.r.IntN(100); {
-	case n < 80:
+	case n < 55:
 		m.write(randomPoints(m.r, &m.clock))
-	case n < 90:
+	case n < 65:
 		m.delete(randomDelete(m.r))
-	case n < 93:
+	case n < 68:
 		m.apply(nil)
+	case n < 85:
+		m.flush()
+	case n < 92:
+		_, err := m.shard.Compact(m.r.IntN(3) == 0)
+		check(m.t, err)
+	case n < 95:
+		m.moveToOther()
 	default:
 		check(m.t, m.shard.Close())
 		m.open()
 	}
+}
+
+func (m *machine) flush() {
+	m.t.Helper()
+	before := m.shard.FlushedIndex()
+	rose, err := m.shard.Flush()
+	check(m.t, err)
+	if after := m.shard.FlushedIndex(); rose != (after > before) || after != uint64(len(m.log)) {
+		m.t.Fatalf("flushed index %d, then %d of %d; reported %v", before, after, len(m.log), rose)
+	}
+}
+
+// moveToOther sends a snapshot to a replica that has something else, as raft
+// does to one that lags, and goes on with that one.
+func (m *machine) moveToOther() {
+	m.t.Helper()
+	snap, release, err := m.shard.Snapshot()
+	check(m.t, err)
+	m.flush() // must not disturb the snapshot
+	_, err = m.shard.Compact(true)
+	check(m.t, err)
+	o := m.options()
+	m.replica++
+	o.Dir = fmt.Sprintf("/data/replica%d", m.replica)
+	other, err := Open(o)
+	check(m.t, err)
+	points := randomPoints(m.r, &m.clock)
+	_, err = other.Apply([]dsdb.Entry{{Index: 1, Data: AppendWrite(nil, batchOf(points))}})
+	check(m.t, err)
+	_, err = other.Flush()
+	check(m.t, err)
+	incoming := path.Join(o.Dir, "incoming-1")
+	check(m.t, m.fs.MkdirAll(incoming))
+	for _, f := range snap.Files {
+		b, err := readFile(m.fs, path.Join(m.dir, f.Name))
+		check(m.t, err)
+		if int64(len(b)) != f.Size || crc32.Checksum(b, castagnoli) != f.CRC {
+			m.t.Fatalf("%s has %d bytes, not %d, or another sum", f.Name, len(b), f.Size)
+		}
+		check(m.t, writeFile(m.fs, path.Join(incoming, f.Name), b))
+	}
+	release()
+	check(m.t, m.shard.Close())
+	m.dir, m.shard = o.Dir, other
+	check(m.t, other.Install(snap, incoming))
+	check(m.t, m.fs.RemoveAll(incoming))
+	m.replay()
 }
 
 // Whatever is written, deleted, flushed, merged and opened again: the shard

@@ -13,9 +13,11 @@ import (
 // later does not appear. It pins the files it reads until Close. Safe for
 // concurrent use until then.
 type Source struct {
-	s    *Shard
-	view *series.View
-	mem  [][]tableSnap // per memtable, the oldest first: its tables by measurement id - 1
+	s          *Shard
+	view       *series.View
+	files      []*file       // the oldest first
+	tombstones []tombstone   // that may concern them
+	mem        [][]tableSnap // per memtable, the oldest first: its tables by measurement id - 1
 
 	once sync.Once
 }
@@ -23,30 +25,49 @@ type Source struct {
 // Source returns a snapshot of the shard for a query. It reads the index if
 // nothing has needed it yet, and reports what is wrong with its files.
 func (s *Shard) Source() (*Source, error) {
-	if err := s.load(); err != nil {
-		return nil, err
+	for {
+		if err := s.load(); err != nil {
+			return nil, err
+		}
+		if src := s.source(); src != nil {
+			return src, nil
+		}
 	}
+}
+
+// source returns a snapshot, nil if a snapshot of another replica was
+// installed and the index is to be loaded again.
+func (s *Shard) source() *Source {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.sourceLocked(), nil
+	if s.index == nil {
+		return nil
+	}
+	return s.sourceLocked()
 }
 
 // sourceLocked returns a snapshot; s.mu is held.
 func (s *Shard) sourceLocked() *Source {
-	src := &Source{s: s, view: s.index.View()}
-	for _, m := range []*memtable{s.frozen, s.active} {
-		if m == nil {
-			continue
-		}
-		snaps := make([]tableSnap, len(m.tables))
-		for i, t := range m.tables {
-			if t != nil {
-				snaps[i] = tableSnap{mem: m, table: t, rows: t.rows, deletes: t.deletes}
-			}
-		}
-		src.mem = append(src.mem, snaps)
+	src := &Source{s: s, view: s.index.View(), files: s.files, tombstones: s.tombstones}
+	for _, f := range src.files {
+		f.acquire()
 	}
+	if s.frozen != nil {
+		src.mem = append(src.mem, s.frozen.mem.snap())
+	}
+	src.mem = append(src.mem, s.active.snap())
 	return src
+}
+
+// snap returns the tables as they are now. The shard's lock is held.
+func (m *memtable) snap() []tableSnap {
+	snaps := make([]tableSnap, len(m.tables))
+	for i, t := range m.tables {
+		if t != nil {
+			snaps[i] = tableSnap{mem: m, table: t, rows: t.rows, deletes: t.deletes}
+		}
+	}
+	return snaps
 }
 
 // Series returns the series of a measurement that match where, with the
@@ -72,10 +93,7 @@ func (src *Source) Fields(measurement string) ([]string, []dsdb.FieldType) {
 // Scan returns a cursor over rows. It reads ahead no further than the tile at
 // hand, and decodes only what is loaded.
 func (src *Source) Scan(ctx context.Context, scan dsdb.Scan) (column.Cursor, error) {
-	c := &cursor{ctx: ctx, scan: scan}
-	c.tile.Stats = make([]column.Stats, len(scan.Fields))
-	c.tile.Cols = make([]column.Vector, len(scan.Fields))
-	c.tile.Loader = c
+	c := newCursor(ctx, scan, len(scan.Fields))
 	m := src.view.MeasurementID(scan.Measurement)
 	if m == 0 || len(scan.Series) == 0 {
 		c.scan.Series = nil
@@ -83,7 +101,17 @@ func (src *Source) Scan(ctx context.Context, scan dsdb.Scan) (column.Cursor, err
 	}
 	fields := make([]uint32, len(scan.Fields))
 	for i, name := range scan.Fields {
-		fields[i] = src.s.index.FieldID(name)
+		fields[i] = src.view.FieldID(name)
+	}
+	for _, f := range src.files {
+		if f.maxTime < scan.Range.Start || f.minTime >= scan.Range.End {
+			continue
+		}
+		r, err := f.open()
+		if err != nil {
+			return nil, err
+		}
+		c.sources = append(c.sources, newFileScan(r, m, fields, concerning(src.tombstones, f)))
 	}
 	src.s.mu.RLock()
 	defer src.s.mu.RUnlock()
@@ -95,7 +123,22 @@ func (src *Source) Scan(ctx context.Context, scan dsdb.Scan) (column.Cursor, err
 	return c, nil
 }
 
-// Close releases what the Source pins. It is idempotent.
+// concerning returns the tombstones that hide rows of a file.
+func concerning(tombstones []tombstone, f *file) (out []*tombstone) {
+	for i := range tombstones {
+		if t := &tombstones[i]; t.index > f.maxIndex && f.minTime < t.rng.End && f.maxTime >= t.rng.Start {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// Close releases what the Source pins; its cursors are of no use then. It is idempotent.
 func (src *Source) Close() error {
+	src.once.Do(func() {
+		for _, f := range src.files {
+			f.release()
+		}
+	})
 	return nil
 }

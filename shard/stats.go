@@ -19,18 +19,26 @@ func (s *Shard) Stats() Stats {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	st := Stats{
-		Series:           s.index.Stats().Series,
+		Series:           int(s.disk.series),
+		Files:            len(s.files),
 		LastAppliedIndex: s.applied.index,
-		FlushedIndex:     s.flushed.index,
+		FlushedIndex:     s.disk.flushed.index,
 		RowsApplied:      s.counters.rows,
 		RowsRejected:     s.counters.rejected,
 		Deletes:          s.counters.deletes,
 	}
-	for _, m := range []*memtable{s.frozen, s.active} {
-		if m != nil {
-			st.MemBytes += m.bytes
-			st.MemRows += m.rows
-		}
+	if s.index != nil {
+		st.Series = s.index.Stats().Series
+	}
+	for _, m := range s.memtablesLocked() {
+		st.MemBytes += m.bytes
+		st.MemRows += m.rows
+	}
+	for _, f := range s.files {
+		st.Bytes += f.size
+	}
+	for _, f := range s.disk.indexes {
+		st.Bytes += f.size
 	}
 	return st
 }

@@ -1,0 +1,253 @@
+package shard
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"path"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+)
+
+const (
+	manifestName  = "MANIFEST"
+	manifestTemp  = "MANIFEST.tmp"
+	manifestMagic = "DSDBMAN\x01"
+	segmentSuffix = ".seg"
+	indexSuffix   = ".idx"
+	pinSuffix     = ".pin" // a manifest that a snapshot holds on to
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// manifest names the files that hold a shard's state at an index of the log,
+// and what of their rows later deletes hid. It is replaced, never changed.
+type manifest struct {
+	shard      dsdb.ShardID
+	flushed    position
+	next       uint64 // number of the next file
+	series     uint64 // at flushed
+	segments   []segmentMeta
+	indexes    []fileMeta  // in the order in which they are loaded
+	tombstones []tombstone // with indexes up to flushed
+}
+
+// fileMeta is what the manifest knows of a file.
+type fileMeta struct {
+	number uint64
+	size   int64
+	crc    uint32 // CRC-32C of the file
+}
+
+// segmentMeta is what the manifest knows of a segment file. Segments are
+// listed by index range; the ranges do not overlap.
+type segmentMeta struct {
+	fileMeta
+	level              int
+	minIndex, maxIndex uint64
+	minTime, maxTime   int64 // of its rows, inclusive
+	rows               uint64
+}
+
+func (f fileMeta) name(suffix string) string { return fmt.Sprintf("%08d%s", f.number, suffix) }
+
+func (f fileMeta) append(dst []byte) []byte {
+	dst = binary.LittleEndian.AppendUint64(dst, f.number)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(f.size))
+	return binary.LittleEndian.AppendUint32(dst, f.crc)
+}
+
+// append appends the manifest's file.
+func (m *manifest) append(dst []byte) []byte {
+	start, le := len(dst), binary.LittleEndian
+	dst = append(dst, manifestMagic...)
+	for _, v := range []uint64{uint64(m.shard), m.flushed.index, m.flushed.term, m.next, m.series} {
+		dst = le.AppendUint64(dst, v)
+	}
+	dst = le.AppendUint32(dst, uint32(len(m.segments)))
+	for i := range m.segments {
+		s := &m.segments[i]
+		dst = s.fileMeta.append(dst)
+		for _, v := range []uint64{uint64(s.level), s.minIndex, s.maxIndex, uint64(s.minTime), uint64(s.maxTime), s.rows} {
+			dst = le.AppendUint64(dst, v)
+		}
+	}
+	dst = le.AppendUint32(dst, uint32(len(m.indexes)))
+	for _, f := range m.indexes {
+		dst = f.append(dst)
+	}
+	dst = le.AppendUint32(dst, uint32(len(m.tombstones)))
+	for i := range m.tombstones {
+		t := &m.tombstones[i]
+		dst = le.AppendUint64(dst, t.index)
+		dst = le.AppendUint64(dst, uint64(t.rng.Start))
+		dst = le.AppendUint64(dst, uint64(t.rng.End))
+		dst = le.AppendUint32(dst, uint32(len(t.series)))
+		for _, id := range t.series {
+			dst = le.AppendUint32(dst, uint32(id))
+		}
+	}
+	return le.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+}
+
+// decodeManifest decodes what append wrote. It reports KindCorrupt with the
+// offset where the bytes are wrong.
+func decodeManifest(src []byte) (*manifest, error) {
+	if len(src) < len(manifestMagic)+4 || string(src[:len(manifestMagic)]) != manifestMagic {
+		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset 0: no manifest of a known version")
+	}
+	end := len(src) - 4
+	if got, want := crc32.Checksum(src[:end], castagnoli), binary.LittleEndian.Uint32(src[end:]); got != want {
+		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: checksum is %08x, not %08x", end, want, got)
+	}
+	r := &fixedReader{src: src[:end], at: len(manifestMagic)}
+	m := &manifest{shard: dsdb.ShardID(r.u64())}
+	m.flushed = position{r.u64(), r.u64()}
+	m.next, m.series = r.u64(), r.u64()
+	for range r.count(68) {
+		m.segments = append(m.segments, r.segment())
+	}
+	for range r.count(20) {
+		m.indexes = append(m.indexes, r.file())
+	}
+	for range r.count(28) {
+		t := tombstone{index: r.u64(), rng: dsdb.TimeRange{Start: int64(r.u64()), End: int64(r.u64())}}
+		for range r.count(4) {
+			t.series = append(t.series, dsdb.SeriesID(r.u32()))
+		}
+		m.tombstones = append(m.tombstones, t)
+	}
+	if r.bad || r.at != end || !m.ordered() {
+		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: malformed manifest", r.at)
+	}
+	return m, nil
+}
+
+// ordered reports whether the segments' index ranges ascend up to flushed.
+func (m *manifest) ordered() bool {
+	last := uint64(0)
+	for i := range m.segments {
+		s := &m.segments[i]
+		if s.minIndex <= last || s.maxIndex < s.minIndex {
+			return false
+		}
+		last = s.maxIndex
+	}
+	return last <= m.flushed.index
+}
+
+// fixedReader reads numbers of fixed width. Beyond the end bad is set and
+// every value is zero.
+type fixedReader struct {
+	src []byte
+	at  int
+	bad bool
+}
+
+func (r *fixedReader) u64() uint64 {
+	if r.bad || len(r.src)-r.at < 8 {
+		r.bad = true
+		return 0
+	}
+	r.at += 8
+	return binary.LittleEndian.Uint64(r.src[r.at-8:])
+}
+
+func (r *fixedReader) u32() uint32 {
+	if r.bad || len(r.src)-r.at < 4 {
+		r.bad = true
+		return 0
+	}
+	r.at += 4
+	return binary.LittleEndian.Uint32(r.src[r.at-4:])
+}
+
+// count reads the number of things that take at least size bytes each.
+func (r *fixedReader) count(size int) int {
+	n := int(r.u32())
+	if n > (len(r.src)-r.at)/size {
+		r.bad = true
+		return 0
+	}
+	return n
+}
+
+func (r *fixedReader) file() fileMeta {
+	return fileMeta{number: r.u64(), size: int64(r.u64()), crc: r.u32()}
+}
+
+func (r *fixedReader) segment() segmentMeta {
+	s := segmentMeta{fileMeta: r.file(), level: int(r.u64()), minIndex: r.u64(), maxIndex: r.u64()}
+	s.minTime, s.maxTime, s.rows = int64(r.u64()), int64(r.u64()), r.u64()
+	return s
+}
+
+// readManifest reads a manifest file; an error that wraps fs.ErrNotExist means there is none.
+func readManifest(fs vfs.FS, name string) (*manifest, error) {
+	src, err := readFile(fs, name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := decodeManifest(src)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return m, nil
+}
+
+func readFile(fs vfs.FS, name string) ([]byte, error) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	if n, err := f.ReadAt(b, 0); err != nil && (err != io.EOF || n < len(b)) {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return b, nil
+}
+
+// writeFile makes a file of b and syncs it. If that fails the file is removed.
+func writeFile(fs vfs.FS, name string, b []byte) error {
+	f, err := fs.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = f.SyncData()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		fs.Remove(name)
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// prepareManifest makes the names of the files that m names durable, and
+// writes m beside the manifest in force.
+func prepareManifest(fs vfs.FS, dir string, m *manifest) error {
+	if err := fs.SyncDir(dir); err != nil {
+		return err
+	}
+	return writeFile(fs, path.Join(dir, manifestTemp), m.append(nil))
+}
+
+// commitManifest puts the prepared manifest in force, durably. If it fails
+// either manifest may be in force after a crash: the files of both must stay.
+func commitManifest(fs vfs.FS, dir string) error {
+	if err := fs.Rename(path.Join(dir, manifestTemp), path.Join(dir, manifestName)); err != nil {
+		return err
+	}
+	return fs.SyncDir(dir)
+}
