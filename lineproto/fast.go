@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/maphash"
+	"math/bits"
 
 	"github.com/dasudian/dsdb"
 )
@@ -103,38 +104,85 @@ func (p *Parser) prefixAt(pos int) (uint32, bool) {
 // is unknown or hard to read.
 func (p *Parser) fastFields(t *table, i int) int {
 	body := p.job.body
-	p.values = p.values[:0]
+	values := p.values[:0]
 	link := &t.first
 	for {
 		c := *link
 		if c < 0 {
 			return -1
 		}
-		name := t.cols[c].equal
-		if end := i + len(name); end <= len(body) && name != "" && string(body[i:end]) == name {
-			i = end
+		if n := t.cols[c].match(body, i); n > 0 {
+			i += n
 		} else if c, i = t.fastName(body, i); c < 0 {
 			return -1
 		}
-		v, typ, end := fastValue(body, i)
-		if typ != t.cols[c].typ {
-			if c = t.find([]byte(t.cols[c].name), typ); c < 0 {
-				return -1
+		col := &t.cols[c]
+		bits, end := smallInteger(body, i)
+		if end > 0 && col.typ == dsdb.Integer {
+			values = append(values, value{col: c, bits: bits})
+		} else {
+			v, typ, e := fastValue(body, i)
+			if typ != col.typ {
+				if c = t.find([]byte(col.name), typ); c < 0 {
+					return -1
+				}
 			}
+			v.col, end = c, e
+			values = append(values, v)
 		}
 		*link = c
 		link = &t.cols[c].next
-		v.col = c
-		p.values = append(p.values, v)
 		if end < len(body) && body[end] == ',' {
 			i = end + 1
 			continue
 		}
+		p.values = values
 		if end < len(body) && body[end] != ' ' && body[end] != '\n' && body[end] != '\r' {
 			return -1
 		}
 		return end
 	}
+}
+
+// match returns the length of the column's name and '=' if they stand at
+// body[i:], else 0. Names of 8 to 24 bytes are compared in words that overlap.
+func (c *col) match(body []byte, i int) int {
+	n := len(c.equal)
+	if i+n > len(body) {
+		return 0
+	}
+	if n < 8 || n > 24 {
+		if string(body[i:i+n]) != c.equal {
+			return 0
+		}
+		return n
+	}
+	b := body[i : i+n]
+	diff := binary.LittleEndian.Uint64(b) ^ c.word[0] | binary.LittleEndian.Uint64(b[n-8:]) ^ c.word[2]
+	if n > 16 {
+		diff |= binary.LittleEndian.Uint64(b[8:]) ^ c.word[1]
+	}
+	if diff != 0 {
+		return 0
+	}
+	return n
+}
+
+// smallInteger reads an integer of one to seven digits and its i at body[i:]
+// without a branch on its length. It returns where the value ends, 0 if no such
+// integer stands there.
+func smallInteger(body []byte, i int) (m uint64, end int) {
+	if i+8 > len(body) {
+		return 0, 0
+	}
+	w := binary.LittleEndian.Uint64(body[i:]) ^ zeros
+	// The high bit of each byte that is no digit; only the lowest one counts.
+	other := (w + 0x7676767676767676 | w) & 0x8080808080808080
+	bit := uint(bits.TrailingZeros64(other)) &^ 7
+	if bit-8 > 48 || byte(w>>bit) != 'i'^'0' {
+		return 0, 0
+	}
+	return joinDigits(w << (64 - bit)), i + int(bit/8) + 1
 }
 
 // fastName finds the column whose name and '=' stand at body[i:], and where they end.
@@ -284,15 +332,22 @@ func fastTime(body []byte, i int) (time int64, end int) {
 	return t, i
 }
 
-// eightDigits reads eight ASCII digits, the first in the lowest byte, by
-// pairing neighbours three times: ten ones, hundred tens, ten thousand.
+// zeros are eight ASCII digits 0.
+const zeros = 0x3030303030303030
+
+// eightDigits reads eight ASCII digits, the first in the lowest byte.
 func eightDigits(w uint64) (uint64, bool) {
-	w ^= 0x3030303030303030
+	w ^= zeros
 	// A byte above 9 carries into its upper half when 6 is added.
 	if (w|(w+0x0606060606060606))&0xf0f0f0f0f0f0f0f0 != 0 {
 		return 0, false
 	}
+	return joinDigits(w), true
+}
+
+// joinDigits makes a number of eight digits from 0 to 9, one a byte, the first
+// in the lowest, by pairing neighbours three times.
+func joinDigits(w uint64) uint64 {
 	w = w*10 + w>>8
-	w = (w&0x000000ff000000ff)*(100+1000000<<32) + (w>>16&0x000000ff000000ff)*(1+10000<<32)
-	return w >> 32, true
+	return ((w&0x000000ff000000ff)*(100+1000000<<32) + (w>>16&0x000000ff000000ff)*(1+10000<<32)) >> 32
 }

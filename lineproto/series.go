@@ -1,6 +1,7 @@
 package lineproto
 
 import (
+	"bytes"
 	"hash/maphash"
 	"math"
 )
@@ -16,7 +17,7 @@ type prefix struct {
 	off, n uint32 // in the arena
 	series uint32 // index into seriesCache.series
 	next   uint32 // the prefix that followed last time
-	slow   bool   // long, or forbidden: slowLine must look at its lines
+	slow   bool   // forbidden, long, or with a newline: slowLine must look at its lines
 }
 
 // knownSeries is one canonical series key. Its ordinal in the key table of the
@@ -96,7 +97,7 @@ func (s *seriesCache) addPrefix(raw []byte, hash uint64, k uint32, same bool) ui
 	e := uint32(len(s.prefixes))
 	known := &s.series[k]
 	p := prefix{off: known.off, n: uint32(len(raw)), series: k, next: noEntry}
-	p.slow = known.timeTag || len(raw) > maxKeyLength/2
+	p.slow = known.timeTag || len(raw) > maxKeyLength/2 || bytes.IndexByte(raw, '\n') >= 0
 	if !same {
 		p.off = uint32(len(s.arena))
 		s.arena = append(s.arena, raw...)

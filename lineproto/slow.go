@@ -273,7 +273,7 @@ func (p *Parser) slowValue(text []byte, pos int) (v value, typ dsdb.FieldType, e
 func (p *Parser) slowTime(line []byte, i int) (time int64, at int, err error) {
 	i = skipSpace(line, i)
 	start := i
-	for i < len(line) && line[i] != ' ' {
+	for i < len(line) && line[i] != ' ' && line[i] != '\n' {
 		if line[i]-'0' > 9 && (i > start || line[i] != '-') {
 			return 0, i, errBadTimestamp
 		}
