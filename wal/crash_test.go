@@ -11,7 +11,7 @@ import (
 	"github.com/dasudian/dsdb/internal/vfs"
 )
 
-var crashPoints = flag.Int("crash-points", 1500, "power cuts that TestPowerCut makes")
+var crashPoints = flag.Int("crash-points", 1000, "power cuts that TestPowerCut makes, at least")
 
 // mutates holds the operations that change what a power cut leaves.
 var mutates = map[string]bool{vfs.OpCreate: true, vfs.OpWrite: true, vfs.OpSync: true, vfs.OpPreallocate: true, vfs.OpTruncate: true,
@@ -140,7 +140,7 @@ func TestPowerCut(t *testing.T) {
 	cuts := 0
 	for seed := uint64(1); cuts < *crashPoints; seed++ {
 		p := powerCuts{mem: vfs.NewMem(seed)}
-		if err := p.run(seed, 120); err != nil {
+		if err := p.run(seed, 8<<(seed%4)); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		cuts += p.cuts
