@@ -109,7 +109,7 @@ func (w *twin) rows(measurement string, where *dsdb.TagExpr, fields []string, rn
 		}
 		for t, row := range rows {
 			if rng.Contains(t) {
-				line := fmt.Sprintf("%s %d", key, t)
+				line := fmt.Sprintf("%s %06d", key, t)
 				for _, f := range fields {
 					line += " " + cmp.Or(row[f], "-")
 				}
@@ -117,17 +117,8 @@ func (w *twin) rows(measurement string, where *dsdb.TagExpr, fields []string, rn
 			}
 		}
 	}
-	slices.SortFunc(lines, byKeyAndTime)
+	slices.Sort(lines)
 	return lines
-}
-
-func byKeyAndTime(a, b string) int {
-	ka, ra, _ := strings.Cut(a, " ")
-	kb, rb, _ := strings.Cut(b, " ")
-	var ta, tb int64
-	fmt.Sscan(ra, &ta)
-	fmt.Sscan(rb, &tb)
-	return cmp.Or(strings.Compare(ka, kb), cmp.Compare(ta, tb))
 }
 
 // batchOf makes a batch of points as a coordinator does.
@@ -254,7 +245,7 @@ func dump(t testing.TB, src *Source, scan dsdb.Scan, where *dsdb.TagExpr) (lines
 		lines = append(lines, tileLines(t, src, scan, tile)...)
 	}
 	if scan.NeedRows == 0 {
-		slices.SortFunc(lines, byKeyAndTime)
+		slices.Sort(lines)
 	}
 	return lines
 }
@@ -272,7 +263,7 @@ func tileLines(t testing.TB, src *Source, scan dsdb.Scan, tile *column.Tile) (li
 		if !scan.Range.Contains(at) {
 			continue
 		}
-		line := fmt.Sprintf("%s %d", src.view.Key(tile.Series), at)
+		line := fmt.Sprintf("%s %06d", src.view.Key(tile.Series), at)
 		for i := range scan.Fields {
 			line += " " + render(&tile.Cols[i], row)
 		}
@@ -404,16 +395,15 @@ func compareFirst(t testing.TB, got, want []string, scan dsdb.Scan) {
 		}
 		n := min(scan.NeedRows, len(rows))
 		g := given[key]
-		if len(g) < n || !slices.Equal(firstRows(g, scan, len(rows)), rows[:min(len(rows), len(g))]) {
+		if len(g) < n || !slices.Equal(inScanOrder(g, scan), rows[:min(len(rows), len(g))]) {
 			t.Fatalf("%s: first %d rows, descending=%v:\ngot %v\nwant %v", key, scan.NeedRows, scan.Descending, g, rows)
 		}
 	}
 }
 
-// firstRows returns rows in scan order.
-func firstRows(rows []string, scan dsdb.Scan, _ int) []string {
+func inScanOrder(rows []string, scan dsdb.Scan) []string {
 	out := slices.Clone(rows)
-	slices.SortFunc(out, byKeyAndTime)
+	slices.Sort(out)
 	if scan.Descending {
 		slices.Reverse(out)
 	}
