@@ -39,7 +39,7 @@ func (n *Nemesis) Stop() error {
 }
 
 func (n *Nemesis) next() {
-	n.cluster.After(n.cluster.Between(50*time.Millisecond, time.Second), func() {
+	n.cluster.After(n.cluster.Between(100*time.Millisecond, 3*time.Second), func() {
 		if n.stopped || n.err != nil {
 			return
 		}

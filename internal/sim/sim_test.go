@@ -27,8 +27,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // The length of a run: of faults, and then of peace in which all must converge.
 const (
-	trouble = 20 * time.Second
-	peace   = 15 * time.Second
+	trouble = 12 * time.Second
+	peace   = 8 * time.Second
 )
 
 // run is one simulated cluster under load and faults, and what it must not do.
@@ -148,7 +148,7 @@ func (w waiter) Done(v dsdb.Verdict, err error) { w(v, err) }
 
 // client writes and reads, one request after the other, for as long as there is trouble.
 func (r *run) client() {
-	r.After(r.Between(time.Millisecond, 60*time.Millisecond), func() {
+	r.After(r.Between(time.Millisecond, 150*time.Millisecond), func() {
 		if r.quiet {
 			return
 		}
