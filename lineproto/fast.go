@@ -158,7 +158,7 @@ func (c *col) match(body []byte, i int) int {
 		return n
 	}
 	b := body[i : i+n]
-	diff := binary.LittleEndian.Uint64(b) ^ c.word[0] | binary.LittleEndian.Uint64(b[n-8:]) ^ c.word[2]
+	diff := (binary.LittleEndian.Uint64(b) ^ c.word[0]) | (binary.LittleEndian.Uint64(b[n-8:]) ^ c.word[2])
 	if n > 16 {
 		diff |= binary.LittleEndian.Uint64(b[8:]) ^ c.word[1]
 	}

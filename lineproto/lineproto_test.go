@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/datadriven"
+
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/lineproto"
@@ -44,9 +46,37 @@ func show(c *column.Column, r int) string {
 	return fmt.Sprint(c.Bits[r] != 0)
 }
 
-func TestOne(t *testing.T) {
-	var p lineproto.Parser
-	var b column.WriteBatch
-	r, err := p.Parse(&b, []byte("cpu,b=1,a=2 f=1,g=2i,s=\"a\\\"b\",t=t 5\ncpu,a=2,b=1 f=-2.5e3,g=3i\nm v\n"), lineproto.Options{})
-	t.Log(dump(&b), r, err)
+// The scripts in testdata read as prose: a body, and what is stored and said.
+// parse takes precision=, now= and unsigned.
+func TestScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		if strings.Contains(path, "fuzz") {
+			return
+		}
+		var p lineproto.Parser
+		var b column.WriteBatch
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			o := lineproto.Options{Now: 1_500_000_000_123_456_789, Unsigned: d.HasArg("unsigned")}
+			if d.HasArg("precision") {
+				var s string
+				var err error
+				d.ScanArgs(t, "precision", &s)
+				if o.Precision, err = lineproto.ParsePrecision(s); err != nil {
+					return err.Error()
+				}
+			}
+			r, err := p.Parse(&b, []byte(d.Input), o)
+			if err != nil {
+				return err.Error()
+			}
+			out := dump(&b)
+			for _, e := range r.Bad {
+				out += fmt.Sprintf("%d:%d: %s\n", e.Line, e.Column, e.Text)
+			}
+			if r.Dropped > 0 {
+				out += fmt.Sprintf("dropped %d: %s\n", r.Dropped, r.Reason)
+			}
+			return out
+		})
+	})
 }

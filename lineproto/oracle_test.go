@@ -121,6 +121,7 @@ func FuzzParse(f *testing.F) {
 		"m\\,x,t\\ a=b\\=c f\\=g=1,\"h=2 1451606400000000000\nm\\,x,t\\ a=b\\=c f\\=g=1,\"h=2 1451606401000000000\n",
 		"m f=\"a\"b\nm f=\"a\\\\\",g=\"\\n\\\"\" 1\nm t=true,u=F 99\nm,time=x f=1\nm time=1\nm time=1,a=2",
 		" m=1i,x=2i\"3\n4 v=5i\nm=1i,x=2i\"3\n4 v=5i\n",
+		"m abcdefghij=1,klmnopqrstuvwxyzabc=2\nm abXdefghij=1,klmnopqrstXvwxyzabc=2\nm abcdefghiX=1,klmnopqrstuvwxyzXbc=3\n",
 		" ==c f\\=g=1,\"h=2 1451606400000000000\nm f=1,g=2 =2\",h14\n",
 		"m f=1 9223372036854775806\nm f=1 9223372036854775807\nm f=1 -9223372036854775806\nm f=9223372036854775808i\n",
 	} {
