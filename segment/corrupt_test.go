@@ -170,3 +170,30 @@ func FuzzReader(f *testing.F) {
 		readAll(r)
 	})
 }
+
+// Damage that the checksums do not show, as a faulty writer would make it,
+// brings errors or other values, but no panic.
+func TestDamagedContent(t *testing.T) {
+	f, _ := write(t, Options{Entropy: true}, append(randomSeries(2)[:4], testSeries{
+		100, 1, every(0, 1e9, 2000), []FieldColumn{{1, ints(walk(rand.New(rand.NewPCG(1, 1)), 2000))}}}))
+	rng := rand.New(rand.NewPCG(10, 10))
+	refused, failed := 0, 0
+	for range 1500 {
+		m := &memFile{name: "damaged.seg", b: append([]byte(nil), f.b...)}
+		for range 1 + rng.IntN(3) {
+			m.b[rng.IntN(len(m.b))] = byte(rng.Uint32()) >> rng.IntN(8)
+		}
+		resealed(m.b)
+		r, err := Open(m)
+		if err != nil {
+			refused++
+			continue
+		}
+		if readAll(r) != nil {
+			failed++
+		}
+	}
+	if refused < 10 || failed < 100 {
+		t.Fatalf("only %d files were refused and %d failed to read: the damage does not get through", refused, failed)
+	}
+}

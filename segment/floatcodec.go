@@ -134,6 +134,7 @@ func (e *floatEncoder) toDecimal(v []float64, h *floatHint) bool {
 	}
 	h.dec, h.valid = searchDecimal(v)
 	if h.valid {
+		h.dec = refineDecimal(v, h.dec.e-h.dec.f)
 		h.valid = e.tryDecimal(v, h.dec)
 	}
 	if !h.valid {
@@ -206,6 +207,27 @@ func searchDecimal(v []float64) (best decimal, ok bool) {
 		}
 	}
 	return best, ok && bestFails <= n/6
+}
+
+// refineDecimal returns the exponents with the fewest exceptions among those
+// that keep the given number of digits: they scale alike but round differently.
+func refineDecimal(v []float64, digits uint8) (best decimal) {
+	least := len(v) + 1
+	for f := uint8(0); f+digits <= maxDecimal && least > 0; f++ {
+		d := decimal{f + digits, f}
+		fails := 0
+		for _, x := range v {
+			if _, exact := d.encode(x); !exact {
+				if fails++; fails >= least {
+					break
+				}
+			}
+		}
+		if fails < least {
+			best, least = d, fails
+		}
+	}
+	return best
 }
 
 // appendDecimal appends e.ints and e.exceptions, which tryDecimal made of v.

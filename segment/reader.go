@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strconv"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
@@ -75,7 +76,7 @@ func Open(f vfs.File) (*Reader, error) {
 		return nil, fmt.Errorf("segment %s: %w", f.Name(), err)
 	}
 	r := &Reader{name: f.Name(), file: f, data: data, unmap: unmap, tables: map[uint32]*lazyTable{}}
-	if err := Guard(r.load); err != nil {
+	if err := r.Guard(r.load); err != nil {
 		r.Close()
 		return nil, err
 	}
@@ -97,16 +98,27 @@ func (r *Reader) Close() error {
 
 // Guard runs fn and returns its error. A memory fault in fn, as a failing disk
 // under a mapped file makes, becomes an error too.
-func Guard(fn func() error) (err error) {
+func Guard(fn func() error) error { return (&Reader{}).Guard(fn) }
+
+// Guard is like the function Guard; its error names the file and the offset if
+// the fault lies in this one.
+func (r *Reader) Guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if p := recover(); p != nil {
-			fault, ok := p.(interface{ Addr() uintptr })
-			if !ok {
-				panic(p)
-			}
-			err = dsdb.Errorf(dsdb.KindCorrupt, "segment: reading a mapped file failed at address %#x", fault.Addr())
+		p := recover()
+		if p == nil {
+			return
 		}
+		fault, ok := p.(interface{ Addr() uintptr })
+		if !ok {
+			panic(p)
+		}
+		off := fault.Addr() - uintptr(unsafe.Pointer(unsafe.SliceData(r.data)))
+		if off < uintptr(len(r.data)) {
+			err = r.corrupt(int64(off), "the file cannot be read")
+			return
+		}
+		err = dsdb.Errorf(dsdb.KindCorrupt, "segment: reading a mapped file failed at address %#x", fault.Addr())
 	}()
 	return fn()
 }
@@ -249,7 +261,7 @@ func (r *Reader) bytes(off, n int64) ([]byte, error) {
 
 // Verify checks every checksum of the file, whether or not it was checked before.
 func (r *Reader) Verify() error {
-	return Guard(func() error {
+	return r.Guard(func() error {
 		if _, err := (&Reader{name: r.name, data: r.data}).loadSeal(); err != nil {
 			return err
 		}
