@@ -10,7 +10,11 @@ type WriteBatch struct {
 	Tables []Table
 }
 
-// Table holds the points of one measurement.
+// Table holds the points of one measurement. Two columns may have one name if
+// their types differ: a batch does not know which type the field has, so the
+// router and Apply settle it column by column, and reject the rows of the wrong one.
+// A measurement whose fields are very sparse may have several tables; then rows
+// of later tables came later.
 type Table struct {
 	Measurement string
 	Keys        Keys     // distinct canonical series keys in order of first appearance

@@ -84,6 +84,10 @@ func (r *reader) uvarint() uint64 {
 	if r.err != nil {
 		return 0
 	}
+	if r.pos < len(r.src) && r.src[r.pos] < 0x80 {
+		r.pos++
+		return uint64(r.src[r.pos-1])
+	}
 	v, n := binary.Uvarint(r.src[r.pos:])
 	if n <= 0 {
 		r.fail("bad varint")
@@ -246,6 +250,7 @@ func (r *reader) bitmap(b *Bitmap, rows int) int {
 	for i, octet := range src {
 		if over := 8*(i+1) - rows; over > 0 && octet>>(8-over) != 0 {
 			r.fail("valid rows after the last")
+			return 0
 		}
 		(*b)[i/8] |= uint64(octet) << (8 * (i % 8))
 		n += bits.OnesCount8(octet)

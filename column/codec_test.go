@@ -226,6 +226,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(sample().Append(nil))
 	f.Add((&column.WriteBatch{}).Append(nil))
 	f.Add([]byte{1, 1, 1, 'm', 2, 1, 1, 0, 1, 'm', 0, 0, 3, 3, 1, 'f', 1, 0xff})
+	f.Add([]byte("\x01\x01\x03cpu\x05\x04\x02\x01\ncpu,host=a\x13\x01b\x01\x01\x00\x1a\x01\x82\n\x14P\x02\x05usa\xff\xff\xff\xff"))
 	var got, again column.WriteBatch
 	f.Fuzz(func(t *testing.T, src []byte) {
 		if got.Decode(src) != nil {
