@@ -94,9 +94,14 @@ func (t *table) ids() []dsdb.GroupID { return slices.Sorted(maps.Keys(t.groups))
 func (t *table) apply(r *record, p place, off int) {
 	switch r.typ {
 	case recState:
-		t.restate(r, p)
+		if r.replica > t.removed[r.group] {
+			t.restate(r, p)
+		}
 		return
 	case recCreate, recReset:
+		if r.replica <= t.removed[r.group] {
+			return
+		}
 		c, _ := r.checkpoint()
 		t.drop(r.group, p.batch)
 		t.put(r.group, c)
