@@ -87,13 +87,11 @@ func ParseSeriesKey(key []byte) (measurement string, tags Tags, err error) {
 }
 
 // cutUnescaped cuts b at the first sep that no backslash precedes; after is
-// nil if there is none.
+// nil if there is none. Backslashes are not escaped themselves, so one before
+// another does not take it out of effect.
 func cutUnescaped(b []byte, sep byte) (before, after []byte) {
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case sep:
+	for i := range b {
+		if b[i] == sep && (i == 0 || b[i-1] != '\\') {
 			return b[:i], b[i+1:]
 		}
 	}

@@ -39,7 +39,7 @@ func TestTwoTypesOfOneField(t *testing.T) {
 
 // Spellings of one series share a key of the batch.
 func TestOneKeyPerSeries(t *testing.T) {
-	b, _ := parse(t, "m,b=2,a=1 f=1\nm,a=1,b=2 f=2\nm\\=x f=1\nm=x f=2\nm,t==y f=3\nm,t=\\=y f=4\n", lineproto.Options{})
+	b, _ := parse(t, "m,b=2,a=1 f=1\nm,a=1,b=2 f=2\nm\\=x f=1\nm=x f=2\nm,t==y f=3\nm,t=\\=y f=4\nm,t=\\\\,\\,\\= f=5\n", lineproto.Options{})
 	for _, tb := range b.Tables {
 		for i := range tb.Keys.Len() {
 			name, tags, err := dsdb.ParseSeriesKey(tb.Keys.At(i))
@@ -48,7 +48,7 @@ func TestOneKeyPerSeries(t *testing.T) {
 			}
 		}
 	}
-	if m, mx := b.Tables[0], b.Tables[1]; m.Keys.Len() != 2 || mx.Keys.Len() != 1 {
+	if m, mx := b.Tables[0], b.Tables[1]; m.Keys.Len() != 3 || mx.Keys.Len() != 1 {
 		t.Fatalf("%d keys of m, %d of m=x", m.Keys.Len(), mx.Keys.Len())
 	}
 }
