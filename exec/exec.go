@@ -215,7 +215,7 @@ func (q *query) leastTime() int64 {
 	}
 	last := windowStart(p.Range.End-1, p.Interval, p.Location)
 	span := int64(q.o.MaxBuckets - 1)
-	if (last-dsdb.MinTime)/p.Interval.Every < span {
+	if uint64(last-dsdb.MinTime)/uint64(p.Interval.Every) < uint64(span) {
 		return dsdb.MinTime
 	}
 	return last - span*p.Interval.Every
