@@ -55,11 +55,7 @@ func BenchmarkApply(b *testing.B) {
 
 // BenchmarkScanMemtable reads one field of 1000 series × 600 rows.
 func BenchmarkScanMemtable(b *testing.B) {
-	s := benchShard(b)
-	for i := range 600 {
-		_, err := s.Apply([]dsdb.Entry{{Index: uint64(i) + 1, Data: cpuEntry(1000, int64(i)*1e10)}})
-		check(b, err)
-	}
+	s := filled(b)
 	b.ReportAllocs()
 	for b.Loop() {
 		scanAll(b, s, dsdb.Scan{Measurement: "cpu", Fields: []string{"usage_3"}, Range: dsdb.AllTime})
@@ -88,5 +84,73 @@ func scanAll(b *testing.B, s *Shard, scan dsdb.Scan) {
 		for i := range scan.Fields {
 			check(b, tile.Load(i))
 		}
+	}
+}
+
+// filled is a shard with 1000 series × 600 rows × 10 fields in its memtable.
+func filled(b *testing.B) *Shard {
+	s := benchShard(b)
+	for i := range 600 {
+		_, err := s.Apply([]dsdb.Entry{{Index: uint64(i) + 1, Data: cpuEntry(1000, int64(i)*1e10)}})
+		check(b, err)
+	}
+	return s
+}
+
+func BenchmarkFlush(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		s := filled(b)
+		b.StartTimer()
+		_, err := s.Flush()
+		check(b, err)
+	}
+	mvs(b, 600*1000*10)
+}
+
+func BenchmarkFullCompaction(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		s := filled(b)
+		_, err := s.Flush()
+		check(b, err)
+		b.StartTimer()
+		_, err = s.Compact(true)
+		check(b, err)
+	}
+	mvs(b, 600*1000*10)
+}
+
+func BenchmarkScanSegment(b *testing.B) {
+	s := filled(b)
+	_, err := s.Flush()
+	check(b, err)
+	b.ReportAllocs()
+	for b.Loop() {
+		scanAll(b, s, dsdb.Scan{Measurement: "cpu", Fields: []string{"usage_3"}, Range: dsdb.AllTime})
+	}
+	mvs(b, 600*1000)
+}
+
+// BenchmarkLastPoint asks for the newest row of each of 1000 series, all 10 fields.
+func BenchmarkLastPoint(b *testing.B) {
+	for _, flushed := range []bool{false, true} {
+		b.Run(fmt.Sprintf("flushed=%v", flushed), func(b *testing.B) {
+			s := filled(b)
+			if flushed {
+				_, err := s.Flush()
+				check(b, err)
+			}
+			scan := dsdb.Scan{Measurement: "cpu", Range: dsdb.AllTime, Descending: true, NeedRows: 1}
+			for f := range 10 {
+				scan.Fields = append(scan.Fields, fmt.Sprintf("usage_%d", f))
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				scanAll(b, s, scan)
+			}
+		})
 	}
 }

@@ -88,46 +88,45 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 // Each operation on the disk fails once: nothing is lost, the next attempt
 // works, and a power cut between the two is no worse.
 func TestErrorAtEveryOperation(t *testing.T) {
-	for _, fault := range []error{syscall.ENOSPC, syscall.EIO} {
-		for fail := int64(1); ; fail++ {
-			m := newMachine(t, 11)
-			mem := m.fs.(*vfs.Mem)
-			n := int64(0)
-			m.fs = vfs.Faulty(mem, func(op, path string) error {
-				if op == vfs.OpRead || op == vfs.OpMap || op == vfs.OpOpen || op == vfs.OpRemove {
-					return nil
-				}
-				if n++; n == fail {
-					return fmt.Errorf("%s %s: %w", op, path, fault)
-				}
+	for fail := int64(1); ; fail++ {
+		fault := []error{syscall.ENOSPC, syscall.EIO}[fail%2]
+		m := newMachine(t, 11)
+		mem := m.fs.(*vfs.Mem)
+		n := int64(0)
+		m.fs = vfs.Faulty(mem, func(op, path string) error {
+			if op == vfs.OpRead || op == vfs.OpMap || op == vfs.OpOpen || op == vfs.OpRemove {
 				return nil
-			})
-			check(t, m.shard.Close())
-			n = -1000 // opening is not meant
-			m.open()
-			n = 0
-			scenario(m, func(name string, op func() error) {
-				err := op()
-				if err == nil {
-					return
-				}
-				if !errors.Is(err, fault) {
-					t.Fatalf("%s: %v", name, err)
-				}
-				compare(t, m.r, m.shard, m.twin)
-				c := m.on(mem.CrashClone(50, uint64(fail)), uint64(fail))
-				compare(t, c.r, c.shard, c.twin)
-				check(t, c.shard.Close())
-				check(t, op())
-			})
+			}
+			if n++; n == fail {
+				return fmt.Errorf("%s %s: %w", op, path, fault)
+			}
+			return nil
+		})
+		check(t, m.shard.Close())
+		n = -1000 // opening is not meant
+		m.open()
+		n = 0
+		scenario(m, func(name string, op func() error) {
+			err := op()
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, fault) {
+				t.Fatalf("%s: %v", name, err)
+			}
 			compare(t, m.r, m.shard, m.twin)
-			check(t, m.shard.Close())
-			c := m.on(mem.CrashClone(0, 1), 1)
+			c := m.on(mem.CrashClone(50, uint64(fail)), uint64(fail))
 			compare(t, c.r, c.shard, c.twin)
 			check(t, c.shard.Close())
-			if n < fail {
-				break // the scenario has no more operations
-			}
+			check(t, op())
+		})
+		compare(t, m.r, m.shard, m.twin)
+		check(t, m.shard.Close())
+		c := m.on(mem.CrashClone(0, 1), 1)
+		compare(t, c.r, c.shard, c.twin)
+		check(t, c.shard.Close())
+		if n < fail {
+			break // the scenario has no more operations
 		}
 	}
 }

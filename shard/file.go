@@ -97,7 +97,7 @@ func newFileScan(r *segment.Reader, measurement uint32, fields []uint32, hidden 
 // appendBlocks appends the tiles of the i-th series of the cursor's scan.
 func (s *fileScan) appendBlocks(dst []block, c *cursor, i, rank int) ([]block, error) {
 	id, rng := c.scan.Series[i], c.scan.Range
-	err := segment.Guard(func() error {
+	err := s.reader.Guard(func() error {
 		if !s.reader.Chunk(s.measurement, id, &s.chunk) {
 			return nil
 		}
@@ -135,7 +135,7 @@ func (s *fileScan) hide(b *block, id dsdb.SeriesID) bool {
 }
 
 func (s *fileScan) appendTimes(dst []int64, b *block) (times []int64, err error) {
-	err = segment.Guard(func() (err error) {
+	err = s.reader.Guard(func() (err error) {
 		times, err = s.chunk.Times(b.at, dst)
 		return err
 	})
@@ -143,7 +143,7 @@ func (s *fileScan) appendTimes(dst []int64, b *block) (times []int64, err error)
 }
 
 func (s *fileScan) load(dst *column.Vector, b *block, field int) error {
-	return segment.Guard(func() error {
+	return s.reader.Guard(func() error {
 		f, ok := s.column(field)
 		if !ok {
 			resetVector(dst, dsdb.NoType, b.rows)
@@ -157,7 +157,7 @@ func (s *fileScan) load(dst *column.Vector, b *block, field int) error {
 }
 
 func (s *fileScan) stats(dst []column.Stats, b *block) {
-	err := segment.Guard(func() error {
+	err := s.reader.Guard(func() error {
 		for i := range dst {
 			if f, ok := s.column(i); ok {
 				dst[i] = f.Stats(b.at)

@@ -199,8 +199,13 @@ func (fr *frozen) writeTo(w *segment.Writer) error {
 		}
 		ids := t.table.seriesIDs(fr.state)
 		fields := t.table.fields()
+		if len(ids) == 0 {
+			continue
+		}
+		rows := t.capture(fields, ids)
+		rows.groups = t.table.group(t.rows, ids)
 		c := newCursor(context.Background(), dsdb.Scan{Series: ids, Range: dsdb.AllTime}, len(fields))
-		c.sources = append(c.sources, t.capture(fields, ids))
+		c.sources = append(c.sources, rows)
 		if err := copyRows(w, uint32(i)+1, fields, c); err != nil {
 			return err
 		}

@@ -26,6 +26,8 @@ type memScan struct {
 	chunks  []chunkView
 	slots   []memColumn // those of the scan's fields, field by field
 	fields  [][2]int    // per field of the scan: its part of slots
+	dense   []bool      // per slot: every row has a value
+	groups  *groups     // the rows by series; nil: follow the chains
 }
 
 // chunkView is a chunk with the columns of a scan; values are parallel to slots.
@@ -52,62 +54,96 @@ func (t *tableSnap) capture(fields []uint32, series []dsdb.SeriesID) *memScan {
 		}
 		s.fields[i] = [2]int{from, len(at)}
 	}
-	for i, c := range t.table.chunks {
-		_, first := chunkOf(t.table.rows)
-		growing := i == len(t.table.chunks)-1 && int(t.table.rows-first) < len(c.times)
+	s.dense = make([]bool, len(at))
+	for j := range at {
+		s.dense[j] = true
+	}
+	left := int(t.table.rows)
+	for _, c := range t.table.chunks {
+		rows := min(left, len(c.times))
 		view := chunkView{times: c.times, prev: c.prev, values: make([]memValues, len(at))}
 		for j, slot := range at {
 			if slot < len(c.values) {
-				view.values[j] = c.values[slot]
-				if growing {
-					view.values[j].valid = slices.Clone(c.values[slot].valid)
-				}
+				view.values[j] = c.values[slot].upTo(rows)
 			}
+			s.dense[j] = s.dense[j] && view.values[j].valid == nil && view.values[j].rows == rows
 		}
 		s.chunks = append(s.chunks, view)
+		left -= rows
 	}
 	return s
 }
 
 // memRows are the rows of one series in a memtable, by time. Row i is made of
-// the table's rows nums[starts[i]:starts[i+1]], or of nums[i] alone if starts
-// is nil; of these the later ones win.
+// the table's rows at places[starts[i]:starts[i+1]], or of that at places[i]
+// alone if starts is nil; of these the later ones win.
 type memRows struct {
 	scan   *memScan
 	times  []int64
-	nums   []uint32
+	places []place
 	starts []uint32
 }
+
+// place is where a row of a table lies: chunk<<16 | position in it.
+type place uint32
 
 // series returns the rows of the i-th series of the scan that lie in rng. If
 // newest > 0 only as many of the newest of them need be there.
 func (s *memScan) series(i int, id dsdb.SeriesID, rng dsdb.TimeRange, newest int) *memRows {
 	m := &memRows{scan: s}
 	tl := s.tails[i]
+	if s.groups != nil {
+		m.take(s.groups.of(i), id)
+	} else {
+		m.walk(tl, id, rng, newest)
+	}
+	if tl.unsorted {
+		m.sort()
+	}
+	return m
+}
+
+// walk takes the rows along the chain of a series, from the newest back.
+func (m *memRows) walk(tl tail, id dsdb.SeriesID, rng dsdb.TimeRange, newest int) {
 	for row := tl.row; row != 0; {
 		num := row - 1
 		chunk, first := chunkOf(num)
-		c := &s.chunks[chunk]
+		c := &m.scan.chunks[chunk]
 		t := c.times[num-first]
 		row = c.prev[num-first]
 		if !tl.unsorted && t < rng.Start {
 			break
 		}
-		if num >= s.rows || !rng.Contains(t) || s.deleted(num, id, t) {
+		if num >= m.scan.rows || !rng.Contains(t) || m.scan.deleted(num, id, t) {
 			continue
 		}
-		m.nums = append(m.nums, num)
+		m.places = append(m.places, place(chunk<<16)|place(num-first))
 		m.times = append(m.times, t)
-		if newest > 0 && !tl.unsorted && len(m.nums) == newest {
+		if newest > 0 && !tl.unsorted && len(m.places) == newest {
 			break
 		}
 	}
-	slices.Reverse(m.nums)
+	slices.Reverse(m.places)
 	slices.Reverse(m.times)
-	if tl.unsorted {
-		m.sort()
+}
+
+// take takes rows that are in the order of writing.
+func (m *memRows) take(places []place, id dsdb.SeriesID) {
+	m.times = make([]int64, len(places))
+	for i, p := range places {
+		m.times[i] = m.scan.chunks[p>>16].times[p&0xffff]
 	}
-	return m
+	if m.places = places; len(m.scan.deletes) == 0 {
+		return
+	}
+	kept := 0
+	for i, p := range places {
+		if !m.scan.deleted(rowAt(p), id, m.times[i]) {
+			m.places[kept], m.times[kept] = p, m.times[i]
+			kept++
+		}
+	}
+	m.places, m.times = m.places[:kept], m.times[:kept]
 }
 
 // deleted reports whether a delete hides a row.
@@ -123,34 +159,78 @@ func (s *memScan) deleted(num uint32, id dsdb.SeriesID, t int64) bool {
 // sort orders rows that are in the order of writing by time, and joins those of equal time.
 func (m *memRows) sort() {
 	sort.Stable(byTime{m})
-	unique := 0
-	for i, t := range m.times {
-		if i > 0 && t == m.times[i-1] {
-			continue
-		}
-		unique++
-	}
-	if unique == len(m.times) {
-		return
-	}
-	times := make([]int64, 0, unique)
+	times := m.times[:0:0]
 	for i, t := range m.times {
 		if i == 0 || t != m.times[i-1] {
 			times = append(times, t)
 			m.starts = append(m.starts, uint32(i))
 		}
 	}
-	m.starts = append(m.starts, uint32(len(m.nums)))
+	if len(times) == len(m.times) {
+		m.starts = nil
+		return
+	}
+	m.starts = append(m.starts, uint32(len(m.places)))
 	m.times = times
 }
 
 type byTime struct{ *memRows }
 
-func (b byTime) Len() int           { return len(b.nums) }
+func (b byTime) Len() int           { return len(b.places) }
 func (b byTime) Less(i, j int) bool { return b.times[i] < b.times[j] }
 func (b byTime) Swap(i, j int) {
-	b.nums[i], b.nums[j] = b.nums[j], b.nums[i]
+	b.places[i], b.places[j] = b.places[j], b.places[i]
 	b.times[i], b.times[j] = b.times[j], b.times[i]
+}
+
+// groups are the rows of a table by series of a scan, in the order of writing.
+type groups struct {
+	ends   []uint32
+	places []place
+}
+
+// of returns the rows of the i-th series.
+func (g *groups) of(i int) []place {
+	if i == 0 {
+		return g.places[:g.ends[0]]
+	}
+	return g.places[g.ends[i-1]:g.ends[i]]
+}
+
+// group sorts the rows below row number rows by series, by counting. It serves
+// who reads all rows of all series: chains are slower to follow.
+func (mt *memTable) group(rows uint32, series []dsdb.SeriesID) *groups {
+	index := make([]uint32, series[len(series)-1]+1) // id → place in series + 1
+	for i, id := range series {
+		index[id] = uint32(i) + 1
+	}
+	ends := make([]uint32, len(series)+1) // first: counts, shifted by one
+	mt.eachRow(rows, index, func(i uint32, _ place) { ends[i]++ })
+	for i := 1; i < len(ends); i++ {
+		ends[i] += ends[i-1]
+	}
+	g := &groups{ends: ends[1:], places: make([]place, ends[len(series)])}
+	next := slices.Clone(ends[:len(series)])
+	mt.eachRow(rows, index, func(i uint32, p place) {
+		g.places[next[i-1]] = p
+		next[i-1]++
+	})
+	return g
+}
+
+// eachRow calls fn for each row below rows whose series has an index.
+func (mt *memTable) eachRow(rows uint32, index []uint32, fn func(i uint32, p place)) {
+	for row := uint32(0); row < rows; {
+		chunk, first := chunkOf(row)
+		c := mt.chunks[chunk]
+		n := min(rows-first, uint32(len(c.series)))
+		for at, id := range c.series[:n] {
+			if int(id) < len(index) && index[id] != 0 {
+				fn(index[id], place(chunk<<16)|place(at))
+			}
+		}
+		row = first + n
+	}
 }
 
 // blocks appends the rows as blocks, known by their first row.
@@ -182,51 +262,58 @@ func (m *memRows) load(dst *column.Vector, b *block, field int) error {
 
 // loadSlot puts the values of one column into dst; it reports whether there is one.
 func (m *memRows) loadSlot(dst *column.Vector, slot, from, to int) (found bool) {
-	picked := make([]uint32, to-from) // per row: the table's row that has the value, else noRow
+	n := to - from
+	resetVector(dst, m.scan.slots[slot].typ, n)
+	if m.scan.dense[slot] && m.starts == nil && dst.Type != dsdb.String {
+		m.loadDense(dst, slot, m.places[from:to])
+		return true
+	}
 	nulls := 0
-	for i := range picked {
-		picked[i] = m.pick(slot, from+i)
-		if picked[i] == noRow {
+	for i := range n {
+		p, ok := m.pick(slot, from+i)
+		if !ok {
+			if nulls == 0 {
+				dst.Valid = allValid(n)
+			}
 			nulls++
-		}
-	}
-	if nulls == len(picked) {
-		return false
-	}
-	resetVector(dst, m.scan.slots[slot].typ, len(picked))
-	if nulls > 0 {
-		dst.Valid = column.NewBitmap(len(picked))
-	}
-	for i, num := range picked {
-		if num == noRow {
+			dst.Valid.Clear(i)
 			appendNull(dst)
 			continue
 		}
-		if nulls > 0 {
-			dst.Valid.Set(i)
-		}
-		chunk, first := chunkOf(num)
-		m.scan.chunks[chunk].values[slot].appendTo(dst, int(num-first))
+		m.scan.chunks[p>>16].values[slot].appendTo(dst, int(p&0xffff))
 	}
-	return true
+	return nulls < n
 }
 
-const noRow = math.MaxUint32
+// loadDense loads a column of numbers that has no null.
+func (m *memRows) loadDense(dst *column.Vector, slot int, places []place) {
+	chunks := m.scan.chunks
+	if dst.Type == dsdb.Float {
+		dst.Floats = slices.Grow(dst.Floats, len(places))[:len(places)]
+		for i, p := range places {
+			dst.Floats[i] = math.Float64frombits(chunks[p>>16].values[slot].bits[p&0xffff])
+		}
+		return
+	}
+	dst.Ints = slices.Grow(dst.Ints, len(places))[:len(places)]
+	for i, p := range places {
+		dst.Ints[i] = int64(chunks[p>>16].values[slot].bits[p&0xffff])
+	}
+}
 
 // pick returns the last of the table's rows behind row i that is not null.
-func (m *memRows) pick(slot, i int) uint32 {
+func (m *memRows) pick(slot, i int) (p place, ok bool) {
 	from, to := uint32(i), uint32(i)+1
 	if m.starts != nil {
 		from, to = m.starts[i], m.starts[i+1]
 	}
 	for j := to; j > from; j-- {
-		num := m.nums[j-1]
-		chunk, first := chunkOf(num)
-		if !m.scan.chunks[chunk].values[slot].null(int(num - first)) {
-			return num
+		p := m.places[j-1]
+		if !m.scan.chunks[p>>16].values[slot].null(int(p & 0xffff)) {
+			return p, true
 		}
 	}
-	return noRow
+	return 0, false
 }
 
 // appendTo appends the value of row i to dst, which has its type.

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
@@ -83,6 +84,18 @@ func chunkOf(row uint32) (chunk int, first uint32) {
 		return n - 8, 1 << (n - 1)
 	}
 	return 8 + int(row>>16), row &^ (maxChunk - 1)
+}
+
+// rowAt returns the number of the row at a place.
+func rowAt(p place) uint32 {
+	switch chunk := uint32(p >> 16); {
+	case chunk == 0:
+		return uint32(p & 0xffff)
+	case chunk < 9:
+		return minChunk<<(chunk-1) + uint32(p&0xffff)
+	default:
+		return (chunk-8)<<16 + uint32(p&0xffff)
+	}
 }
 
 func chunkSize(chunk int) int {
@@ -246,6 +259,16 @@ func (v *memValues) fillStrings(at, n int, col *column.Column, from int) int64 {
 		v.bytes = append(v.bytes, s...)
 	}
 	return int64(len(v.bytes) - before)
+}
+
+// upTo returns the values for a reader of the first rows of the chunk, which
+// may be all it has so far: words of valid that Apply still changes are copied.
+func (v *memValues) upTo(rows int) memValues {
+	out := *v
+	if rows < len(v.bits) {
+		out.valid = slices.Clone(v.valid)
+	}
+	return out
 }
 
 // null reports whether a row of the chunk is null.
