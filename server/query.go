@@ -21,7 +21,7 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 		return nil, err
 	}
 	plan, err := planner.Compile(r.Statement, &catalog{n.meta.View(), n.shards}, planner.Options{
-		Now: began.UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy, MaxSelectBuckets: n.cfg.Coordinator.MaxSelectBuckets})
+		Now: began.UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy})
 	if err != nil {
 		return nil, err
 	}
