@@ -3,7 +3,6 @@ package lineproto_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"syscall"
 	"testing"
 
 	"github.com/dasudian/dsdb/column"
@@ -49,11 +48,9 @@ func benchmarkParse(b *testing.B, bodies [][]byte, values int) {
 	b.SetBytes(int64(bytes / len(bodies)))
 	b.ReportAllocs()
 	b.ResetTimer()
-	c0 := cpu()
 	for i := range b.N {
 		p.Parse(&batch, bodies[i%len(bodies)], lineproto.Options{})
 	}
-	b.ReportMetric(float64(b.N)*float64(values)/(cpu()-c0)/1e6, "Mvalues/cpu-s")
 	b.ReportMetric(float64(b.N)*float64(values)/b.Elapsed().Seconds()/1e6, "Mvalues/s")
 }
 
@@ -73,10 +70,4 @@ func BenchmarkParseMillionSeries(b *testing.B) {
 		*b = fmt.Appendf(*b, "m,id=s%d v=%d 1451606400000000000\n", n, n%1000)
 	}
 	benchmarkParse(b, bodies, 5000)
-}
-
-func cpu() float64 {
-	var r syscall.Rusage
-	syscall.Getrusage(0, &r)
-	return float64(r.Utime.Sec) + float64(r.Utime.Usec)/1e6
 }

@@ -117,8 +117,13 @@ func (p *Parser) fastFields(t *table, i int) int {
 			return -1
 		}
 		col := &t.cols[c]
-		bits, end := smallInteger(body, i)
-		if end > 0 && col.typ == dsdb.Integer {
+		var bits uint64
+		var size uint
+		if i+8 <= len(body) && col.typ == dsdb.Integer {
+			bits, size = smallInteger(binary.LittleEndian.Uint64(body[i:]))
+		}
+		end := i + int(size/8)
+		if size > 0 {
 			values = append(values, value{col: c, bits: bits})
 		} else {
 			v, typ, e := fastValue(body, i)
@@ -168,21 +173,18 @@ func (c *col) match(body []byte, i int) int {
 	return n
 }
 
-// smallInteger reads an integer of one to seven digits and its i at body[i:]
-// without a branch on its length. It returns where the value ends, 0 if no such
-// integer stands there.
-func smallInteger(body []byte, i int) (m uint64, end int) {
-	if i+8 > len(body) {
-		return 0, 0
-	}
-	w := binary.LittleEndian.Uint64(body[i:]) ^ zeros
+// smallInteger reads an integer of one to seven digits and its i, in the eight
+// bytes of w, without a branch on its length. It returns the length of the value
+// in bits, 0 if no such integer stands there.
+func smallInteger(w uint64) (m uint64, size uint) {
+	w ^= zeros
 	// The high bit of each byte that is no digit; only the lowest one counts.
 	other := (w + 0x7676767676767676 | w) & 0x8080808080808080
 	bit := uint(bits.TrailingZeros64(other)) &^ 7
-	if bit-8 > 48 || byte(w>>bit) != 'i'^'0' {
+	if bit-8 > 48 || byte(w>>(bit&63)) != 'i'^'0' {
 		return 0, 0
 	}
-	return joinDigits(w << (64 - bit)), i + int(bit/8) + 1
+	return joinDigits(w << ((64 - bit) & 63)), bit + 8
 }
 
 // fastName finds the column whose name and '=' stand at body[i:], and where they end.
