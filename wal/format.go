@@ -243,9 +243,12 @@ func checkBody(body []byte, n uint32) error {
 	return nil
 }
 
-func hardStateRecord(g dsdb.GroupID, replica dsdb.ReplicaID, h HardState) record {
-	p := le.AppendUint64(make([]byte, 0, 16), h.Vote)
-	return record{typ: recHardState, replica: replica, group: g, term: h.Term, payload: le.AppendUint64(p, h.Commit)}
+// appendHardState appends a hard state as a record.
+func appendHardState(dst []byte, g dsdb.GroupID, replica dsdb.ReplicaID, h HardState) []byte {
+	var p [16]byte
+	le.PutUint64(p[:], h.Vote)
+	le.PutUint64(p[8:], h.Commit)
+	return appendRecord(dst, record{typ: recHardState, replica: replica, group: g, term: h.Term, payload: p[:]})
 }
 
 func (r *record) hardState() HardState {

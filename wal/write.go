@@ -116,7 +116,8 @@ func (w *writer) addDirty(l *Log) {
 		}
 		s := &g.state
 		if g.dirty&dirtyHardState != 0 {
-			w.add(hardStateRecord(g.id, s.Replica, s.HardState))
+			w.buf = appendHardState(w.buf, g.id, s.Replica, s.HardState)
+			w.records++
 		}
 		if g.dirty&dirtyTruncate != 0 {
 			w.add(record{typ: recTruncate, group: g.id, replica: s.Replica,
@@ -178,7 +179,8 @@ func (w *writer) addUpdate(u *Update) {
 		w.entries = true
 	}
 	if u.HardState != nil {
-		w.add(hardStateRecord(u.Group, replica, *u.HardState))
+		w.buf = appendHardState(w.buf, u.Group, replica, *u.HardState)
+		w.records++
 	}
 	if t := u.Truncate; t != nil {
 		w.add(record{typ: recTruncate, replica: replica, group: u.Group, term: t.Term, index: t.Index, payload: u.Conf})
