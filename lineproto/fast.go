@@ -150,27 +150,23 @@ func (p *Parser) fastFields(t *table, i int) int {
 }
 
 // match returns the length of the column's name and '=' if they stand at
-// body[i:], else 0. Names of 8 to 24 bytes are compared in words that overlap.
+// body[i:], else 0. Those of 8 to 16 bytes are compared in two words that overlap.
 func (c *col) match(body []byte, i int) int {
 	n := len(c.equal)
-	if i+n > len(body) {
-		return 0
-	}
-	if n < 8 || n > 24 {
-		if string(body[i:i+n]) != c.equal {
-			return 0
+	if c.words && i+n <= len(body) {
+		b := body[i : i+n]
+		if (binary.LittleEndian.Uint64(b)^c.head)|(binary.LittleEndian.Uint64(b[n-8:])^c.tail) == 0 {
+			return n
 		}
+	}
+	return c.matchText(body[i:])
+}
+
+func (c *col) matchText(b []byte) int {
+	if n := len(c.equal); n <= len(b) && string(b[:n]) == c.equal {
 		return n
 	}
-	b := body[i : i+n]
-	diff := (binary.LittleEndian.Uint64(b) ^ c.word[0]) | (binary.LittleEndian.Uint64(b[n-8:]) ^ c.word[2])
-	if n > 16 {
-		diff |= binary.LittleEndian.Uint64(b[8:]) ^ c.word[1]
-	}
-	if diff != 0 {
-		return 0
-	}
-	return n
+	return 0
 }
 
 // smallInteger reads an integer of one to seven digits and its i, in the eight

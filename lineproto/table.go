@@ -28,14 +28,16 @@ type table struct {
 // col is a field of one type. Rows [0, len(bits)) are settled; a field that
 // comes with two types has two cols.
 type col struct {
-	equal string    // name and '=', as it stands in a body; "" if it needs escapes
-	word  [3]uint64 // of equal, if it has 8 to 24 bytes: the first 8, those at 8, the last 8
-	next  int32     // the column that followed in the last line; -1: none
-	twin  int32     // another column of the same name; -1: none
+	equal string // name and '=', as it stands in a body; "" if it needs escapes
+	head  uint64 // the first eight bytes of equal, and
+	tail  uint64 // the last, if
+	words bool   // it has 8 to 16 bytes
+	nulls bool   // some row is null, and valid tells which
+	next  int32  // the column that followed in the last line; -1: none
+	twin  int32  // another column of the same name; -1: none
 	typ   dsdb.FieldType
 	name  string
 	bits  []uint64
-	nulls bool          // some row is null, and valid tells which
 	valid column.Bitmap // room is kept from batch to batch
 	bytes []byte
 }
@@ -198,7 +200,11 @@ func (t *table) add(name []byte, typ dsdb.FieldType) int32 {
 	c := col{name: string(name), typ: typ, next: -1, twin: -1}
 	if plainName(name) {
 		c.equal = c.name + "="
-		c.word = words(c.equal)
+		if n := len(c.equal); n >= 8 && n <= 16 {
+			c.words = true
+			c.head = binary.LittleEndian.Uint64([]byte(c.equal))
+			c.tail = binary.LittleEndian.Uint64([]byte(c.equal[n-8:]))
+		}
 	}
 	if twin, ok := t.byName[c.name]; ok {
 		c.twin = twin
@@ -206,18 +212,6 @@ func (t *table) add(name []byte, typ dsdb.FieldType) int32 {
 	t.byName[c.name] = i
 	t.cols = append(t.cols, c)
 	return i
-}
-
-// words returns the words of a text of 8 to 24 bytes, for col.word.
-func words(s string) (w [3]uint64) {
-	if n := len(s); n >= 8 && n <= 24 {
-		w[0] = binary.LittleEndian.Uint64([]byte(s))
-		w[2] = binary.LittleEndian.Uint64([]byte(s[n-8:]))
-		if n > 16 {
-			w[1] = binary.LittleEndian.Uint64([]byte(s[8:]))
-		}
-	}
-	return w
 }
 
 // plainName reports whether a field name may be predicted: its raw form is
