@@ -37,9 +37,9 @@ var floors = []struct {
 	{4, "server/httpd", "github.com/influxdata/influxql github.com/klauspost/compress github.com/prometheus/client_golang github.com/tinylib/msgp"},
 	{4, "server/tasks", ""},
 	{5, "server", "github.com/influxdata/influxql github.com/prometheus/client_golang golang.org/x/net golang.org/x/crypto"},
-	{6, "bench", "github.com/HdrHistogram/hdrhistogram-go github.com/schollz/progressbar/v3"},
+	{6, "bench", "github.com/HdrHistogram/hdrhistogram-go golang.org/x/sys"},
 	{6, "internal/sim", "go.etcd.io/raft/v3"},
-	{6, "cmd/dsdbd cmd/dsdb cmd/dsdb-bench internal/shell", "*"},
+	{7, "cmd/dsdbd cmd/dsdb cmd/dsdb-bench", "*"},
 }
 
 // bans are imports that the floors alone would allow: storage never imports

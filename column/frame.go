@@ -1,6 +1,10 @@
 package column
 
-import "github.com/dasudian/dsdb"
+import (
+	"time"
+
+	"github.com/dasudian/dsdb"
+)
 
 // Frame is a batch of result rows of one series, as a client sees it: a name,
 // the tags it is grouped by, and columns of equal length. Partial means that
@@ -12,6 +16,7 @@ type Frame struct {
 	Columns []string
 	Cols    []Vector
 	Partial bool
+	Zone    *time.Location // in which times are to be printed; nil: UTC
 }
 
 // Rows returns the number of rows.

@@ -18,8 +18,8 @@ type Partitioner struct {
 }
 
 // Split distributes the rows of b over n parts: of names the part of a row by
-// its table, its key (an index into that table's Keys) and its time; a row
-// with a negative part goes nowhere. Part i of the result is nil if it has no
+// its table, its key (an index into that table's Keys) and its time, once for
+// each row, in order; a row with a negative part goes nowhere. Part i of the result is nil if it has no
 // rows, b itself if it has all of them, and otherwise a batch, valid until the
 // next Split, with the rows in b's order and only the keys and columns that they use.
 func (p *Partitioner) Split(b *WriteBatch, n int, of func(table, key int, t int64) int) []*WriteBatch {

@@ -25,7 +25,7 @@ func (pr *projector) init(p *planner.Select, name string) {
 	pr.cols = make([]column.Vector, len(p.Columns))
 	pr.scratch = make([]column.Vector, len(p.Columns))
 	pr.slices = make([]column.Vector, len(p.Columns)+1)
-	pr.out = column.Frame{Name: name, Columns: make([]string, 0, len(p.Columns)+1), Cols: make([]column.Vector, len(p.Columns)+1)}
+	pr.out = column.Frame{Name: name, Zone: p.Location, Columns: make([]string, 0, len(p.Columns)+1), Cols: make([]column.Vector, len(p.Columns)+1)}
 	pr.out.Columns = append(pr.out.Columns, p.Time)
 	for _, c := range p.Columns {
 		pr.out.Columns = append(pr.out.Columns, c.Name)

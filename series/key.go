@@ -6,7 +6,8 @@ import (
 	"unsafe"
 )
 
-// cut cuts b at the first sep that no backslash precedes; both parts alias b.
+// cut cuts b at the first sep that does not follow a backslash, as
+// dsdb.ParseSeriesKey does; both parts alias b.
 func cut(b []byte, sep byte) (before, after []byte) {
 	i := bytes.IndexByte(b, sep)
 	if i < 0 {
@@ -15,11 +16,8 @@ func cut(b []byte, sep byte) (before, after []byte) {
 	if bytes.IndexByte(b[:i], '\\') < 0 {
 		return b[:i], b[i+1:]
 	}
-	for i = 0; i < len(b); i++ {
-		switch b[i] {
-		case '\\':
-			i++
-		case sep:
+	for i, c := range b {
+		if c == sep && (i == 0 || b[i-1] != '\\') {
 			return b[:i], b[i+1:]
 		}
 	}

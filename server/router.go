@@ -31,6 +31,7 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 		return err
 	}
 	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch}
+	w.dropLong()
 	if err := w.ensureGroups(ctx); err != nil {
 		return err
 	}
@@ -89,6 +90,34 @@ func (w *write) partial() error {
 		return nil
 	}
 	return dsdb.Errorf(dsdb.KindConflict, "partial write: %s dropped=%d", w.reason, w.rejected)
+}
+
+// maxString is the longest string that a field may hold (InfluxDB 1.x, tsdb.MaxFieldValueLength).
+const maxString = 1 << 20
+
+// dropLong removes the points with a string that is too long.
+func (w *write) dropLong() {
+	for i := range w.batch.Tables {
+		t := &w.batch.Tables[i]
+		drop := column.NewBitmap(t.Rows())
+		count := 0
+		for k := range t.Columns {
+			c := &t.Columns[k]
+			if c.Type != dsdb.String || len(c.Bytes) <= maxString {
+				continue // not even all together are too long
+			}
+			for r := range t.Rows() {
+				if n := len(c.Str(r)); n > maxString && c.Valid.Get(r) && !drop.Get(r) {
+					drop.Set(r)
+					count++
+					w.reject(1, fmt.Sprintf("input field %q on measurement %q is too long, %d > %d", c.Name, t.Measurement, n, maxString))
+				}
+			}
+		}
+		if count > 0 {
+			w.batch.Drop(i, drop)
+		}
+	}
 }
 
 // groups calls fn for each time group that rows of t lie in, at least once
@@ -403,9 +432,35 @@ func (w *write) onlyShard() (dsdb.ShardID, bool) {
 	return only, only != 0
 }
 
-// proposeTo has one shard apply its part.
+// An entry of the log should not be larger than this, so that others need not
+// wait long behind it; larger parts are divided by rows.
+const (
+	entryBytes = 4 << 20
+	entryRows  = 1 << 20
+)
+
+// proposeTo has one shard apply its part, in several entries if it is large.
 func (w *write) proposeTo(ctx context.Context, p part) error {
-	v, err := w.n.host.Propose(ctx, p.shard.Group(), shard.AppendWrite(nil, p.batch))
+	entry := shard.AppendWrite(nil, p.batch)
+	rows := p.batch.Rows()
+	pieces := max(1+len(entry)/entryBytes, 1+rows/entryRows)
+	if pieces == 1 || rows == 1 {
+		return w.proposeEntry(ctx, p.shard, entry)
+	}
+	pieces = min(pieces, rows)
+	row := 0
+	for _, b := range new(column.Partitioner).Split(p.batch, pieces, func(int, int, int64) int { row++; return (row - 1) * pieces / rows }) {
+		if b != nil {
+			if err := w.proposeEntry(ctx, p.shard, shard.AppendWrite(nil, b)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *write) proposeEntry(ctx context.Context, id dsdb.ShardID, entry []byte) error {
+	v, err := w.n.host.Propose(ctx, id.Group(), entry)
 	if err != nil {
 		return writeFailed(err)
 	}

@@ -132,7 +132,7 @@ func (e *jsonEncoder) appendRows(f *column.Frame) error {
 			if c > 0 {
 				b = append(b, ',')
 			}
-			b = e.appendValue(b, &f.Cols[c], r)
+			b = e.appendValue(b, &f.Cols[c], r, f.Zone)
 		}
 		b = append(b, ']')
 		if len(b) >= flushBytes && !e.format.chunked && !e.format.pretty {
@@ -147,7 +147,7 @@ func (e *jsonEncoder) appendRows(f *column.Frame) error {
 	return nil
 }
 
-func (e *jsonEncoder) appendValue(b []byte, v *column.Vector, i int) []byte {
+func (e *jsonEncoder) appendValue(b []byte, v *column.Vector, i int, zone *time.Location) []byte {
 	if v.Null(i) {
 		return append(b, "null"...)
 	}
@@ -164,7 +164,11 @@ func (e *jsonEncoder) appendValue(b []byte, v *column.Vector, i int) []byte {
 		if e.format.unit > 0 {
 			return strconv.AppendInt(b, v.Ints[i]/e.format.unit, 10)
 		}
-		b = e.date.append(append(b, '"'), v.Ints[i])
+		if b = append(b, '"'); zone != nil {
+			b = time.Unix(0, v.Ints[i]).In(zone).AppendFormat(b, time.RFC3339Nano)
+		} else {
+			b = e.date.append(b, v.Ints[i])
+		}
 		return append(b, '"')
 	}
 	return appendJSONString(b, v.Str(i))
