@@ -114,7 +114,7 @@ func BenchmarkUnpack(b *testing.B) {
 	for _, w := range []uint{1, 3, 5, 8, 11, 15, 20, 28, 40, 56, 63} {
 		b.Run(fmt.Sprintf("width=%d", w), func(b *testing.B) {
 			for b.Loop() {
-				unpack(dst, src[:packedLen(n, w)], w)
+				unpack(dst, src[:packedLen(n, w)], w, 0)
 			}
 			reportRate(b, n)
 		})

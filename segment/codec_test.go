@@ -121,7 +121,7 @@ func TestPackedWidths(t *testing.T) {
 				t.Fatalf("%d values of %d bits take %d bytes", n, w, len(b))
 			}
 			got := make([]int64, n)
-			unpack(got, slices.Clip(b), w)
+			unpack(got, slices.Clip(b), w, 0)
 			for i := range v {
 				if uint64(got[i]) != v[i] {
 					t.Fatalf("width %d, value %d of %d: %#x, want %#x", w, i, n, got[i], v[i])

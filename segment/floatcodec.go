@@ -49,7 +49,7 @@ func (d decimal) decode(i int64) float64 {
 type floatHint struct {
 	dec   decimal
 	valid bool // dec suited the last tile
-	skip  int  // tiles for which the search is not worth repeating
+	skip  int  // tiles that may do without another search, as none or a few exceptions were the best
 }
 
 // floatEncoder holds the scratch space of the float codec.
@@ -59,7 +59,7 @@ type floatEncoder struct {
 	alt        []byte
 }
 
-// searchEvery is after how many tiles that are not decimal another search is made.
+// searchEvery is after how many tiles that are not all decimal another search is made.
 const searchEvery = 16
 
 // append appends the shortest encoding of v, at least one value; integers go through ie.
@@ -125,43 +125,48 @@ func repeat(x int64, n int, dst []int64) []int64 {
 // toDecimal finds exponents for v, those of the hint first, and fills e.ints
 // and e.exceptions. It reports false if more than an eighth would be exceptions.
 func (e *floatEncoder) toDecimal(v []float64, h *floatHint) bool {
-	if h.valid && e.tryDecimal(v, h.dec) && len(e.exceptions) == 0 {
+	fits := h.valid && e.tryDecimal(v, h.dec)
+	if fits && len(e.exceptions) == 0 {
 		return true
 	}
-	if h.skip > 0 && !h.valid {
+	if h.skip > 0 && fits == h.valid {
 		h.skip--
-		return false
+		return fits
 	}
+	h.skip = searchEvery
 	h.dec, h.valid = searchDecimal(v)
 	if h.valid {
 		h.dec = refineDecimal(v, h.dec.e-h.dec.f)
 		h.valid = e.tryDecimal(v, h.dec)
-	}
-	if !h.valid {
-		h.skip = searchEvery
 	}
 	return h.valid
 }
 
 // tryDecimal encodes v; the integer of an exception repeats its predecessor.
 func (e *floatEncoder) tryDecimal(v []float64, d decimal) bool {
-	e.ints, e.exceptions = e.ints[:0], e.exceptions[:0]
+	if cap(e.ints) < len(v) {
+		e.ints = make([]int64, len(v)+len(v)/4)
+	}
+	e.exceptions = e.exceptions[:0]
+	ints := e.ints[:len(v)]
+	e.ints = ints
+	up, down := pow10[d.e], inv10[d.f]
+	back, inv := pow10[d.f], inv10[d.e]
 	prev := int64(0)
-	limit := len(v) / 8
 	for i, x := range v {
-		n, ok := d.encode(x)
-		if !ok {
-			if len(e.exceptions) == limit {
+		n := int64(float64(float64(x*up)*down) + roundMagic - roundMagic)
+		if math.Float64bits(float64(float64(n)*back)*inv) != math.Float64bits(x) {
+			if len(e.exceptions) == len(v)/8 {
 				return false
 			}
 			e.exceptions = append(e.exceptions, i)
 			n = prev
 		}
 		prev = n
-		e.ints = append(e.ints, n)
+		ints[i] = n
 	}
 	if len(e.exceptions) > 0 {
-		fillExceptions(e.ints, e.exceptions)
+		fillExceptions(ints, e.exceptions)
 	}
 	return true
 }
@@ -329,7 +334,7 @@ func decodeDecimal(dst []float64, ints []int64, src []byte, table *huffTable) er
 	}
 	ints = ints[:len(dst)]
 	up, down := pow10[f], inv10[e]
-	for i, d := range ints {
+	for i, d := range ints[:len(dst)] {
 		dst[i] = float64(float64(d)*up) * down
 	}
 	for ; len(exceptions) > 0; exceptions = exceptions[10:] {

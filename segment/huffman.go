@@ -16,16 +16,23 @@ const (
 	huffSymbols = 256
 	huffEscape  = 255
 	huffBits    = 11
-	huffSlack   = 7 // values that the decoder may write past the end of a tile
+	huffLookups = 5               // that fit the 57 bits of a load
+	huffSlack   = 7 * huffLookups // values that the decoder may write past the end of a tile
 )
 
 // huffCode is a code as an encoder uses it.
 type huffCode struct {
 	id      uint32 // among the tables of the file, from 0
 	lengths [huffSymbols]uint8
-	codes   [huffSymbols]uint16 // bit-reversed
+	words   [huffSymbols]uint32 // bit-reversed code, its length from bit wordLength, and wordEscape
 	used    bool                // by a chunk
 }
+
+// The parts of huffCode.words.
+const (
+	wordLength = 16
+	wordEscape = 1 << 24 // the code is that of the escape
+)
 
 func symbolOf(d int64) uint64 {
 	return min(uint64(d)<<1^uint64(d>>63), huffEscape)
@@ -44,7 +51,15 @@ func countSymbols(hist *[huffSymbols]uint32, v []int64) {
 // that does not occur gets none, except the escape.
 func newHuffCode(id uint32, hist *[huffSymbols]uint32) *huffCode {
 	c := &huffCode{id: id, lengths: codeLengths(hist)}
-	c.codes = canonicalCodes(&c.lengths)
+	for s, code := range canonicalCodes(&c.lengths) {
+		c.words[s] = uint32(code) | uint32(c.lengths[s])<<wordLength
+	}
+	c.words[huffEscape] |= wordEscape
+	for s, l := range c.lengths {
+		if l == 0 {
+			c.words[s] = c.words[huffEscape]
+		}
+	}
 	return c
 }
 
@@ -143,31 +158,40 @@ func canonicalCodes(lengths *[huffSymbols]uint8) (codes [huffSymbols]uint16) {
 	return codes
 }
 
-// size returns the bytes that append would add, at most a few more.
-func (c *huffCode) size(v []int64) int {
-	n, escapes := 0, 0
+// plan looks up the code words of the differences of v in words, which has as
+// many elements as v, and returns the bytes that append will add.
+func (c *huffCode) plan(words []uint32, v []int64) int {
+	total, all := uint32(0), uint32(0)
 	prev := v[0]
-	for _, x := range v[1:] {
-		s := symbolOf(x - prev)
-		l := c.lengths[s]
-		if s == huffEscape || l == 0 {
-			l = c.lengths[huffEscape]
-			escapes += varintLen(x - prev)
-		}
-		n += int(l)
+	words = words[:len(v)]
+	for i, x := range v {
+		w := c.words[symbolOf(x-prev)]
 		prev = x
+		words[i] = w
+		total += w >> wordLength & 15
+		all |= w
 	}
-	if escapes > 0 {
-		escapes += uvarintLen(uint64(escapes))
+	total -= words[0] >> wordLength & 15 // the first value is stored as it is
+	size := 1 + varintLen(v[0]) + int(total+7)/8
+	if all&wordEscape == 0 {
+		return size
 	}
-	return 1 + varintLen(v[0]) + escapes + (n+7)/8
+	escapes := 0
+	for i := 1; i < len(v); i++ {
+		if words[i]&wordEscape != 0 {
+			escapes += varintLen(v[i] - v[i-1])
+		}
+	}
+	return size + escapes + uvarintLen(uint64(escapes))
 }
 
-// append appends v, at least two values, in modeHuff or modeHuffEscape.
-func (c *huffCode) append(dst []byte, v []int64) []byte {
+// append appends v, at least two values, with the words that plan has found, in
+// modeHuff or modeHuffEscape.
+func (c *huffCode) append(dst []byte, words []uint32, v []int64) []byte {
 	mode := len(dst)
 	dst = binary.AppendVarint(append(dst, modeHuff), v[0])
-	if escapes := c.escapes(v); len(escapes) > 0 {
+	words = words[1:len(v)]
+	if escapes := escapesOf(words, v); len(escapes) > 0 {
 		dst[mode] = modeHuffEscape
 		dst = binary.AppendUvarint(dst, uint64(len(escapes)))
 		dst = append(dst, escapes...)
@@ -178,15 +202,9 @@ func (c *huffCode) append(dst []byte, v []int64) []byte {
 	var acc uint64
 	var nbits uint
 	p := 0
-	prev := v[0]
-	for _, x := range v[1:] {
-		s := symbolOf(x - prev)
-		prev = x
-		if c.lengths[s] == 0 {
-			s = huffEscape
-		}
-		acc |= uint64(c.codes[s]) << (nbits & 63)
-		nbits += uint(c.lengths[s])
+	for _, w := range words {
+		acc |= uint64(w&(1<<huffBits-1)) << (nbits & 63)
+		nbits += uint(w >> wordLength & 15)
 		if nbits >= 48 {
 			binary.LittleEndian.PutUint64(out[p:], acc)
 			p += 6
@@ -198,14 +216,12 @@ func (c *huffCode) append(dst []byte, v []int64) []byte {
 	return dst[:start+p+int(nbits+7)/8]
 }
 
-// escapes returns the differences without a code of their own as varints.
-func (c *huffCode) escapes(v []int64) (list []byte) {
-	prev := v[0]
-	for _, x := range v[1:] {
-		if s := symbolOf(x - prev); s == huffEscape || c.lengths[s] == 0 {
-			list = binary.AppendVarint(list, x-prev)
+// escapesOf returns the differences that are escaped as varints.
+func escapesOf(words []uint32, v []int64) (list []byte) {
+	for i, w := range words {
+		if w&wordEscape != 0 {
+			list = binary.AppendVarint(list, v[i+1]-v[i])
 		}
-		prev = x
 	}
 	return list
 }
@@ -248,8 +264,8 @@ func decodeLengths(src []byte) (lengths [huffSymbols]uint8, err error) {
 // huffTable decodes up to seven symbols by one look-up. Slot i describes the
 // symbols whose codes lie entirely within the 11 bits of i: the bits that they
 // take in bits 0 … 3, their number in bits 4 … 6, and in bytes 1 … 7 the
-// running sums of their differences, each within an int8. A slot of no symbol
-// is an escape if it takes bits and invalid if not.
+// running sums of their differences, each within an int8, the last one repeated
+// up to byte 7. A slot of no symbol is an escape if it takes bits and invalid if not.
 type huffTable [1 << huffBits]uint64
 
 // lazyTable builds the table of a code when a tile first needs it.
@@ -296,7 +312,7 @@ func newHuffTable(lengths *[huffSymbols]uint8) *huffTable {
 			}
 			used += int(e.bits)
 			count++
-			slot |= uint64(uint8(sum)) << (8 * count)
+			slot = slot&(1<<(8*count)-1) | uint64(uint8(sum))*0x0101010101010101<<(8*count)
 		}
 		t[i] = slot | uint64(count)<<4 | uint64(used)
 	}
@@ -330,33 +346,33 @@ func decodeHuff(dst []int64, src []byte, table *huffTable) error {
 		} else {
 			word = bitsAt(in, pos, 57)
 		}
-		for range 5 { // five look-ups take at most 55 of the 57 bits
+		for range huffLookups {
 			slot := table[word&(1<<huffBits-1)]
-			used, count := uint(slot&15), int(slot>>4&7)
+			used := uint(slot & 15)
 			word >>= used
 			pos += int(used)
-			if count == 0 {
+			if slot&0x70 == 0 {
+				if i >= n {
+					break // only padding follows
+				}
 				if used == 0 {
 					return errTile
 				}
 				v += escapes.varint()
 				out[i] = v
 				i++
-			} else {
-				d := (*[7]int64)(out[i:])
-				d[0] = v + int64(int8(slot>>8))
-				d[1] = v + int64(int8(slot>>16))
-				d[2] = v + int64(int8(slot>>24))
-				d[3] = v + int64(int8(slot>>32))
-				d[4] = v + int64(int8(slot>>40))
-				d[5] = v + int64(int8(slot>>48))
-				d[6] = v + int64(int8(slot>>56))
-				v += int64(int8(slot >> (8 * uint(count) & 63)))
-				i += count
+				continue
 			}
-			if i >= n {
-				break
-			}
+			d := (*[7]int64)(out[i:])
+			d[0] = v + int64(int8(slot>>8))
+			d[1] = v + int64(int8(slot>>16))
+			d[2] = v + int64(int8(slot>>24))
+			d[3] = v + int64(int8(slot>>32))
+			d[4] = v + int64(int8(slot>>40))
+			d[5] = v + int64(int8(slot>>48))
+			v += int64(slot) >> 56
+			d[6] = v
+			i += int(slot >> 4 & 7)
 		}
 	}
 	if escapes.bad {

@@ -27,6 +27,7 @@ var errTile = errors.New("malformed tile")
 // every delta are counted there for a later code.
 type intEncoder struct {
 	offsets []uint64
+	words   []uint32
 	scaled  []int64
 	code    *huffCode
 	hist    *[huffSymbols]uint32
@@ -91,8 +92,11 @@ func (e *intEncoder) appendPlain(dst []byte, v []int64, s shape) []byte {
 		countSymbols(e.hist, v)
 	}
 	if e.code != nil {
-		if size := e.code.size(v); size*100 < min(sizeFOR, sizeDelta)*95 {
-			return e.code.append(dst, v)
+		if cap(e.words) < n {
+			e.words = make([]uint32, n+n/4)
+		}
+		if size := e.code.plan(e.words[:n], v); size*100 < min(sizeFOR, sizeDelta)*95 {
+			return e.code.append(dst, e.words, v)
 		}
 	}
 	if sizeFOR <= sizeDelta {
@@ -115,12 +119,13 @@ func (e *intEncoder) appendDelta(dst []byte, v []int64, least int64, w uint) []b
 	dst = append(dst, modeDelta, byte(w))
 	dst = binary.AppendVarint(dst, v[0])
 	dst = binary.AppendVarint(dst, least)
-	off := e.room(len(v) - 1)
-	prev := v[0] + least
-	for i, x := range v[1:] {
-		off[i] = uint64(x - prev)
-		prev = x + least
+	off := e.room(len(v))
+	prev := v[0]
+	for i, x := range v {
+		off[i] = uint64(x - prev - least)
+		prev = x
 	}
+	off = off[1:]
 	return appendPacked(dst, off, w)
 }
 
@@ -235,22 +240,15 @@ func decodePlain(dst []int64, src []byte, table *huffTable) error {
 		if r.bad || w > 64 || len(r.b) != packedLen(len(dst), w) {
 			return errTile
 		}
-		unpack(dst, r.b, w)
-		for i := range dst {
-			dst[i] += least
-		}
+		unpack(dst, r.b, w, least)
 		return nil
 	case modeDelta:
 		w, first, least := uint(r.byte()), r.varint(), r.varint()
 		if r.bad || w > 64 || len(r.b) != packedLen(len(dst)-1, w) {
 			return errTile
 		}
-		unpack(dst[1:], r.b, w)
 		dst[0] = first
-		for i, d := range dst[1:] {
-			first += d + least
-			dst[i+1] = first
-		}
+		unpackDeltas(dst[1:], r.b, w, first, least)
 		return nil
 	case modeHuff, modeHuffEscape:
 		return decodeHuff(dst, src, table)

@@ -77,10 +77,21 @@ func decodeXOR(dst []float64, src []byte) error {
 		if pos >= end {
 			return errTile
 		}
-		word := loadBits(in, pos)
+		var word uint64
+		if p := pos >> 3; p+8 <= len(in) {
+			word = binary.LittleEndian.Uint64(in[p:]) >> (uint(pos) & 7)
+		} else {
+			word = bitsAt(in, pos, 57)
+		}
 		switch word & 3 {
 		case 1:
 			pos += 2
+			if width <= 55 {
+				pos += int(width)
+				prev ^= word >> 2 & (1<<(width&63) - 1) << (low & 63)
+				dst[i] = math.Float64frombits(prev)
+				continue
+			}
 		case 3:
 			low, width = uint(word>>2&63), uint(word>>8&63)+1
 			if low+width > 64 {
@@ -92,24 +103,12 @@ func decodeXOR(dst []float64, src []byte) error {
 			dst[i] = math.Float64frombits(prev)
 			continue
 		}
-		x := loadBits(in, pos)
-		if width > 57 {
-			x = bitsAt(in, pos, width)
-		}
+		prev ^= bitsAt(in, pos, width) << low
 		pos += int(width)
-		prev ^= x & (1<<width - 1) << low
 		dst[i] = math.Float64frombits(prev)
 	}
 	if (pos+7)/8 != len(src) {
 		return errTile
 	}
 	return nil
-}
-
-// loadBits returns at least 57 bits from pos on; bytes past src read as 0.
-func loadBits(src []byte, pos int) uint64 {
-	if p := pos >> 3; p+8 <= len(src) {
-		return binary.LittleEndian.Uint64(src[p:]) >> (uint(pos) & 7)
-	}
-	return bitsAt(src, pos, 57)
 }
