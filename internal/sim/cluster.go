@@ -27,6 +27,7 @@ type Cluster struct {
 	options Options
 	network network
 	boots   uint64
+	voted   func(*Node) // told when a node's vote in a new term is durable
 }
 
 // NewCluster makes a cluster and starts all its nodes.
@@ -34,10 +35,10 @@ func NewCluster(w *World, o Options) (*Cluster, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	c := &Cluster{World: w, options: o}
+	c := &Cluster{World: w, options: o, voted: func(*Node) {}}
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, &Node{
-			Index: i, cluster: c, created: map[dsdb.GroupID]bool{},
+			Index: i, cluster: c, created: map[dsdb.GroupID]bool{}, votedIn: map[dsdb.GroupID]uint64{},
 			disk: &disk{Mem: vfs.NewMem(w.Rand.Uint64())},
 		})
 	}

@@ -4,11 +4,11 @@ import "time"
 
 // Faults counts what a Nemesis did.
 type Faults struct {
-	Crashes, PowerCuts, Blackouts, Partitions, Pauses, Noise int
+	Crashes, PowerCuts, VoterCrashes, Blackouts, Partitions, Pauses, Noise int
 }
 
 func (f Faults) plus(o Faults) Faults {
-	return Faults{f.Crashes + o.Crashes, f.PowerCuts + o.PowerCuts, f.Blackouts + o.Blackouts,
+	return Faults{f.Crashes + o.Crashes, f.PowerCuts + o.PowerCuts, f.VoterCrashes + o.VoterCrashes, f.Blackouts + o.Blackouts,
 		f.Partitions + o.Partitions, f.Pauses + o.Pauses, f.Noise + o.Noise}
 }
 
@@ -23,6 +23,7 @@ type Nemesis struct {
 // StartNemesis starts one on a cluster.
 func StartNemesis(c *Cluster) *Nemesis {
 	n := &Nemesis{cluster: c}
+	c.voted = n.voted
 	n.next()
 	return n
 }
@@ -31,6 +32,7 @@ func StartNemesis(c *Cluster) *Nemesis {
 // error that a node had when it started.
 func (n *Nemesis) Stop() error {
 	n.stopped = true
+	n.cluster.voted = func(*Node) {}
 	n.cluster.network.heal()
 	for _, node := range n.cluster.Nodes {
 		n.start(node)
@@ -78,6 +80,22 @@ func (n *Nemesis) strike() {
 		c.network.slow = c.Rand.Float64() * 0.05
 		c.Note("noise")
 	}
+}
+
+// voted now and then cuts the power of a node right after its vote, and starts
+// it again while the other candidate's request may still be on its way.
+func (n *Nemesis) voted(node *Node) {
+	c := n.cluster
+	if !c.Chance(0.15) {
+		return
+	}
+	c.After(c.Between(0, 4*time.Millisecond), func() {
+		if node.Up() && !n.stopped {
+			n.Faults.VoterCrashes++
+			node.Crash(0)
+			c.After(c.Between(100*time.Microsecond, 2*time.Millisecond), func() { n.start(node) })
+		}
+	})
 }
 
 // crash ends a process, to be started again later; it returns 1 if it ran.

@@ -16,8 +16,9 @@ type Node struct {
 	Index   int
 	cluster *Cluster
 	disk    *disk
-	created map[dsdb.GroupID]bool // groups whose creation is durable
-	pausing bool                  // what arrives meanwhile waits
+	created map[dsdb.GroupID]bool   // groups whose creation is durable
+	votedIn map[dsdb.GroupID]uint64 // the last term with a vote
+	pausing bool                    // what arrives meanwhile waits
 	backlog []func()
 	run     *process // nil while the node is down
 }
@@ -207,8 +208,10 @@ func (n *Node) write(p *process) {
 		done := p.writing
 		p.writing = nil
 		for _, a := range done {
-			if a.Update.Create != nil {
-				n.created[a.Update.Group] = true
+			n.created[a.Update.Group] = true
+			if hs := a.Update.HardState; hs != nil && hs.Vote != 0 && hs.Term > n.votedIn[a.Update.Group] {
+				n.votedIn[a.Update.Group] = hs.Term
+				c.voted(n)
 			}
 		}
 		c.Note("stored", uint64(n.Index), uint64(len(done)))
@@ -236,7 +239,11 @@ func (n *Node) apply(p *process) {
 	p.applying = true
 	t := p.tasks[0]
 	p.tasks = slices.Delete(p.tasks, 0, 1)
-	n.after(p, n.cluster.Between(20*time.Microsecond, time.Millisecond), func() {
+	d := n.cluster.Between(20*time.Microsecond, time.Millisecond)
+	if n.cluster.Chance(0.01) {
+		d = n.cluster.Between(10*time.Millisecond, 200*time.Millisecond)
+	}
+	n.after(p, d, func() {
 		p.applying = false
 		err := t.Run()
 		n.cluster.Note("applied", uint64(n.Index), uint64(t.Group), uint64(len(t.Entries)))

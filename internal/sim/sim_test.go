@@ -385,7 +385,7 @@ func TestSeeds(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d events: %d writes acknowledged, %d refused, %d unknown; %d reads; %+v",
 		n, events, total.acked, total.refused, total.unknown, total.reads, faults)
-	if total.acked == 0 || total.reads == 0 || faults.Crashes == 0 || faults.PowerCuts == 0 || faults.Partitions == 0 {
+	if total.acked == 0 || total.reads == 0 || faults.Crashes == 0 || faults.PowerCuts == 0 || faults.VoterCrashes == 0 || faults.Partitions == 0 {
 		t.Error("the runs did not exercise what they are for")
 	}
 }

@@ -1,0 +1,116 @@
+package raftnode
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// sink is a state machine that does nothing.
+type sink struct{ applied atomic.Uint64 }
+
+func (s *sink) Apply(es []dsdb.Entry) ([]dsdb.Verdict, error) {
+	s.applied.Store(es[len(es)-1].Index)
+	return make([]dsdb.Verdict, len(es)), nil
+}
+func (s *sink) FlushedIndex() uint64 { return s.applied.Load() }
+func (s *sink) Snapshot() (dsdb.Manifest, func(), error) {
+	panic("BUG: snapshot of a sink")
+}
+func (s *sink) Install(dsdb.Manifest, string) error { panic("BUG: install into a sink") }
+
+func diskLog(b testing.TB) *wal.Log {
+	b.Helper()
+	log, _, err := wal.Open(vfs.OS(), b.TempDir(), wal.Options{CacheBytes: -1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { log.Close() })
+	return log
+}
+
+// One group with a single voter on a real disk: clients propose in a closed loop.
+func BenchmarkPropose(b *testing.B) {
+	for _, c := range []struct{ clients, size int }{{1, 64}, {64, 64}, {256, 4 << 10}, {2, 500 << 10}, {8, 500 << 10}} {
+		b.Run(fmt.Sprintf("clients=%d/bytes=%d", c.clients, c.size), func(b *testing.B) {
+			h := openHost(b, diskLog(b))
+			startSingle(b, h, 1, new(sink))
+			benchPropose(b, h, c.clients, c.size)
+		})
+	}
+}
+
+func benchPropose(b *testing.B, h *Host, clients, size int) {
+	b.ReportAllocs()
+	b.SetBytes(int64(size))
+	var all sync.WaitGroup
+	var next atomic.Int64
+	times := make([][]time.Duration, clients)
+	before := h.Metrics().Batches.Load()
+	b.ResetTimer()
+	for c := range clients {
+		all.Go(func() {
+			data := make([]byte, size)
+			for next.Add(1) <= int64(b.N) {
+				start := time.Now()
+				if _, err := h.Propose(context.Background(), 1, data); err != nil {
+					b.Error(err)
+					return
+				}
+				times[c] = append(times[c], time.Since(start))
+				if size > 1<<16 {
+					h.Flushed(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	b.StopTimer()
+	sorted := slices.Concat(times...)
+	slices.Sort(sorted)
+	b.ReportMetric(float64(len(sorted))/b.Elapsed().Seconds(), "proposals/s")
+	b.ReportMetric(float64(sorted[len(sorted)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(sorted[len(sorted)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(float64(len(sorted))/float64(max(1, h.Metrics().Batches.Load()-before)), "proposals/sync")
+}
+
+func BenchmarkReadIndex(b *testing.B) {
+	h := openHost(b, newMemLog())
+	startSingle(b, h, 1, new(sink))
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := h.ReadIndex(context.Background(), 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// A thousand groups with a single voter: from nothing to ready, on a real disk.
+func BenchmarkCreateGroups(b *testing.B) {
+	log := diskLog(b)
+	id := dsdb.GroupID(0)
+	for b.Loop() {
+		h := openHost(b, log)
+		var specs []GroupSpec
+		var ids []dsdb.GroupID
+		for range 1040 {
+			id++
+			specs, ids = append(specs, single(id, new(sink))), append(ids, id)
+		}
+		if err := h.Start(b.Context(), specs); err != nil {
+			b.Fatal(err)
+		}
+		if err := h.Ready(b.Context(), ids); err != nil {
+			b.Fatal(err)
+		}
+		h.Close()
+	}
+}
