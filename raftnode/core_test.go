@@ -1,0 +1,342 @@
+package raftnode
+
+import (
+	"slices"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// trio is one group of three replicas, each in a core of its own, driven by
+// hand: writes and applies are done at once, messages lie in boxes until the
+// test delivers them.
+type trio struct {
+	t     *testing.T
+	cores [3]*Core
+	logs  [3]*memLog
+	sms   [3]*ledger
+	boxes [3][]Envelope // for node i, in order of sending
+}
+
+const trioGroup dsdb.GroupID = 5
+
+func newTrio(t *testing.T) *trio {
+	tr := &trio{t: t}
+	for i := range tr.cores {
+		tr.logs[i], tr.sms[i] = newMemLog(), new(ledger)
+		tr.cores[i] = NewCore(tr.logs[i], uint64(i+1), quiet())
+	}
+	for i := range tr.cores {
+		tr.open(i, true)
+	}
+	return tr
+}
+
+func (tr *trio) open(i int, isNew bool) {
+	spec := GroupSpec{ID: trioGroup, Replica: dsdb.ReplicaID(i + 1), New: isNew, StateMachine: tr.sms[i]}
+	for n := range tr.cores {
+		spec.Voters = append(spec.Voters, Peer{dsdb.ReplicaID(n + 1), dsdb.NodeID(n)})
+	}
+	if err := tr.cores[i].Open(spec); err != nil {
+		tr.t.Fatal(err)
+	}
+	tr.settle(i)
+}
+
+// settle lets node i do all it can without messages from others.
+func (tr *trio) settle(i int) {
+	c := tr.cores[i]
+	for {
+		out := c.Drain()
+		for _, box := range out.Network {
+			tr.boxes[box.Node] = append(tr.boxes[box.Node], box.Messages...)
+		}
+		for _, r := range out.Results {
+			r.Waiter.Done(r.Verdict, r.Err)
+		}
+		var us []wal.Update
+		for _, a := range out.Appends {
+			if !a.Empty {
+				us = append(us, a.Update)
+			}
+		}
+		if err := tr.logs[i].Write(us, true); err != nil {
+			tr.t.Fatal(err)
+		}
+		c.StorageDone(out.Appends)
+		for _, t := range out.Tasks {
+			c.ApplyDone(t, t.Run())
+		}
+		if len(out.Appends)+len(out.Tasks) == 0 {
+			return
+		}
+	}
+}
+
+// take empties the box of node i.
+func (tr *trio) take(i int) []Envelope {
+	msgs := tr.boxes[i]
+	tr.boxes[i] = nil
+	return msgs
+}
+
+func (tr *trio) deliver(i int, msgs ...Envelope) {
+	for _, m := range msgs {
+		tr.cores[i].Step(m)
+	}
+	tr.settle(i)
+}
+
+// converse delivers messages among the given nodes until there are none; those
+// for others stay in their boxes.
+func (tr *trio) converse(nodes ...int) {
+	for busy := true; busy; {
+		busy = false
+		for _, i := range nodes {
+			if msgs := tr.take(i); len(msgs) > 0 {
+				busy = true
+				tr.deliver(i, msgs...)
+			}
+		}
+	}
+}
+
+// tick lets n raft ticks pass for the given nodes, with what they say to each other.
+func (tr *trio) tick(n int, nodes ...int) {
+	for range n {
+		for _, i := range nodes {
+			for s := range TickSlices {
+				tr.cores[i].Tick(s)
+			}
+			tr.settle(i)
+		}
+		tr.converse(nodes...)
+	}
+}
+
+func (tr *trio) leads(i int) bool {
+	return tr.cores[i].Status(trioGroup).Leader == dsdb.ReplicaID(i+1)
+}
+
+// outcomes collects what waiters are told.
+type result struct {
+	told    int
+	verdict dsdb.Verdict
+	err     error
+}
+
+func (r *result) Done(v dsdb.Verdict, err error) {
+	r.told++
+	r.verdict, r.err = v, err
+}
+
+func (tr *trio) propose(i int, data string) *result {
+	r := new(result)
+	tr.cores[i].Propose(trioGroup, []byte(data), r)
+	tr.settle(i)
+	return r
+}
+
+func (tr *trio) read(i int) *result {
+	r := new(result)
+	tr.cores[i].ReadIndex(trioGroup, r)
+	tr.settle(i)
+	return r
+}
+
+func TestFirstListedLeadsANewGroup(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	if !tr.leads(0) {
+		t.Fatalf("leader of the new group: %+v", tr.cores[0].Status(trioGroup))
+	}
+	r := tr.propose(0, "x")
+	if r.told != 0 {
+		t.Error("acknowledged without a quorum")
+	}
+	tr.converse(0, 1)
+	if r.told != 1 || r.err != nil || string(r.verdict.Value) != "x" {
+		t.Errorf("with a quorum: %+v", r)
+	}
+	if r := tr.propose(1, "y"); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
+		t.Errorf("proposal at a follower: %+v", r)
+	}
+	if r := tr.read(1); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
+		t.Errorf("read at a follower: %+v", r)
+	}
+}
+
+// Late replies to one read must not confirm another one that a deposed leader
+// took after it was deposed (raft PR 397: stale reads in v3.6.0).
+func TestLateRepliesDoNotConfirmALaterRead(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	tr.propose(0, "old")
+	tr.converse(0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+
+	first := tr.read(0)
+	tr.deliver(1, tr.take(1)...)
+	late := tr.take(0) // node 1's reply to the heartbeat of the first read
+	if len(late) == 0 || first.told != 0 {
+		t.Fatalf("%d replies, first read %+v", len(late), first)
+	}
+	tr.boxes = [3][]Envelope{}
+
+	// Node 0 is paused; the others elect a new leader, which takes a write.
+	for n := 0; !tr.leads(1) && !tr.leads(2); n++ {
+		if n > 100 {
+			t.Fatal("no new leader")
+		}
+		tr.tick(1, 1, 2)
+	}
+	leader := 1
+	if tr.leads(2) {
+		leader = 2
+	}
+	w := tr.propose(leader, "new")
+	tr.converse(1, 2)
+	if w.told != 1 || w.err != nil {
+		t.Fatalf("write to the new leader: %+v", w)
+	}
+
+	second := tr.read(0) // node 0 still believes that it leads
+	tr.boxes[1], tr.boxes[2] = nil, nil
+	for range 3 {
+		tr.deliver(0, late...)
+	}
+	if second.told != 0 && second.err == nil {
+		t.Errorf("a deposed leader answered a read by replies to an earlier one")
+	}
+	third := tr.read(0)
+	tr.converse(0, 1, 2)
+	tr.tick(1, 0, 1, 2)
+	for _, r := range []*result{second, third} {
+		if r.told != 1 || r.err == nil {
+			t.Errorf("read at a deposed leader: %+v", r)
+		}
+	}
+}
+
+// A deposed leader's proposals that were overwritten are reported as lost, once
+// and only when that is certain.
+func TestOverwrittenProposalIsReportedLost(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	lost := tr.propose(0, "lost")
+	tr.boxes = [3][]Envelope{}
+	for !tr.leads(1) && !tr.leads(2) {
+		tr.tick(1, 1, 2)
+	}
+	if lost.told != 0 {
+		t.Fatalf("too early: %+v", lost)
+	}
+	tr.tick(5, 0, 1, 2)
+	if lost.told != 1 || dsdb.KindOf(lost.err) != dsdb.KindUnavailable {
+		t.Errorf("overwritten: %+v", lost)
+	}
+	for i, sm := range tr.sms {
+		if got := sm.payloads(); len(got) != 0 {
+			t.Errorf("node %d applied %q", i, got)
+		}
+	}
+}
+
+// A leader keeps what a follower lacks, however much has been flushed.
+func TestTruncationWaitsForFollowers(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	for range 20 {
+		tr.propose(0, "x")
+		tr.converse(0, 1) // node 2 hears nothing
+	}
+	last := tr.cores[0].Status(trioGroup).Applied
+	for i := range 2 {
+		tr.sms[i].flushed = last
+		tr.cores[i].Flushed(trioGroup)
+		tr.settle(i)
+	}
+	tr.tick(10, 0, 1, 2)
+	if got := len(tr.sms[2].payloads()); got != 20 {
+		t.Errorf("node 2 has %d writes of 20", got)
+	}
+	tr.cores[0].Flushed(trioGroup)
+	tr.settle(0)
+	if first, _ := tr.logs[0].Bounds(trioGroup); first != last+1 {
+		t.Errorf("the leader's log begins at %d, want %d", first, last+1)
+	}
+}
+
+func TestRestartedTrioKeepsItsLog(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	for _, s := range []string{"a", "b", "c"} {
+		tr.propose(0, s)
+		tr.converse(0, 1, 2)
+	}
+	for i := range tr.cores {
+		tr.sms[i] = new(ledger)
+		tr.cores[i] = NewCore(tr.logs[i], uint64(10+i), quiet())
+		tr.open(i, false)
+	}
+	tr.boxes = [3][]Envelope{}
+	tr.tick(50, 0, 1, 2)
+	for i, sm := range tr.sms {
+		if got := sm.payloads(); !slices.Equal(got, []string{"a", "b", "c"}) {
+			t.Errorf("node %d: %q", i, got)
+		}
+	}
+}
+
+// What is not a message between the replicas of the group has no effect.
+func TestStrayMessagesAreDropped(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	before := tr.cores[0].Status(trioGroup)
+	message := func(typ raftpb.MessageType, from, to uint64) Envelope {
+		return Envelope{Group: trioGroup, From: dsdb.ReplicaID(from), To: dsdb.ReplicaID(to),
+			Message: &raftpb.Message{Type: typ.Enum(), From: &from, To: &to, Term: new(uint64(99))}}
+	}
+	other := message(raftpb.MsgHeartbeat, 2, 1)
+	other.Group++
+	tr.deliver(0,
+		message(raftpb.MsgHeartbeat, 9, 1), // from a stranger
+		message(raftpb.MsgHeartbeat, 2, 7), // to an earlier replica of this node
+		message(raftpb.MsgHeartbeat, 1, 1), // from itself
+		message(raftpb.MsgHup, 2, 1),
+		message(raftpb.MsgProp, 2, 1),
+		message(raftpb.MsgSnap, 2, 1),
+		Envelope{Group: trioGroup, From: 2, To: 1},
+		other,
+	)
+	if got := tr.cores[0].Status(trioGroup); got != before {
+		t.Errorf("status %+v, before %+v", got, before)
+	}
+}
+
+// A replica whose raft state is impossible fails alone and says so.
+func TestPanicFailsOneGroup(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	waiting := tr.read(1)
+	from, to := uint64(1), uint64(2)
+	tr.deliver(1, Envelope{Group: trioGroup, From: 1, To: 2, Message: &raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), From: &from, To: &to, Term: new(uint64(2)), Commit: new(uint64(1 << 40))}})
+	if tr.cores[1].Status(trioGroup).Failed == nil {
+		t.Fatal("the replica goes on")
+	}
+	if waiting.told != 1 {
+		t.Errorf("waiter: %+v", waiting)
+	}
+	if r := tr.propose(1, "x"); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
+		t.Errorf("proposal: %+v", r)
+	}
+	r := tr.propose(0, "y")
+	tr.converse(0, 2)
+	if r.told != 1 || r.err != nil {
+		t.Errorf("the other two: %+v", r)
+	}
+}
