@@ -108,8 +108,10 @@ func (p *powerCuts) run(seed uint64, steps int) error {
 			now = now.clone()
 			now.apply(us)
 			err = l.Write(us, false)
-		case s.rng.IntN(8) == 0:
-			err = errors.Join(l.Recycle(), l.PrepareSpare())
+		case s.rng.IntN(6) == 0:
+			err = l.Recycle()
+		case s.rng.IntN(30) == 0:
+			err = l.PrepareSpare()
 		case s.rng.IntN(25) == 0:
 			p.allowed = []*twin{durable, now}
 			err = l.Close()

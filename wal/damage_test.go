@@ -227,6 +227,46 @@ func TestCheckpointProvesGroups(t *testing.T) {
 	l.Close()
 }
 
+// A lost batch replaced entries whose indexes are all there otherwise: the
+// terms in the checkpoint tell that they are not the right ones.
+func TestCheckpointRefutesReplacedEntries(t *testing.T) {
+	mem := vfs.NewMem(1)
+	l, _ := open(t, mem, small())
+	write(t, l, create(1, 1), create(2, 2), Update{Group: 1, Entries: entries(11, 15, 2, 50)})
+	off := l.active().end
+	write(t, l, Update{Group: 1, Entries: entries(13, 15, 3, 50)})
+	write(t, l, Update{Group: 1, Entries: entries(15, 16, 3, 50)})
+	for i := uint64(11); len(l.segs) < 3; i++ {
+		write(t, l, Update{Group: 2, Entries: entries(i, i+1, 2, 6000)})
+	}
+	mem.Crash(0)
+	flip(t, mem, segmentFile(1), off+70, 1)
+	l, r := open(t, mem, small())
+	defer l.Close()
+	if !slices.Equal(r.Suspect, []dsdb.GroupID{1}) {
+		t.Fatalf("report %+v", r)
+	}
+}
+
+// A removal lies in a lost batch: the tombstone in the checkpoint tells of it.
+func TestLostRemovalIsNotUndone(t *testing.T) {
+	mem := vfs.NewMem(1)
+	l, _ := open(t, mem, small())
+	write(t, l, create(1, 1), create(2, 2))
+	off := l.active().end
+	write(t, l, Update{Group: 1, Remove: true})
+	for i := uint64(11); len(l.segs) < 3; i++ {
+		write(t, l, Update{Group: 2, Entries: entries(i, i+1, 2, 6000)})
+	}
+	mem.Crash(0)
+	flip(t, mem, segmentFile(1), off+70, 1)
+	l, r := open(t, mem, small())
+	defer l.Close()
+	if len(r.Suspect) > 0 || len(r.Corrupt) != 1 || !slices.Equal(l.Groups(), []dsdb.GroupID{2}) || l.Removed(1) != 1 {
+		t.Fatalf("groups %v, report %+v", l.Groups(), r)
+	}
+}
+
 func TestDamagedRecordIsReportedWhenRead(t *testing.T) {
 	mem := vfs.NewMem(1)
 	o := small()

@@ -38,17 +38,17 @@ func FuzzRecords(f *testing.F) {
 	seg := sample(f)
 	for off := pageSize; off+pageSize <= len(seg); off += pageSize {
 		if h, ok := parseBatchHeader(seg[off:], 2, int64(off)); ok {
-			f.Add(seg[off+batchHeaderSize:][:h.bodyLen], h.records, h.flags)
+			f.Add(seg[off+batchHeaderSize:][:h.bodyLen], h.records)
 		}
 	}
-	f.Add([]byte{}, uint32(0), uint32(0))
-	f.Fuzz(func(t *testing.T, body []byte, n, flags uint32) {
+	f.Add([]byte{}, uint32(0))
+	f.Fuzz(func(t *testing.T, body []byte, n uint32) {
 		if checkBody(body, n) != nil {
 			return
 		}
 		l := &Log{table: newTable(), segs: []*segment{{seq: 1}}}
 		p := place{seg: l.segs[0], batch: 1}
-		l.table.applyBody(body, flags, p)
+		l.table.applyBody(body, p)
 		checkBooks2(t, l)
 		copyEntries(body)
 		var again []byte
@@ -58,7 +58,7 @@ func FuzzRecords(f *testing.F) {
 			rest = rest[size:]
 		}
 		l2 := &Log{table: newTable(), segs: []*segment{{seq: 1}}}
-		l2.table.applyBody(again, flags, place{seg: l2.segs[0], batch: 1})
+		l2.table.applyBody(again, place{seg: l2.segs[0], batch: 1})
 		a, _ := l.table.appendCheckpoint(nil)
 		b, _ := l2.table.appendCheckpoint(nil)
 		if !bytes.Equal(a, b) {

@@ -17,7 +17,6 @@ type group struct {
 	state    GroupState
 	suspect  bool
 	dirty    uint8         // what of the state is not on disk yet: dirtyHardState, dirtyTruncate
-	restated uint64        // batch of the last checkpoint that named the group
 	first    uint64        // index of locs[0]
 	locs     []loc         // one per entry
 	runs     []segmentRun  // ascending by first; the first covers locs[0]
@@ -81,7 +80,6 @@ type table struct {
 	removed map[dsdb.GroupID]dsdb.ReplicaID // the highest replica id of each group that left this node
 	bytes   int64                           // payload and headers of all entries
 	cached  int64                           // sum of the groups' weight
-	damaged bool                            // records were lost since the last checkpoint
 }
 
 func newTable() table {
@@ -271,7 +269,7 @@ func (t *table) restate(r *record, p place) {
 		g.first = c.last + 1
 	}
 	c.state.Conf = slices.Clone(c.state.Conf)
-	g.state, g.suspect, g.restated, g.dirty = c.state, c.suspect, p.batch, 0
+	g.state, g.suspect, g.dirty = c.state, c.suspect, 0
 }
 
 // proves reports whether the entries are those that the checkpoint describes,
@@ -291,46 +289,23 @@ func (g *group) proves(c *checkpoint) bool {
 }
 
 // lost notes that records are missing before what comes next: nothing is
-// certain of any group until a checkpoint speaks of it.
+// certain of any group until a checkpoint speaks of it. A group whose removal
+// is lost has its tombstone in the checkpoint.
 func (t *table) lost() {
-	t.damaged = true
 	for _, g := range t.groups {
 		g.suspect = true
 	}
 }
 
-// endCheckpoint drops the groups that the checkpoint in batch did not name:
-// their removal was lost.
-func (t *table) endCheckpoint(batch uint64) {
-	if !t.damaged {
-		return
-	}
-	t.damaged = false
-	for _, id := range t.ids() {
-		if t.groups[id].restated != batch {
-			t.drop(id, batch)
-		}
-	}
-}
-
-// applyBody applies the records of a batch. A checkpoint, if flags say there
-// is one, is the leading state and remove records.
-func (t *table) applyBody(body []byte, flags uint32, p place) {
-	inCheckpoint := flags&flagCheckpoint != 0
+// applyBody applies the records of a batch.
+func (t *table) applyBody(body []byte, p place) {
 	for off := 0; off < len(body); {
 		r, size, err := parseRecord(body[off:])
 		if err != nil {
 			panic("BUG: batch was not checked: " + err.Error())
 		}
-		if inCheckpoint && r.typ != recState && r.typ != recRemove {
-			inCheckpoint = false
-			t.endCheckpoint(p.batch)
-		}
 		t.apply(&r, p, off)
 		off += size
-	}
-	if inCheckpoint {
-		t.endCheckpoint(p.batch)
 	}
 }
 

@@ -228,7 +228,7 @@ func (r *recovery) settle() {
 		return
 	}
 	s := r.log.segs[len(r.log.segs)-1]
-	r.log.table.applyBody(r.body, r.held.flags, place{seg: s, body: int64(r.held.self) + batchHeaderSize, batch: r.held.seq})
+	r.log.table.applyBody(r.body, place{seg: s, body: int64(r.held.self) + batchHeaderSize, batch: r.held.seq})
 	r.held = batchHeader{}
 }
 
@@ -363,8 +363,7 @@ func (r *recovery) start() error {
 	if err != nil {
 		return err
 	}
-	l.table.damaged = false
-	l.table.applyBody(carried, 0, place{seg: seg, body: pageSize + batchHeaderSize + at, batch: n.first.seq})
+	l.table.applyBody(carried, place{seg: seg, body: pageSize + batchHeaderSize + at, batch: n.first.seq})
 	l.segs = append(l.segs, seg)
 	r.segs = append(r.segs, foundSegment{segment: seg})
 	l.lastBatch = n.first.seq
@@ -399,7 +398,7 @@ func (r *recovery) carry(s *segment) (records []byte, n uint32) {
 		lead += size
 	}
 	p := place{seg: s, body: int64(r.held.self) + batchHeaderSize, batch: r.held.seq}
-	r.log.table.applyBody(body[:lead], r.held.flags, p)
+	r.log.table.applyBody(body[:lead], p)
 	for off := lead; off < len(body); {
 		rec, size, _ := parseRecord(body[off:])
 		if rec.typ == recClean {

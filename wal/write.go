@@ -242,7 +242,7 @@ func (l *Log) publish(h *batchHeader, seg *segment) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.table.applyBody(body, h.flags, place{seg: seg, body: seg.end + batchHeaderSize, batch: h.seq})
+	l.table.applyBody(body, place{seg: seg, body: seg.end + batchHeaderSize, batch: h.seq})
 	seg.end += int64(len(l.w.buf))
 	l.lastBatch = h.seq
 	l.w.dirty = l.w.dirty[:0]
