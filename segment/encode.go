@@ -43,20 +43,27 @@ type encoder struct {
 // fieldWriter encodes one column of a measurement, the times being field 0. It
 // collects the chunks of the block at hand.
 type fieldWriter struct {
-	id     uint32
-	kind   uint8
-	code   *huffCode
-	hist   *[huffSymbols]uint32 // while a code is still to be trained
-	hint   floatHint
-	hints  [5]floatHint // of the columns of statistics
-	data   []byte
-	ends   []uint32 // of the chunk of each series of the block; equal to the one before: no chunk
-	values uint64   // non-null values in the block
-	rows   []blockRow
+	id       uint32
+	kind     uint8
+	code     *huffCode
+	hist     *[huffSymbols]uint32 // while a code is being trained
+	patience int                  // tiles after which a code that seldom pays is given up, doubled each time
+	tries    [2]int               // of the code: tiles for which it did not pay and for which it did
+	hint     floatHint
+	hints    [5]floatHint // of the columns of statistics
+	data     []byte
+	ends     []uint32 // of the chunk of each series of the block; equal to the one before: no chunk
+	values   uint64   // non-null values in the block
+	rows     []blockRow
 }
 
 // minTraining is the number of differences from which a code may be trained.
-const minTraining = 1024
+// minPatience is the number of tiles after which the first code of a column may
+// be replaced.
+const (
+	minTraining = 1024
+	minPatience = 64
+)
 
 // appendTimes appends the chunk of times of a series, cut into tiles.
 func (e *encoder) appendTimes(f *fieldWriter, times []int64, cuts []int) {
@@ -70,7 +77,8 @@ func (e *encoder) appendTimes(f *fieldWriter, times []int64, cuts []int) {
 		e.col = append(e.col, int64(len(e.payload)-size))
 		start = end
 	}
-	dst := f.openChunk(flagIf(len(cuts) > 1, chunkTiles), e)
+	f.disarm(e)
+	dst := f.openChunk(flagIf(len(cuts) > 1, chunkTiles))
 	if len(cuts) == 1 {
 		dst = binary.AppendUvarint(dst, uint64(len(times)))
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(times[0]))
@@ -141,13 +149,28 @@ func flagIf(c bool, flag byte) byte {
 	return 0
 }
 
-// arm lends the code and the histogram of the column to the shared encoder.
+// arm lends the code and the histogram of the column to the shared encoder. It
+// first gives up a code that pays for less than half of the tiles: the series
+// that it was trained on were not typical.
 func (f *fieldWriter) arm(e *encoder) {
-	e.ints.code, e.ints.hist = f.code, f.hist
+	if tried := f.tries[0] + f.tries[1]; f.code != nil && tried >= f.patience {
+		if f.tries[1] < f.tries[0] {
+			f.code, f.hist = nil, new([huffSymbols]uint32)
+			f.patience *= 2
+		}
+		f.tries = [2]int{}
+	}
+	e.ints.code, e.ints.hist, e.ints.tries = f.code, f.hist, [2]int{}
+}
+
+// disarm takes back what arm has lent.
+func (f *fieldWriter) disarm(e *encoder) {
+	f.tries[0] += e.ints.tries[0]
+	f.tries[1] += e.ints.tries[1]
 }
 
 // openChunk appends the flags of a chunk and the number of its table to f.data.
-func (f *fieldWriter) openChunk(flags byte, e *encoder) []byte {
+func (f *fieldWriter) openChunk(flags byte) []byte {
 	if f.code == nil {
 		return append(f.data, flags)
 	}
@@ -172,6 +195,7 @@ func (e *encoder) appendField(f *fieldWriter, vec *column.Vector, cuts []int) {
 		total += s.Count
 		start = end
 	}
+	f.disarm(e)
 	if total == 0 {
 		return
 	}
@@ -182,7 +206,7 @@ func (e *encoder) appendField(f *fieldWriter, vec *column.Vector, cuts []int) {
 		marks = marks || withStats && e.stats[i].Count > 0 && markOf(&e.stats[i]) != 0
 	}
 	flags |= flagIf(marks, chunkMarks)
-	f.data = e.appendDirectory(f.openChunk(flags, e), f, flags)
+	f.data = e.appendDirectory(f.openChunk(flags), f, flags)
 	f.data = append(f.data, e.payload...)
 	f.values += uint64(total)
 }

@@ -159,15 +159,41 @@ func (d *fieldDir) loadStats() error {
 	if !d.hasValues() {
 		return nil
 	}
-	for _, value := range statColumns {
+	for i := range statColumns {
 		if err := d.readStat(&head); err != nil {
 			return err
 		}
-		for i, v := range c.scratch {
-			*value(&d.stats[i]) = uint64(v)
-		}
+		setStat(d.stats, i, c.scratch)
 	}
 	return nil
+}
+
+// setStat sets the statistic of column i of statColumns for each tile. It
+// spells out the columns because a query reads the statistics of many tiles.
+func setStat(stats []column.Stats, i int, v []int64) {
+	v = v[:len(stats)]
+	switch i {
+	case 0:
+		for j := range stats {
+			stats[j].Sum = uint64(v[j])
+		}
+	case 1:
+		for j := range stats {
+			stats[j].Min = uint64(v[j])
+		}
+	case 2:
+		for j := range stats {
+			stats[j].Max = uint64(v[j])
+		}
+	case 3:
+		for j := range stats {
+			stats[j].First = uint64(v[j])
+		}
+	case 4:
+		for j := range stats {
+			stats[j].Last = uint64(v[j])
+		}
+	}
 }
 
 // readStat reads one column of statistics into c.scratch as bit patterns.

@@ -31,6 +31,7 @@ type intEncoder struct {
 	scaled  []int64
 	code    *huffCode
 	hist    *[huffSymbols]uint32
+	tries   [2]int // tiles for which the code did not pay and for which it did
 }
 
 // append appends the shortest encoding of v, at least one value of any size.
@@ -96,8 +97,10 @@ func (e *intEncoder) appendPlain(dst []byte, v []int64, s shape) []byte {
 			e.words = make([]uint32, n+n/4)
 		}
 		if size := e.code.plan(e.words[:n], v); size*100 < min(sizeFOR, sizeDelta)*95 {
+			e.tries[1]++
 			return e.code.append(dst, e.words, v)
 		}
+		e.tries[0]++
 	}
 	if sizeFOR <= sizeDelta {
 		return e.appendFOR(dst, v, s.min, wFOR)

@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/internal/vfs"
 )
 
 // randomSeries makes series of every type, spacing and share of nulls.
@@ -142,4 +145,69 @@ func TestTinyFileSize(t *testing.T) {
 		t.Fatalf("one series of seven rows takes %d bytes", info.Size)
 	}
 	t.Log(info.Size)
+}
+
+// A code trained on a series that is not typical of its field is replaced.
+func TestCodeFollowsData(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	var series []testSeries
+	for sid := range 60 {
+		v := make([]int64, 3600)
+		for i := range v {
+			if sid == 0 {
+				v[i] = int64(rng.IntN(20)) / 19 // calm: nearly always 0
+			} else if i > 0 {
+				v[i] = v[i-1] + int64(rng.NormFloat64()*10)
+			}
+		}
+		series = append(series, testSeries{1, dsdb.SeriesID(sid), every(0, 10e9, 3600), []FieldColumn{{1, ints(v)}}})
+	}
+	f, _ := write(t, Options{Entropy: true}, series)
+	r := open(t, f)
+	verify(t, r, series)
+	var c Chunk
+	huffman := 0
+	for sid := range 60 {
+		r.Chunk(1, dsdb.SeriesID(sid), &c)
+		fc, _ := c.Field(1)
+		for i := range c.Tiles() {
+			if m := fc.dir.payload.tile(i)[0]; m == modeHuff || m == modeHuffEscape {
+				huffman++
+			}
+		}
+	}
+	if huffman < 500 {
+		t.Fatalf("only %d of 600 tiles are Huffman coded", huffman)
+	}
+}
+
+// A real file is read through its mapping; one that was cut off since then makes
+// an error of the fault, with name and offset.
+func TestMappedFile(t *testing.T) {
+	series := randomSeries(4)
+	m, _ := write(t, Options{}, series)
+	name := filepath.Join(t.TempDir(), "a.seg")
+	fs := vfs.OS()
+	f, err := fs.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(m.b, 0); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	verify(t, r, series)
+	if err := f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Verify(); dsdb.KindOf(err) != dsdb.KindCorrupt || !strings.Contains(err.Error(), name) {
+		t.Fatalf("a file that is gone: %v", err)
+	}
+	if err := Guard(func() error { return readAll(r) }); dsdb.KindOf(err) != dsdb.KindCorrupt {
+		t.Fatalf("a file that is gone: %v", err)
+	}
 }

@@ -13,7 +13,7 @@ const (
 	modeCompressed = 50 // lengths, bytes as one s2 block
 )
 
-// maxStringTile bounds the bytes of the strings of one tile; a writer cuts tiles so that none has more.
+// maxStringTile bounds the bytes of the strings of one tile; a Writer takes no more than that of a series.
 const maxStringTile = 1 << 30
 
 // maxExpansion bounds how many bytes one byte of a compressed block stands for.

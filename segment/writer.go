@@ -150,6 +150,10 @@ func (w *Writer) check(measurement uint32, sid dsdb.SeriesID, times []int64, col
 				sid, cols[i].Field, cols[i].Vec.N, prev, len(times))
 		}
 		prev = cols[i].Field
+		if v := &cols[i].Vec; v.Type == dsdb.String && v.Offsets[v.N]-v.Offsets[0] > maxStringTile {
+			return dsdb.Errorf(dsdb.KindTooLarge, "segment: the strings of field %d of series %d have %d bytes",
+				prev, sid, v.Offsets[v.N]-v.Offsets[0])
+		}
 	}
 	return nil
 }
@@ -166,7 +170,7 @@ func (w *Writer) nextMeasurement(id uint32) error {
 func (w *Writer) newField(id uint32, kind uint8) *fieldWriter {
 	f := &fieldWriter{id: id, kind: kind}
 	if w.opts.Entropy && kind != kindBoolean && kind != kindString {
-		f.hist = new([huffSymbols]uint32)
+		f.hist, f.patience = new([huffSymbols]uint32), minPatience
 	}
 	return f
 }
