@@ -32,6 +32,7 @@ type cursor struct {
 // source finds the rows of the i-th series of the scan in a memtable or a file.
 type source interface {
 	appendBlocks(dst []block, c *cursor, i, rank int) ([]block, error)
+	newest() int64 // no row is younger
 }
 
 // piece is the part of the merged rows that the tile at hand shows, [from, to),
@@ -80,7 +81,10 @@ func (c *cursor) nextSeries() (bool, error) {
 	c.given = 0
 	c.blocks.list = c.blocks.list[:0]
 	var err error
-	for rank, src := range c.sources {
+	for rank, src := range slices.Backward(c.sources) {
+		if c.haveNewer(src.newest()) {
+			continue
+		}
 		if c.blocks.list, err = src.appendBlocks(c.blocks.list, c, i, rank); err != nil {
 			return false, err
 		}
@@ -92,6 +96,23 @@ func (c *cursor) nextSeries() (bool, error) {
 	}
 	c.tile.Series = c.scan.Series[i]
 	return true, nil
+}
+
+// haveNewer reports whether the blocks at hand, all of memtables, hold as many
+// rows as the reader needs, all of them after t.
+func (c *cursor) haveNewer(t int64) bool {
+	if !c.scan.Descending || c.scan.NeedRows == 0 {
+		return false
+	}
+	rows := 0
+	for i := range c.blocks.list {
+		b := &c.blocks.list[i]
+		if _, mem := b.run.(*memRows); !mem || b.first <= t {
+			return false
+		}
+		rows += b.rows
+	}
+	return rows >= c.scan.NeedRows
 }
 
 // nextWindow opens the next window: it shows its block, or merges its blocks.

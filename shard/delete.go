@@ -5,40 +5,66 @@ import (
 	"slices"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/series"
 )
+
+// match is the series of one measurement that a delete concerns.
+type match struct {
+	measurement string
+	ids         []dsdb.SeriesID
+}
 
 // applyDelete hides rows, and forgets the series that have none left.
 func (s *Shard) applyDelete(at position, d Delete) error {
-	all := d.DropSeries || d.Range.Start <= s.o.Range.Start && d.Range.End >= s.o.Range.End
 	s.mu.Lock()
-	view := s.index.View()
-	if d.Measurements == nil {
-		d.Measurements = view.Measurements()
-	}
-	matched := make(map[string][]dsdb.SeriesID, len(d.Measurements))
-	for _, name := range d.Measurements {
-		ids := view.Match(name, d.Where)
-		if len(ids) == 0 {
-			continue
+	matches := matchSeries(s.index.View(), d)
+	if d.DropSeries || d.Range.Start <= s.o.Range.Start && d.Range.End >= s.o.Range.End {
+		defer s.mu.Unlock()
+		for _, m := range matches {
+			s.index.Drop(m.ids)
 		}
-		if all {
-			s.index.Drop(ids)
-			continue
-		}
-		matched[name] = ids
-		s.hideLocked(view.MeasurementID(name), tombstone{index: at.index, rng: d.Range, series: ids})
+		s.finishDeleteLocked(at)
+		return nil
 	}
-	s.applied = at
-	s.counters.deletes++
+	for _, m := range matches {
+		s.hideLocked(s.index.Measurement(m.measurement), tombstone{index: at.index, rng: d.Range, series: m.ids})
+	}
 	src := s.sourceLocked()
 	s.mu.Unlock()
 	defer src.Close()
-	for _, name := range d.Measurements {
-		if err := s.dropEmpty(src, name, matched[name]); err != nil {
+	var empty []dsdb.SeriesID
+	for _, m := range matches {
+		var err error
+		if empty, err = src.appendEmpty(empty, m); err != nil {
 			return err
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index.Drop(empty)
+	s.finishDeleteLocked(at)
 	return nil
+}
+
+// finishDeleteLocked ends a delete: only now may a flush count it as done. s.mu is held.
+func (s *Shard) finishDeleteLocked(at position) {
+	s.applied = at
+	s.counters.deletes++
+	s.dropTombstonesLocked()
+}
+
+// matchSeries returns the series that d concerns.
+func matchSeries(view *series.View, d Delete) (out []match) {
+	names := d.Measurements
+	if names == nil {
+		names = view.Measurements()
+	}
+	for _, name := range names {
+		if ids := view.Match(name, d.Where); len(ids) > 0 {
+			out = append(out, match{name, ids})
+		}
+	}
+	return out
 }
 
 // hideLocked hides rows of series of one measurement. s.mu is held.
@@ -50,9 +76,7 @@ func (s *Shard) hideLocked(measurement uint32, t tombstone) {
 		mt := m.tables[measurement-1]
 		mt.deletes = append(mt.deletes, memDelete{rows: mt.rows, tomb: &t})
 	}
-	if s.frozen != nil || len(s.files) > 0 {
-		s.tombstones = append(slices.Clip(s.tombstones), t)
-	}
+	s.tombstones = append(slices.Clip(s.tombstones), t)
 }
 
 // memtablesLocked returns the memtables, the oldest first. s.mu is held.
@@ -63,36 +87,28 @@ func (s *Shard) memtablesLocked() []*memtable {
 	return []*memtable{s.active}
 }
 
-// dropEmpty forgets those of the series that have no row. Whether one has
+// appendEmpty appends those of the series that have no row. Whether one has
 // follows from the log alone, not from what was flushed or merged.
-func (s *Shard) dropEmpty(src *Source, measurement string, ids []dsdb.SeriesID) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	c, err := src.Scan(context.Background(), dsdb.Scan{Measurement: measurement, Series: ids, Range: dsdb.AllTime, NeedRows: 1})
+func (src *Source) appendEmpty(dst []dsdb.SeriesID, m match) ([]dsdb.SeriesID, error) {
+	ids := m.ids
+	c, err := src.Scan(context.Background(), dsdb.Scan{Measurement: m.measurement, Series: ids, Range: dsdb.AllTime, NeedRows: 1})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.Close()
-	var empty []dsdb.SeriesID
-	next := 0
 	for {
 		tile, err := c.Next()
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for ; next < len(ids) && (tile == nil || ids[next] < tile.Series); next++ {
-			empty = append(empty, ids[next])
+		for len(ids) > 0 && (tile == nil || ids[0] < tile.Series) {
+			dst, ids = append(dst, ids[0]), ids[1:]
 		}
 		if tile == nil {
-			break
+			return dst, nil
 		}
-		if next < len(ids) && ids[next] == tile.Series {
-			next++
+		if len(ids) > 0 && ids[0] == tile.Series {
+			ids = ids[1:]
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.index.Drop(empty)
-	return nil
 }

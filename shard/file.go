@@ -94,6 +94,8 @@ func newFileScan(r *segment.Reader, measurement uint32, fields []uint32, hidden 
 	}
 }
 
+func (s *fileScan) newest() int64 { return s.reader.MaxTime() }
+
 // appendBlocks appends the tiles of the i-th series of the cursor's scan.
 func (s *fileScan) appendBlocks(dst []block, c *cursor, i, rank int) ([]block, error) {
 	id, rng := c.scan.Series[i], c.scan.Range

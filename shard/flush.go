@@ -52,8 +52,18 @@ func (s *Shard) freeze() *frozen {
 		return nil
 	}
 	s.frozen = &frozen{at: s.applied, mem: s.active, tables: s.active.snap(), state: s.index.State()}
+	for i := range s.frozen.tables {
+		s.frozen.tables[i].dropDeletesAfter(s.applied.index)
+	}
 	s.active = &memtable{}
 	return s.frozen
+}
+
+// dropDeletesAfter leaves out the deletes after an index: one may be half applied.
+func (t *tableSnap) dropDeletesAfter(index uint64) {
+	for n := len(t.deletes); n > 0 && t.deletes[n-1].tomb.index > index; n-- {
+		t.deletes = t.deletes[:n-1]
+	}
 }
 
 // flush writes the files of fr and the manifest. diskMu is held.

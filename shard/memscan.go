@@ -28,6 +28,7 @@ type memScan struct {
 	fields  [][2]int    // per field of the scan: its part of slots
 	dense   []bool      // per slot: every row has a value
 	groups  *groups     // the rows by series; nil: follow the chains
+	found   memRows     // of the series at hand
 }
 
 // chunkView is a chunk with the columns of a scan; values are parallel to slots.
@@ -88,10 +89,11 @@ type memRows struct {
 type place uint32
 
 // series returns the rows of the i-th series of the scan that lie in rng. If
-// newest > 0 only as many of the newest of them need be there.
+// newest > 0 only as many of the newest of them need be there. They are valid
+// until the next call.
 func (s *memScan) series(i int, id dsdb.SeriesID, rng dsdb.TimeRange, newest int) *memRows {
-	m := &memRows{scan: s}
-	tl := s.tails[i]
+	m, tl := &s.found, s.tails[i]
+	m.scan, m.times, m.starts = s, m.times[:0], nil
 	if s.groups != nil {
 		m.take(s.groups.of(i), id)
 	} else {
@@ -105,6 +107,7 @@ func (s *memScan) series(i int, id dsdb.SeriesID, rng dsdb.TimeRange, newest int
 
 // walk takes the rows along the chain of a series, from the newest back.
 func (m *memRows) walk(tl tail, id dsdb.SeriesID, rng dsdb.TimeRange, newest int) {
+	m.places = m.places[:0]
 	for row := tl.row; row != 0; {
 		num := row - 1
 		chunk, first := chunkOf(num)
@@ -129,9 +132,8 @@ func (m *memRows) walk(tl tail, id dsdb.SeriesID, rng dsdb.TimeRange, newest int
 
 // take takes rows that are in the order of writing.
 func (m *memRows) take(places []place, id dsdb.SeriesID) {
-	m.times = make([]int64, len(places))
-	for i, p := range places {
-		m.times[i] = m.scan.chunks[p>>16].times[p&0xffff]
+	for _, p := range places {
+		m.times = append(m.times, m.scan.chunks[p>>16].times[p&0xffff])
 	}
 	if m.places = places; len(m.scan.deletes) == 0 {
 		return
@@ -349,6 +351,8 @@ func resetVector(v *column.Vector, typ dsdb.FieldType, n int) {
 		v.Offsets = append(v.Offsets, 0)
 	}
 }
+
+func (s *memScan) newest() int64 { return math.MaxInt64 }
 
 // appendBlocks appends the blocks of the i-th series of the cursor's scan.
 func (s *memScan) appendBlocks(dst []block, c *cursor, i, rank int) ([]block, error) {

@@ -7,6 +7,7 @@ type Stats struct {
 	Series           int
 	Files            int
 	Bytes            int64 // of files
+	NeedsCompact     bool  // Compact(false) has something to do
 	LastAppliedIndex uint64
 	FlushedIndex     uint64
 	RowsApplied      uint64 // since the shard was opened, as are the next two
@@ -34,6 +35,8 @@ func (s *Shard) Stats() Stats {
 		st.MemBytes += m.bytes
 		st.MemRows += m.rows
 	}
+	from, to := pickFiles(s.files)
+	st.NeedsCompact = from < to
 	for _, f := range s.files {
 		st.Bytes += f.size
 	}
