@@ -44,6 +44,10 @@ const metaReplica dsdb.ReplicaID = 1
 // metaFlushEvery is how often the catalogue is written to its file, if it changed.
 const metaFlushEvery = 5 * time.Second
 
+// largestLogFile bounds a file of the log. With a small wal-max-size files are
+// smaller: freeing the log goes by files.
+const largestLogFile = 64 << 20
+
 // stopGrace is how long requests may take to end when the node stops.
 const stopGrace = 20 * time.Second
 
@@ -209,7 +213,7 @@ func newUUID() string {
 
 // openLog recovers the log and says what it found.
 func (n *Node) openLog(id meta.Identity) error {
-	o := wal.Options{}
+	o := wal.Options{SegmentSize: min(largestLogFile, int64(n.cfg.Data.WALMaxSize)/16)}
 	binary.LittleEndian.PutUint64(o.ClusterID[:], id.ClusterID)
 	if _, err := hex.Decode(o.NodeUUID[:], []byte(compact(id.UUID))); err != nil {
 		return fmt.Errorf("node id %q: %w", id.UUID, err)

@@ -1,0 +1,105 @@
+package server
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+)
+
+// What was written is read after a restart, from the log as from segments.
+func TestWriteQueryRestart(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	c.mustQuery("", "CREATE DATABASE db")
+	c.mustWrite("db", "cpu,host=a usage=1 10\ncpu,host=b usage=2 20")
+	want := "cpu,host=a time=10 usage=1\ncpu,host=b time=20 usage=2"
+	c.expect("db", "SELECT usage FROM cpu GROUP BY host", want)
+	c = c.reopen()
+	c.expect("db", "SELECT usage FROM cpu GROUP BY host", want)
+	c.flushAll()
+	c = c.reopen()
+	c.expect("db", "SELECT usage FROM cpu GROUP BY host", want)
+	c.close()
+}
+
+// The field type that came first counts, per time group; points that
+// contradict it are dropped, the others of the write are stored.
+func TestFieldTypeConflictIsPartialWrite(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db")
+	c.mustWrite("db", "cpu,host=a usage=1 10")
+	wantError(t, c.write("db", "cpu,host=a usage=2i 20\ncpu,host=b usage=3 30\ncpu,host=b other=4i,usage=\"x\" 40"), dsdb.KindConflict,
+		`partial write: field type conflict: input field "usage" on measurement "cpu" is type integer, already exists as type float dropped=2`)
+	c.expect("db", "SELECT usage FROM cpu", "cpu time=10 usage=1\ncpu time=30 usage=3")
+	week := int64(7 * 24 * 3600 * 1e9)
+	c.mustWrite("db", fmt.Sprintf("cpu,host=a usage=5i %d", 3*week))
+	c.expect("db", "SELECT usage FROM cpu", fmt.Sprintf("cpu time=10 usage=1\ncpu time=30 usage=3\ncpu time=%d usage=5", 3*week))
+}
+
+// Two types for one field in one new write: the one that comes first wins.
+func TestFieldTypeConflictWithinOneWrite(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db")
+	wantError(t, c.write("db", "cpu usage=1i 10\ncpu usage=2 20\ncpu usage=3i 30"), dsdb.KindConflict, "dropped=1")
+	c.expect("db", "SELECT usage FROM cpu", "cpu time=10 usage=1\ncpu time=30 usage=3")
+}
+
+// Points that the policy would not keep are dropped, and counted together with
+// those of the wrong type.
+func TestPointsBeyondRetentionPolicy(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db WITH DURATION 1h")
+	wantError(t, c.write("db", "cpu usage=1 10\ncpu usage=2 20"), dsdb.KindConflict, "partial write: points beyond retention policy dropped=2")
+	if groups := c.node.meta.View().Groups(); len(groups) != 0 {
+		t.Errorf("time groups for points that are not stored: %v", groups)
+	}
+	wantError(t, c.write("db", fmt.Sprintf("cpu usage=1 10\ncpu usage=2 %d", now())), dsdb.KindConflict,
+		"partial write: points beyond retention policy dropped=1")
+	c.expect("db", "SELECT count(usage) FROM cpu", "cpu time=0 count=1")
+}
+
+// A write to what is not there says so in /write's words.
+func TestWriteToNothing(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	wantError(t, c.write("db", "cpu usage=1 10"), dsdb.KindNotFound, `database not found: "db"`)
+	c.mustQuery("", "CREATE DATABASE db")
+	wantError(t, c.writeTo("db", "none", "cpu usage=1 10"), dsdb.KindNotFound, "retention policy not found: none")
+}
+
+// Each write to one shard is one entry of the log, as is each change of the
+// catalogue: nothing is proposed twice, and nothing beside.
+func TestOneEntryPerWrite(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	applied := func(do func()) uint64 {
+		before := c.node.host.Metrics().Applied.Load()
+		do()
+		return c.node.host.Metrics().Applied.Load() - before
+	}
+	commands := []string{"CREATE DATABASE db", "CREATE RETENTION POLICY rp ON db DURATION 1d REPLICATION 1",
+		"ALTER RETENTION POLICY rp ON db DURATION 2d", "CREATE USER u WITH PASSWORD 'p'", "GRANT READ ON db TO u", "DROP RETENTION POLICY rp ON db"}
+	for _, text := range commands {
+		if n := applied(func() { c.mustQuery("", text) }); n != 1 {
+			t.Errorf("%s: %d entries", text, n)
+		}
+	}
+	// The first write of a group: the group, the fields, the shard's first entry of its raft leader, the points.
+	if n := applied(func() { c.mustWrite("db", "cpu,host=a usage=1 10") }); n != 4 {
+		t.Errorf("first write: %d entries", n)
+	}
+	for i := range 100 {
+		lines := strings.Repeat(fmt.Sprintf("cpu,host=h%d usage=%d %d\n", i, i, i), 1+i%3)
+		if n := applied(func() { c.mustWrite("db", lines) }); n != 1 {
+			t.Errorf("write %d: %d entries", i, n)
+		}
+	}
+	if n := applied(func() { c.mustQuery("db", "SELECT * FROM cpu; SHOW SERIES; SHOW DATABASES") }); n != 0 {
+		t.Errorf("queries: %d entries", n)
+	}
+}
