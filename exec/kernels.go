@@ -24,23 +24,24 @@ func sum[T number](v []T) T {
 	return (a + b) + (c + d)
 }
 
-// exactSum returns the sum of v, and false if a value is so large (2^52 or
-// more) that a sum of a tile's rows might not fit.
+// exactSum returns the sum of v, and false if a value is so large (beyond
+// ±2^52) that the sum of a tile's rows might not fit.
 func exactSum(v []int64) (total int64, ok bool) {
-	var a, b, c, d, wide int64
-	for len(v) >= 4 {
-		a += v[0]
-		b += v[1]
-		c += v[2]
-		d += v[3]
-		wide |= (v[0] ^ v[0]>>63) | (v[1] ^ v[1]>>63) | (v[2] ^ v[2]>>63) | (v[3] ^ v[3]>>63)
-		v = v[4:]
+	const bias = 1 << 52
+	var a, b, x, y int64
+	i := 0
+	for ; i+4 <= len(v); i += 4 {
+		p := v[i : i+4 : i+4]
+		a += p[0] + p[2]
+		b += p[1] + p[3]
+		x |= (p[0] + bias) | (p[1] + bias)
+		y |= (p[2] + bias) | (p[3] + bias)
 	}
-	for _, x := range v {
-		a += x
-		wide |= x ^ x>>63
+	for _, z := range v[i:] {
+		a += z
+		x |= z + bias
 	}
-	return (a + b) + (c + d), wide < 1<<52
+	return a + b, uint64(x|y) < 1<<53
 }
 
 // floatSum adds up v as floats.
@@ -56,17 +57,17 @@ func floatSum(v []int64) float64 {
 func least[T number](v []T) T {
 	a, b, c, d := v[0], v[0], v[0], v[0]
 	for len(v) >= 4 {
-		if v[0] < a {
-			a = v[0]
+		if x := v[0]; x < a {
+			a = x
 		}
-		if v[1] < b {
-			b = v[1]
+		if x := v[1]; x < b {
+			b = x
 		}
-		if v[2] < c {
-			c = v[2]
+		if x := v[2]; x < c {
+			c = x
 		}
-		if v[3] < d {
-			d = v[3]
+		if x := v[3]; x < d {
+			d = x
 		}
 		v = v[4:]
 	}
@@ -82,17 +83,17 @@ func least[T number](v []T) T {
 func greatest[T number](v []T) T {
 	a, b, c, d := v[0], v[0], v[0], v[0]
 	for len(v) >= 4 {
-		if v[0] > a {
-			a = v[0]
+		if x := v[0]; x > a {
+			a = x
 		}
-		if v[1] > b {
-			b = v[1]
+		if x := v[1]; x > b {
+			b = x
 		}
-		if v[2] > c {
-			c = v[2]
+		if x := v[2]; x > c {
+			c = x
 		}
-		if v[3] > d {
-			d = v[3]
+		if x := v[3]; x > d {
+			d = x
 		}
 		v = v[4:]
 	}
@@ -115,17 +116,21 @@ func find[T number](v []T, x T) int {
 }
 
 // The comparison kernels set bit i of dst if the comparison of v[i] with k
-// holds. dst has (len(v)+63)/64 words; the bits past len(v) become 0.
+// holds. dst has (len(v)+63)/64 words; the bits past len(v) become 0. Eight
+// comparisons at a time are put together by constant shifts, without branches.
 
 func maskGreater[T number](dst []uint64, v []T, k T) {
 	for w := range dst {
+		p := v[w*64 : min(len(v), w*64+64)]
 		var bits uint64
-		for i, x := range v[w*64 : min(len(v), w*64+64)] {
-			var b uint64
-			if x > k {
-				b = 1
-			}
-			bits |= b << (uint(i) & 63)
+		i := 0
+		for ; i+8 <= len(p); i += 8 {
+			q := p[i : i+8 : i+8]
+			bits |= (bit(q[0] > k) | bit(q[1] > k)<<1 | bit(q[2] > k)<<2 | bit(q[3] > k)<<3 |
+				bit(q[4] > k)<<4 | bit(q[5] > k)<<5 | bit(q[6] > k)<<6 | bit(q[7] > k)<<7) << (uint(i) & 63)
+		}
+		for ; i < len(p); i++ {
+			bits |= bit(p[i] > k) << (uint(i) & 63)
 		}
 		dst[w] = bits
 	}
@@ -133,13 +138,16 @@ func maskGreater[T number](dst []uint64, v []T, k T) {
 
 func maskLess[T number](dst []uint64, v []T, k T) {
 	for w := range dst {
+		p := v[w*64 : min(len(v), w*64+64)]
 		var bits uint64
-		for i, x := range v[w*64 : min(len(v), w*64+64)] {
-			var b uint64
-			if x < k {
-				b = 1
-			}
-			bits |= b << (uint(i) & 63)
+		i := 0
+		for ; i+8 <= len(p); i += 8 {
+			q := p[i : i+8 : i+8]
+			bits |= (bit(q[0] < k) | bit(q[1] < k)<<1 | bit(q[2] < k)<<2 | bit(q[3] < k)<<3 |
+				bit(q[4] < k)<<4 | bit(q[5] < k)<<5 | bit(q[6] < k)<<6 | bit(q[7] < k)<<7) << (uint(i) & 63)
+		}
+		for ; i < len(p); i++ {
+			bits |= bit(p[i] < k) << (uint(i) & 63)
 		}
 		dst[w] = bits
 	}
@@ -147,16 +155,26 @@ func maskLess[T number](dst []uint64, v []T, k T) {
 
 func maskEqual[T number](dst []uint64, v []T, k T) {
 	for w := range dst {
+		p := v[w*64 : min(len(v), w*64+64)]
 		var bits uint64
-		for i, x := range v[w*64 : min(len(v), w*64+64)] {
-			var b uint64
-			if x == k {
-				b = 1
-			}
-			bits |= b << (uint(i) & 63)
+		i := 0
+		for ; i+8 <= len(p); i += 8 {
+			q := p[i : i+8 : i+8]
+			bits |= (bit(q[0] == k) | bit(q[1] == k)<<1 | bit(q[2] == k)<<2 | bit(q[3] == k)<<3 |
+				bit(q[4] == k)<<4 | bit(q[5] == k)<<5 | bit(q[6] == k)<<6 | bit(q[7] == k)<<7) << (uint(i) & 63)
+		}
+		for ; i < len(p); i++ {
+			bits |= bit(p[i] == k) << (uint(i) & 63)
 		}
 		dst[w] = bits
 	}
+}
+
+func bit(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // gather appends v[i] for each i of rows.
