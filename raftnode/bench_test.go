@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,4 +114,57 @@ func BenchmarkCreateGroups(b *testing.B) {
 		}
 		h.Close()
 	}
+}
+
+// What a thousand groups cost that do nothing, in parts of one core: with a
+// single voter, and with three in one process.
+func BenchmarkIdle(b *testing.B) {
+	for _, nodes := range []int{1, 3} {
+		b.Run(fmt.Sprintf("voters=%d", nodes), func(b *testing.B) {
+			net := &wires{hosts: map[dsdb.NodeID]*Host{}}
+			var ids []dsdb.GroupID
+			for g := range 1000 {
+				ids = append(ids, dsdb.GroupID(g+1))
+			}
+			for i := range nodes {
+				h, err := Open(Options{Log: newMemLog(), Transport: net, Logger: quiet(), Fatal: func(err error) { b.Error(err) }})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer h.Close()
+				net.hosts[dsdb.NodeID(i)] = h
+			}
+			for i := range nodes {
+				var specs []GroupSpec
+				for _, g := range ids {
+					s := trioSpec(i, g, true, new(sink))
+					s.Voters = s.Voters[:nodes]
+					specs = append(specs, s)
+				}
+				if err := net.hosts[dsdb.NodeID(i)].Start(b.Context(), specs); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for _, g := range ids {
+				for net.hosts[0].Status(g).Leader == 0 {
+					time.Sleep(10 * time.Millisecond)
+				}
+			}
+			before := cpuTime()
+			b.ResetTimer()
+			for range b.N {
+				time.Sleep(time.Second)
+			}
+			b.ReportMetric(100*(cpuTime()-before).Seconds()/b.Elapsed().Seconds(), "%core")
+		})
+	}
+}
+
+// cpuTime is the processor time that this process has used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

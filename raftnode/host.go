@@ -47,7 +47,7 @@ type Options struct {
 	Log       Log
 	Transport Transport // nil on a node that is alone
 	Logger    *slog.Logger
-	Fatal     func(error) // called once if the log fails; the process must not go on serving
+	Fatal     func(error) // called once if the log fails; the process must not go on serving. It must not call Close
 }
 
 // Metrics count what a host has done since it was opened.
@@ -67,6 +67,7 @@ type Host struct {
 	workers []*worker // the first runs the meta group alone
 	writer  *writer
 	stop    chan struct{} // closed by Close: the clocks end
+	awake   chan struct{} // a group that needs a clock was opened; holds one
 	clocks  sync.WaitGroup
 	closing sync.Once
 
@@ -88,7 +89,7 @@ func Open(o Options) (*Host, error) {
 		return nil, fmt.Errorf("raftnode: origin of this boot: %w", err)
 	}
 	origin := binary.LittleEndian.Uint64(b[:])
-	h := &Host{opt: o, stop: make(chan struct{}), groups: map[dsdb.GroupID]*member{}}
+	h := &Host{opt: o, stop: make(chan struct{}), awake: make(chan struct{}, 1), groups: map[dsdb.GroupID]*member{}}
 	h.writer = newWriter(h)
 	for range 1 + min(4, runtime.GOMAXPROCS(0)) {
 		w := newWorker(h, NewCore(o.Log, origin, o.Logger))
@@ -200,9 +201,14 @@ func (h *Host) Status(g dsdb.GroupID) GroupStatus {
 
 // Step takes messages that other nodes' hosts have sent.
 func (h *Host) Step(msgs []Envelope) {
+	parts := make([][]event, len(h.workers))
 	for _, e := range msgs {
-		if m, err := h.member(e.Group); err == nil {
-			m.worker.push(event{kind: evStep, group: e.Group, message: e})
+		i := h.slot(e.Group)
+		parts[i] = append(parts[i], event{kind: evStep, group: e.Group, message: e})
+	}
+	for i, part := range parts {
+		if len(part) > 0 {
+			h.workers[i].in.push(part...)
 		}
 	}
 }
@@ -273,7 +279,8 @@ func (h *Host) call(ctx context.Context, e event) (dsdb.Verdict, error) {
 	return w.wait(ctx)
 }
 
-// tick moves the clocks of all cores, a slice at a time.
+// tick moves the clocks of all cores, a slice at a time. It sleeps while there
+// is no group that needs a clock.
 func (h *Host) tick() {
 	t := time.NewTicker(tickEvery / TickSlices)
 	defer t.Stop()
@@ -283,10 +290,22 @@ func (h *Host) tick() {
 			return
 		case <-t.C:
 		}
+		idle := true
 		for _, w := range h.workers {
 			if w.ticking.Load() > 0 {
 				w.push(event{kind: evTick, slice: slice})
+				idle = false
 			}
+		}
+		if !idle {
+			continue
+		}
+		t.Stop()
+		select {
+		case <-h.stop:
+			return
+		case <-h.awake:
+			t.Reset(tickEvery / TickSlices)
 		}
 	}
 }

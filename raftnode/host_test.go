@@ -171,6 +171,22 @@ func TestRestartSkipsWhatWasFlushed(t *testing.T) {
 	}
 }
 
+// A flush that comes before the core knows of the apply is not forgotten.
+func TestFlushRightAfterApplyTruncates(t *testing.T) {
+	log := newMemLog()
+	h, sm := openHost(t, log), new(ledger)
+	startSingle(t, h, 1, sm)
+	for i := range 50 {
+		propose(t, h, 1, fmt.Sprint(i))
+		sm.mu.Lock()
+		sm.flushed = sm.entries[len(sm.entries)-1].Index
+		want := sm.flushed + 1
+		sm.mu.Unlock()
+		h.Flushed(1)
+		await(t, func() bool { first, _ := log.Bounds(1); return first == want })
+	}
+}
+
 // Every acknowledged proposal is one entry of the log, whatever the concurrency.
 func TestOneEntryPerAcknowledgedProposal(t *testing.T) {
 	h, sm := openHost(t, newMemLog()), new(ledger)

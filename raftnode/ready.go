@@ -45,15 +45,17 @@ func (c *Core) propose(g *group) {
 		g.proposals = g.proposals[:0]
 		return
 	}
-	if !c.proposeBatch(g, g.proposals, st.GetTerm()) {
-		for i := range g.proposals {
-			if !c.proposeBatch(g, g.proposals[i:i+1], st.GetTerm()) {
-				c.result(g.proposals[i].waiter, dsdb.Errorf(dsdb.KindUnavailable, "timeout: raft group %d has too many writes in progress", g.id))
+	for n := len(g.proposals); len(g.proposals) > 0; {
+		if !c.proposeBatch(g, g.proposals[:n], st.GetTerm()) {
+			if n > 1 {
+				n = 1
+				continue
 			}
+			c.result(g.proposals[0].waiter, dsdb.Errorf(dsdb.KindUnavailable, "timeout: raft group %d has too many writes in progress", g.id))
 		}
+		clear(g.proposals[:n])
+		g.proposals = g.proposals[n:]
 	}
-	clear(g.proposals)
-	g.proposals = g.proposals[:0]
 }
 
 // proposeBatch proposes ps as one entry each, all or none. Raft copies the

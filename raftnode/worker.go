@@ -180,7 +180,14 @@ func (w *worker) open(specs []GroupSpec) error {
 		ids, ps = append(ids, s.ID), append(ps, p)
 	}
 	w.host.register(w, ids, ps)
-	w.ticking.Store(int64(w.core.Ticking()))
+	n := w.core.Ticking()
+	w.ticking.Store(int64(n))
+	if n > 0 {
+		select {
+		case w.host.awake <- struct{}{}:
+		default:
+		}
+	}
 	return errors.Join(errs...)
 }
 
