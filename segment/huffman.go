@@ -322,7 +322,7 @@ func newHuffTable(lengths *[huffSymbols]uint8) *huffTable {
 // decodeHuff decodes a tile of mode modeHuff or modeHuffEscape.
 func decodeHuff(dst []int64, src []byte, table *huffTable) error {
 	r := reader{b: src[1:]}
-	v := r.varint()
+	first := r.varint()
 	var escapes reader
 	if src[0] == modeHuffEscape {
 		escapes.b = r.bytes(r.uvarint())
@@ -332,37 +332,76 @@ func decodeHuff(dst []int64, src []byte, table *huffTable) error {
 	}
 	n := len(dst)
 	out := dst[:n+huffSlack]
-	out[0] = v
+	out[0] = first
 	in := r.b[:cap(r.b)]
-	end := 8 * len(r.b)
-	pos := 0
-	for i := 1; i < n; {
-		if pos >= end {
+	run := huffRun{i: 1, n: n, end: 8 * len(r.b), v: first}
+	for {
+		run.decode(out, in, table)
+		if run.i >= n {
+			return nil
+		}
+		if run.pos >= run.end {
 			return errTile
 		}
-		var word uint64
-		if p := pos >> 3; p+8 <= len(in) {
-			word = binary.LittleEndian.Uint64(in[p:]) >> (uint(pos) & 7)
-		} else {
-			word = bitsAt(in, pos, 57)
+		// An escape is next, an invalid code, or the last bytes, which a wide load would pass.
+		slot := table[bitsAt(in, run.pos, huffBits)]
+		if slot&slotCount == 0 {
+			run.v += escapes.varint()
+			if slot&slotBits == 0 || escapes.bad {
+				return errTile
+			}
+			out[run.i] = run.v
+			run.i++
+			run.pos += int(slot & slotBits)
+			continue
 		}
+		run.put(out, slot)
+	}
+}
+
+// The parts of a slot of a huffTable.
+const (
+	slotBits  = 15
+	slotCount = 7 << 4
+)
+
+// huffRun is how far a tile is decoded.
+type huffRun struct {
+	i, n     int // values decoded and wanted; i may come out greater than n
+	pos, end int // bits read and there are
+	v        int64
+}
+
+// put writes the symbols of one slot.
+func (h *huffRun) put(out []int64, slot uint64) {
+	d := out[h.i : h.i+7]
+	for k := range d {
+		d[k] = h.v + int64(int8(slot>>(8+8*k)))
+	}
+	h.v = d[6]
+	h.i += int(slot & slotCount >> 4)
+	h.pos += int(slot & slotBits)
+}
+
+// decode decodes until there are enough values, or the next code is an escape
+// or invalid, or fewer than eight bytes are left for a load. It is apart from
+// what handles those cases so that its state stays in registers.
+func (h *huffRun) decode(out []int64, in []byte, table *huffTable) {
+	i, pos, v, end := h.i, h.pos, h.v, h.end
+loop:
+	for n := h.n; i < n; {
+		p := pos >> 3
+		if p+8 > len(in) || pos >= end {
+			break
+		}
+		word := binary.LittleEndian.Uint64(in[p:]) >> (uint(pos) & 7)
 		for range huffLookups {
 			slot := table[word&(1<<huffBits-1)]
-			used := uint(slot & 15)
-			word >>= used
-			pos += int(used)
-			if slot&0x70 == 0 {
-				if i >= n {
-					break // only padding follows
-				}
-				if used == 0 {
-					return errTile
-				}
-				v += escapes.varint()
-				out[i] = v
-				i++
-				continue
+			if slot&slotCount == 0 {
+				break loop
 			}
+			word >>= slot & slotBits
+			pos += int(slot & slotBits)
 			d := (*[7]int64)(out[i:])
 			d[0] = v + int64(int8(slot>>8))
 			d[1] = v + int64(int8(slot>>16))
@@ -372,11 +411,8 @@ func decodeHuff(dst []int64, src []byte, table *huffTable) error {
 			d[5] = v + int64(int8(slot>>48))
 			v += int64(slot) >> 56
 			d[6] = v
-			i += int(slot >> 4 & 7)
+			i += int(slot & slotCount >> 4)
 		}
 	}
-	if escapes.bad {
-		return errTile
-	}
-	return nil
+	h.i, h.pos, h.v = i, pos, v
 }

@@ -39,7 +39,7 @@ func Inspect(r *Reader, names Names, w io.Writer) error {
 		fmt.Fprintf(w, "segment %s\nformat %d, shard %d, level %d, number %d, raft indexes %d to %d\n",
 			r.name, Version, h.Shard, h.Level, h.Seq, h.MinIndex, h.MaxIndex)
 		fmt.Fprintf(w, "%d bytes, %d rows, %d values, %.3f bytes a value, %d record batches, %d Huffman tables\n",
-			r.info.Size, r.info.Rows, r.info.Values, ratio(r.info.Size, r.info.Values), len(r.records), len(r.tables))
+			r.info.Size, r.info.Rows, r.info.Values, ratio(r.info.Size, r.info.Values), r.batches, len(r.tables))
 		fmt.Fprintf(w, "%s to %s\n", printTime(r.info.MinTime), printTime(r.info.MaxTime))
 		for i := range r.groups {
 			if err := inspectGroup(r, &r.groups[i], names, w); err != nil {

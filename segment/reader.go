@@ -31,7 +31,7 @@ type Reader struct {
 	info    Info
 	groups  []group // ascending by measurement
 	tables  map[uint32]*lazyTable
-	records [][2]int64 // position and length of each record batch's metadata and columns
+	batches int // record batches
 }
 
 // group is the blocks of one measurement.

@@ -70,7 +70,7 @@ func (r *Reader) loadRecord(set *rowSet, off, metaLen, bodyLen int64) error {
 	if err := r.touch(off, offs[bufData]-off); err != nil {
 		return err
 	}
-	r.records = append(r.records, [2]int64{off, offs[bufData] - off})
+	r.batches++
 	return set.add(int(rows), &offs, &lens)
 }
 

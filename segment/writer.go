@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -411,6 +410,3 @@ func (b *batch) reset() {
 	b.kinds, b.measurements, b.fields, b.blocks = b.kinds[:0], b.measurements[:0], b.fields[:0], b.blocks[:0]
 	b.sids, b.values, b.tmin, b.tmax, b.data = b.sids[:0], b.values[:0], b.tmin[:0], b.tmax[:0], b.data[:0]
 }
-
-// byFirst orders blocks by their first series.
-func byFirst(a, b *block) int { return cmp.Compare(a.first(), b.first()) }
