@@ -13,17 +13,17 @@ import (
 // lies. Entries are first..last; first is above Truncated.Index+1 only if
 // entries between are missing, which damage alone can cause.
 type group struct {
-	id       dsdb.GroupID
-	state    GroupState
-	suspect  bool
-	dirty    uint8         // what of the state is not on disk yet: dirtyHardState, dirtyTruncate
-	first    uint64        // index of locs[0]
-	locs     []loc         // one per entry
-	runs     []segmentRun  // ascending by first; the first covers locs[0]
-	terms    []termRun     // likewise
-	cached   []Entry       // the newest entries, up to the last
-	weight   int64         // bytes of cached
-	used     atomic.Uint64 // Log.clock when cached was last used
+	id      dsdb.GroupID
+	state   GroupState
+	suspect bool
+	dirty   uint8         // what of the state is not on disk yet: dirtyHardState, dirtyTruncate
+	first   uint64        // index of locs[0]
+	locs    []loc         // one per entry
+	runs    []segmentRun  // ascending by first; the first covers locs[0]
+	terms   []termRun     // likewise
+	cached  []Entry       // the newest entries, up to the last
+	weight  int64         // bytes of cached
+	used    atomic.Uint64 // Log.clock when cached was last used
 }
 
 const (

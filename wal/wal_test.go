@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -173,4 +174,76 @@ func TestUpdatesThatAreRefused(t *testing.T) {
 	}
 	write(t, l, Update{Group: 1, Entries: entries(15, 16, 2, 1)}, create(2, 7))
 	wantEntries(t, l, 1, append(entries(11, 15, 2, 10), entries(15, 16, 2, 1)...))
+}
+
+// Updates share batches up to 16 MiB; one above that has its own, in a segment
+// that is as large as it needs.
+func TestLargeUpdates(t *testing.T) {
+	mem := vfs.NewMem(1)
+	var syncs int
+	o := Options{SegmentSize: 1 << 20, CacheBytes: 1 << 20, OnSync: func(time.Duration) { syncs++ }}
+	l, _ := open(t, mem, o)
+	write(t, l, create(1, 1), create(2, 1), create(3, 1))
+	before, syncsBefore := l.Stats(), syncs
+	large := entries(11, 14, 2, 7<<20)
+	write(t, l, Update{Group: 1, Entries: entries(11, 13, 2, 7<<20)}, Update{Group: 2, Entries: entries(11, 12, 2, 3<<20)},
+		Update{Group: 3, Entries: large})
+	after := l.Stats()
+	if n := after.Batches - before.Batches; n != 2*3 { // each with a segment and its checkpoint
+		t.Errorf("%d batches", n)
+	}
+	if n := uint64(syncs - syncsBefore); n != after.Syncs-before.Syncs || n != 6 {
+		t.Errorf("%d syncs", n)
+	}
+	data := make([]byte, MaxEntry)
+	us := []Update{{Group: 1}}
+	for i := range uint64(9) {
+		us[0].Entries = append(us[0].Entries, Entry{Index: 13 + i, Term: 2, Data: data})
+	}
+	if err := l.Write(us, true); dsdb.KindOf(err) != dsdb.KindTooLarge {
+		t.Errorf("update of 72 MiB: %v", err)
+	}
+	l.Close()
+	l, _ = open(t, mem, o)
+	wantEntries(t, l, 3, large)
+	if got := l.Stats().UnflushedBytes; got != after.UnflushedBytes {
+		t.Errorf("%d bytes of entries, before the restart %d", got, after.UnflushedBytes)
+	}
+	l.Close()
+}
+
+// What is written without sync rides in the next batch; a mark is written once.
+func TestUnsyncedStateRidesInTheNextBatch(t *testing.T) {
+	mem := vfs.NewMem(1)
+	l, _ := open(t, mem, small())
+	write(t, l, create(1, 1), create(2, 1), Update{Group: 1, Entries: entries(11, 14, 2, 10)})
+	before := l.Stats()
+	for commit := uint64(11); commit < 14; commit++ {
+		if err := l.Write([]Update{{Group: 1, HardState: &HardState{Term: 1, Commit: commit}}}, false); err != nil {
+			t.Fatal(err)
+		}
+		if s, _ := l.State(1); s.HardState.Commit != commit {
+			t.Fatalf("commit %d, want %d", s.HardState.Commit, commit)
+		}
+	}
+	if now := l.Stats(); now.Syncs != before.Syncs || now.Batches != before.Batches {
+		t.Errorf("commit indexes were written: %+v", now)
+	}
+	lost, _ := open(t, mem.CrashClone(100, 1), small())
+	if s, _ := lost.State(1); s.HardState.Commit != 10 {
+		t.Errorf("commit %d after a crash", s.HardState.Commit)
+	}
+	lost.Close()
+	for range 3 {
+		write(t, l)
+	}
+	if now := l.Stats(); now.Batches != before.Batches+1 || now.Records != before.Records+2 {
+		t.Errorf("want one batch of a hard state and a mark: %+v, before %+v", now, before)
+	}
+	mem.Crash(0)
+	l, _ = open(t, mem, small())
+	if s, _ := l.State(1); s.HardState.Commit != 13 {
+		t.Errorf("commit %d after the mark", s.HardState.Commit)
+	}
+	l.Close()
 }

@@ -14,6 +14,7 @@ type writer struct {
 	entries bool                    // among them are entries
 	staged  map[dsdb.GroupID]staged // groups as they will be after the batch
 	dirty   []*group                // groups whose lazily written state is not on disk
+	marked  bool                    // the last batch is a mark
 }
 
 func (w *writer) begin() {
@@ -38,13 +39,15 @@ func (w *writer) add(r record) {
 // contradicts the group's state (KindInvalid, KindNotFound, KindConflict, KindCorrupt for a
 // suspect group) or is too large (KindTooLarge) is refused together with the
 // others of its batch. KindUnavailable means that the disk is full: nothing of
-// the batch was written, and the same Write can succeed later. After any other
-// error the log is dead and every later call returns that error.
+// the batch was written, and the same Write can succeed later. (Of a Write
+// above 16 MiB the batches before the one that failed are durable.) After any
+// other error the log is dead and every later call returns that error.
 //
 // Without sync, hard states and truncations are only remembered: readers see
 // them at once, and they are written with the next batch. All else is durable
 // with or without sync. A Write of nothing with sync writes what is remembered
-// and a mark that proves the batch before it.
+// and a mark that proves the batch before it, unless that is a mark already: a
+// host does so when it has been idle for a while.
 func (l *Log) Write(us []Update, sync bool) error {
 	if err := l.usable(); err != nil {
 		return err
@@ -52,19 +55,34 @@ func (l *Log) Write(us []Update, sync bool) error {
 	if !sync && lazyOnly(us) {
 		return l.remember(us)
 	}
-	for first := true; first || len(us) > 0; first = false {
+	if len(us) == 0 {
+		return l.mark()
+	}
+	for len(us) > 0 {
 		n, err := l.encode(us)
 		if err != nil {
 			return err
-		}
-		if len(us) == 0 {
-			l.w.add(record{typ: recMarker})
 		}
 		if err := l.commit(); err != nil {
 			return err
 		}
 		us = us[n:]
 	}
+	return nil
+}
+
+// mark writes a batch that proves the one before it.
+func (l *Log) mark() error {
+	if l.w.marked && len(l.w.dirty) == 0 {
+		return nil
+	}
+	l.w.begin()
+	l.w.addDirty(l)
+	l.w.add(record{typ: recMarker})
+	if err := l.commit(); err != nil {
+		return err
+	}
+	l.w.marked = true
 	return nil
 }
 
@@ -207,9 +225,7 @@ func padBatch(batch []byte) (padded []byte, bodyLen uint32) {
 // commit writes the batch that has been built, makes it durable and applies it.
 func (l *Log) commit() error {
 	w := &l.w
-	if w.records == 0 {
-		return nil
-	}
+	w.marked = false
 	var h batchHeader
 	w.buf, h.bodyLen = padBatch(w.buf)
 	h.records = w.records
