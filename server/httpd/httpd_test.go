@@ -208,10 +208,10 @@ func TestAnswersInEveryFormat(t *testing.T) {
 	q := url.Values{"q": {"SELECT * FROM cpu"}, "db": {"d"}}
 	for _, c := range []struct{ name, extra, accept, want string }{
 		{"json", "", "", `{"results":[{"statement_id":0,"series":[{"name":"cpu","tags":{"host":"a,b"},"columns":["time","v","s"],` +
-			`"values":[["1970-01-01T00:00:00Z",1.5,"x"],["1970-01-01T00:00:01.5Z",null,"\"y"],["1970-01-01T00:00:02Z",-7,null]]},` +
+			`"values":[["1970-01-01T00:00:00Z",1.5,"x"],["1970-01-01T00:00:01.5Z",null,"\"y"],["1970-01-01T00:00:02Z",-7,null]],"partial":true},` +
 			`{"name":"mem","columns":["time","ok"],"values":[["1969-12-31T23:59:59.999999999Z",true]]}]}]}` + "\n"},
 		{"epoch", "&epoch=ms", "", `{"results":[{"statement_id":0,"series":[{"name":"cpu","tags":{"host":"a,b"},"columns":["time","v","s"],` +
-			`"values":[[0,1.5,"x"],[1500,null,"\"y"],[2000,-7,null]]},{"name":"mem","columns":["time","ok"],"values":[[0,true]]}]}]}` + "\n"},
+			`"values":[[0,1.5,"x"],[1500,null,"\"y"],[2000,-7,null]],"partial":true},{"name":"mem","columns":["time","ok"],"values":[[0,true]]}]}]}` + "\n"},
 		{"chunked", "&chunked=true&epoch=s", "", `{"results":[{"statement_id":0,"series":[{"name":"cpu","tags":{"host":"a,b"},"columns":["time","v","s"],` +
 			`"values":[[0,1.5,"x"],[1,null,"\"y"]],"partial":true}],"partial":true}]}` + "\n" +
 			`{"results":[{"statement_id":0,"series":[{"name":"cpu","tags":{"host":"a,b"},"columns":["time","v","s"],"values":[[2,-7,null]]}],"partial":true}]}` + "\n" +

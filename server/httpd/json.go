@@ -24,6 +24,7 @@ type jsonEncoder struct {
 	results    int  // statements begun
 	series     int  // of this statement, or of this document if chunked
 	openSeries bool // the values of a series are open: its last frame was Partial
+	joined     bool // the last frame continued a series
 	held       bool // chunked: a frame is in the buffer, without its end
 	date       dateCache
 }
@@ -57,7 +58,8 @@ func (e *jsonEncoder) frame(f *column.Frame) error {
 		e.series, e.held = 0, true
 	}
 	b := e.out.buf
-	if e.openSeries {
+	e.joined = e.openSeries
+	if e.joined {
 		b = append(b, ',')
 	} else {
 		b = e.appendSeriesHead(b, f)
@@ -114,7 +116,7 @@ func (e *jsonEncoder) closeSeries(f *column.Frame) {
 	if f.Rows() > 0 || f.Partial {
 		b = append(b, ']')
 	}
-	if f.Partial { // only when chunked
+	if f.Partial || e.joined { // of a joined series it is not true, but InfluxDB 1.0 to 1.6 say so and comparisons with them hold
 		b = append(b, `,"partial":true`...)
 	}
 	e.out.buf = append(b, '}')
