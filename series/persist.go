@@ -82,7 +82,12 @@ func (s *State) AppendFile(dst []byte, old *State) []byte {
 	dst = appendIDs(dst, s.dropped(old))
 	dst = s.appendSeries(dst, old)
 	dst = s.appendTypes(dst, old)
-	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+	return append(dst[:start], seal(dst[start:])...)
+}
+
+// seal appends the checksum of a file.
+func seal(file []byte) []byte {
+	return binary.LittleEndian.AppendUint32(file, crc32.Checksum(file, castagnoli))
 }
 
 // appendNames appends the names after the first n.
