@@ -13,7 +13,7 @@ import (
 // its own memory until the next call to start.
 type evaluator struct {
 	refs  func(i int) (*column.Vector, error) // the column of Refs[i]
-	calls []*column.Vector                    // the column of Calls[i]
+	calls []column.Vector                     // the column of Calls[i]
 	n     int
 	err   error
 
@@ -88,7 +88,7 @@ func (ev *evaluator) eval(e *planner.Expr) operand {
 		}
 		return operand{Vector: *v, stride: 1}
 	case planner.OpCall:
-		return operand{Vector: *ev.calls[e.Index], stride: 1}
+		return operand{Vector: ev.calls[e.Index], stride: 1}
 	case planner.OpMatch, planner.OpNotMatch:
 		return ev.match(ev.eval(e.Left), e.Regex, e.Op == planner.OpMatch)
 	}

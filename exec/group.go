@@ -16,16 +16,19 @@ type groupWriter struct {
 
 	rows  []int32 // the window of each row, in output order
 	times []int64
-	calls []builder // per call, per row
-	refs  []builder // per plan ref beside a selector, per row
-	next  int       // the next row to put into a frame
+	calls []builder       // per call, per row
+	refs  []builder       // per plan ref beside a selector, per row
+	done  []column.Vector // of calls
+	with  []column.Vector // of refs
+	next  int             // the next row to put into a frame
 	end   int
 
 	project projector
 }
 
 func newGroupWriter(a *aggregateOperator) *groupWriter {
-	g := &groupWriter{a: a, calls: make([]builder, len(a.q.p.Calls)), refs: make([]builder, len(a.q.p.Refs))}
+	g := &groupWriter{a: a, calls: make([]builder, len(a.q.p.Calls)), refs: make([]builder, len(a.q.p.Refs)),
+		done: make([]column.Vector, len(a.q.p.Calls)), with: make([]column.Vector, len(a.q.p.Refs))}
 	g.project.init(a.q.p, a.name)
 	return g
 }
@@ -54,15 +57,17 @@ func (g *groupWriter) start(p *partial, group int) error {
 	if sel.Limit > 0 {
 		g.end = min(g.end, g.next+sel.Limit)
 	}
-	calls := make([]*column.Vector, len(g.calls))
 	for i := range g.calls {
-		calls[i] = g.calls[i].column()
+		g.done[i] = g.calls[i].view()
 	}
 	if g.next < g.end {
 		g.a.q.counters.ResultSeries++
 		g.a.q.counters.ResultRows += int64(g.end - g.next)
 	}
-	return g.project.rows(g.times, calls, func(r int) (*column.Vector, error) { return g.refs[r].column(), nil })
+	return g.project.rows(g.times, g.done, func(r int) (*column.Vector, error) {
+		g.with[r] = g.refs[r].view()
+		return &g.with[r], nil
+	})
 }
 
 // callType is the type of the column of a call.

@@ -179,8 +179,22 @@ func bit(b bool) uint64 {
 
 // gather appends v[i] for each i of rows.
 func gather[T any](dst, v []T, rows []int32) []T {
-	for _, i := range rows {
-		dst = append(dst, v[i])
+	n := len(dst)
+	dst = extend(dst, len(rows))
+	out := dst[n:]
+	for i, r := range rows {
+		out[i] = v[r]
 	}
 	return dst
+}
+
+// extend makes dst n longer, at least doubling its memory when that is used up.
+func extend[T any](dst []T, n int) []T {
+	need := len(dst) + n
+	if need > cap(dst) {
+		grown := make([]T, len(dst), max(need, 2*cap(dst)))
+		copy(grown, dst)
+		dst = grown
+	}
+	return dst[:need]
 }

@@ -34,7 +34,7 @@ func (pr *projector) init(p *planner.Select, name string) {
 
 // rows computes the output columns of rows with the given times from the
 // columns of calls and refs.
-func (pr *projector) rows(times []int64, calls []*column.Vector, refs func(int) (*column.Vector, error)) error {
+func (pr *projector) rows(times []int64, calls []column.Vector, refs func(int) (*column.Vector, error)) error {
 	pr.times = column.Vector{Type: dsdb.Time, N: len(times), Ints: times}
 	pr.ev.refs, pr.ev.calls = refs, calls
 	pr.ev.start(len(times))
@@ -78,7 +78,7 @@ func repeat(v *column.Vector, n int) column.Vector {
 			b.int(v.Ints[0])
 		}
 	}
-	return *b.column()
+	return b.view()
 }
 
 // nullNonNumbers makes NaN and infinities null: there is no way to write them.

@@ -23,13 +23,16 @@ type rowWriter struct {
 	direct  *segment // else the one segment that they are
 	cols    []builder
 	tags    []builder
+	done    []column.Vector // per ref: its column of the rows being cut
+	ready   []bool          // per ref
 	times   []int64
 	project projector
 }
 
 func newRowWriter(op *rawOperator, u *rawUnit) *rowWriter {
 	w := &rowWriter{op: op, u: u, group: u.from - 1, at: make([]int, len(u.clusters)),
-		cols: make([]builder, len(op.q.p.Refs)), tags: make([]builder, len(op.q.p.Refs))}
+		cols: make([]builder, len(op.refs)), tags: make([]builder, len(op.q.p.Refs)),
+		done: make([]column.Vector, len(op.q.p.Refs)), ready: make([]bool, len(op.q.p.Refs))}
 	w.project.init(op.q.p, op.name)
 	return w
 }
@@ -125,19 +128,18 @@ func (w *rowWriter) cut(lo, hi int) (*column.Frame, error) {
 			w.times = append(w.times, w.u.buffers[k.at>>32].times[uint32(k.at)])
 		}
 	}
-	done := make([]*column.Vector, len(p.Refs))
+	clear(w.ready)
 	for i, ref := range w.op.refs {
-		v := w.column(i, lo, hi)
+		w.done[ref], w.ready[ref] = w.column(i, lo, hi), true
 		if p.Fill.Kind == planner.FillNumber {
-			v = filled(v, p.Fill.Number)
+			w.done[ref] = filled(&w.done[ref], p.Fill.Number)
 		}
-		done[ref] = v
 	}
 	err := w.project.rows(w.times, nil, func(ref int) (*column.Vector, error) {
-		if done[ref] == nil {
-			done[ref] = w.tag(ref, lo, hi)
+		if !w.ready[ref] {
+			w.done[ref], w.ready[ref] = w.tag(ref, lo, hi), true
 		}
-		return done[ref], nil
+		return &w.done[ref], nil
 	})
 	if err != nil {
 		return nil, err
@@ -146,13 +148,12 @@ func (w *rowWriter) cut(lo, hi int) (*column.Frame, error) {
 }
 
 // column gathers selected field i of the rows [lo, hi).
-func (w *rowWriter) column(i, lo, hi int) *column.Vector {
-	if w.direct != nil {
-		src := w.u.buffers[w.direct.buffer].cols[i].column()
-		v := cutVector(src, w.direct.from+lo, w.direct.from+hi, &w.cols[i].Vector)
-		return &v
-	}
+func (w *rowWriter) column(i, lo, hi int) column.Vector {
 	dst := &w.cols[i]
+	if w.direct != nil {
+		src := w.u.buffers[w.direct.buffer].cols[i].view()
+		return cutVector(&src, w.direct.from+lo, w.direct.from+hi, &dst.Vector)
+	}
 	dst.reset(w.op.colTypes[i])
 	nulls := false
 	for _, b := range w.u.buffers {
@@ -165,17 +166,30 @@ func (w *rowWriter) column(i, lo, hi int) *column.Vector {
 			dst.appendRow(&w.u.buffers[k.at>>32].cols[i], int(uint32(k.at)))
 		}
 	case dst.Type == dsdb.Float:
-		for _, k := range keys {
-			dst.Floats = append(dst.Floats, w.u.buffers[k.at>>32].cols[i].Floats[uint32(k.at)])
+		src := make([][]float64, len(w.u.buffers))
+		for j, b := range w.u.buffers {
+			src[j] = b.cols[i].Floats
 		}
-		dst.N = len(keys)
+		dst.Floats, dst.N = gatherKeys(dst.Floats, src, keys), len(keys)
 	default:
-		for _, k := range keys {
-			dst.Ints = append(dst.Ints, w.u.buffers[k.at>>32].cols[i].Ints[uint32(k.at)])
+		src := make([][]int64, len(w.u.buffers))
+		for j, b := range w.u.buffers {
+			src[j] = b.cols[i].Ints
 		}
-		dst.N = len(keys)
+		dst.Ints, dst.N = gatherKeys(dst.Ints, src, keys), len(keys)
 	}
-	return dst.column()
+	return dst.view()
+}
+
+// gatherKeys appends the values of src, one slice per buffer, that keys point to.
+func gatherKeys[T any](dst []T, src [][]T, keys []rowKey) []T {
+	n := len(dst)
+	dst = extend(dst, len(keys))
+	out := dst[n:]
+	for i, k := range keys {
+		out[i] = src[k.at>>32][uint32(k.at)]
+	}
+	return dst
 }
 
 // appendRow appends one row of another column of the same type.
@@ -195,10 +209,10 @@ func (b *builder) appendRow(src *builder, row int) {
 }
 
 // tag makes the column of a tag, or of a field that nothing has, for rows [lo, hi).
-func (w *rowWriter) tag(ref, lo, hi int) *column.Vector {
+func (w *rowWriter) tag(ref, lo, hi int) column.Vector {
 	r := w.op.q.p.Refs[ref]
 	if !r.Tag {
-		return &column.Vector{N: hi - lo}
+		return column.Vector{N: hi - lo}
 	}
 	dst := &w.tags[ref]
 	dst.reset(dsdb.String)
@@ -216,14 +230,14 @@ func (w *rowWriter) tag(ref, lo, hi int) *column.Vector {
 			dst.null()
 		}
 	}
-	return dst.column()
+	return dst.view()
 }
 
 // filled puts x in place of the nulls of a column of numbers: fill(x) without
 // an aggregate.
-func filled(v *column.Vector, x float64) *column.Vector {
+func filled(v *column.Vector, x float64) column.Vector {
 	if v.Valid == nil || !isNumeric(v.Type) {
-		return v
+		return *v
 	}
 	var b builder
 	b.reset(v.Type)
@@ -237,5 +251,5 @@ func filled(v *column.Vector, x float64) *column.Vector {
 			b.int(v.Ints[i])
 		}
 	}
-	return b.column()
+	return b.view()
 }

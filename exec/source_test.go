@@ -273,7 +273,7 @@ func vectorOf(rows []point, field string) column.Vector {
 			b.null()
 		}
 	}
-	return *b.column()
+	return b.view()
 }
 
 func statsOf(rows []point, field string) column.Stats {

@@ -133,13 +133,13 @@ func (b *builder) dropLast() {
 	}
 }
 
-// column returns the column built so far; it shares the builder's memory.
-func (b *builder) column() *column.Vector {
+// view returns the column built so far; it shares the builder's memory.
+func (b *builder) view() column.Vector {
 	v := b.Vector
 	if !b.hasNull {
 		v.Valid = nil
 	}
-	return &v
+	return v
 }
 
 func isNumeric(t dsdb.FieldType) bool {
