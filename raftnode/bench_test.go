@@ -116,6 +116,31 @@ func BenchmarkCreateGroups(b *testing.B) {
 	}
 }
 
+// From a log of 64 MiB in entries of 128 KiB to a group that is ready.
+func BenchmarkReplay(b *testing.B) {
+	const entries, size = 512, 128 << 10
+	log := diskLog(b)
+	h := openHost(b, log)
+	startSingle(b, h, 1, &replayed{})
+	for range entries {
+		if _, err := h.Propose(b.Context(), 1, make([]byte, size)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	h.Close()
+	b.SetBytes(entries * size)
+	for b.Loop() {
+		h := openHost(b, log)
+		startSingle(b, h, 1, &replayed{})
+		h.Close()
+	}
+}
+
+// replayed is a sink that never flushes.
+type replayed struct{ sink }
+
+func (r *replayed) FlushedIndex() uint64 { return 0 }
+
 // What a thousand groups cost that do nothing, in parts of one core: with a
 // single voter, and with three in one process.
 func BenchmarkIdle(b *testing.B) {

@@ -90,7 +90,7 @@ type ApplyTask struct {
 	Group   dsdb.GroupID
 	Machine StateMachine
 	Entries []dsdb.Entry
-	Waiters []Waiter // nil, or one for each entry; most may be nil
+	Waiters []Waiter // one for each entry, nil where nobody waits
 
 	group    *group
 	response *raftpb.Message
@@ -159,7 +159,8 @@ type Core struct {
 	dirty   []*group // touched since the last Drain, in order of first touch
 	refuse  error    // why proposals are refused, nil if they are not
 	out     Outputs
-	scratch []byte
+	scratch []byte          // data of proposals on their way into raft
+	blank   []*raftpb.Entry // entries to carry them
 }
 
 // NewCore makes a core without groups. origin must differ from that of every

@@ -45,6 +45,7 @@ func (c *Core) propose(g *group) {
 		g.proposals = g.proposals[:0]
 		return
 	}
+	room := g.proposals[:0]
 	for n := len(g.proposals); len(g.proposals) > 0; {
 		if !c.proposeBatch(g, g.proposals[:n], st.GetTerm()) {
 			if n > 1 {
@@ -56,10 +57,11 @@ func (c *Core) propose(g *group) {
 		clear(g.proposals[:n])
 		g.proposals = g.proposals[n:]
 	}
+	g.proposals = room
 }
 
 // proposeBatch proposes ps as one entry each, all or none. Raft copies the
-// data, so that one buffer serves all calls.
+// entries, so that the same ones, with one buffer for their data, serve all calls.
 func (c *Core) proposeBatch(g *group, ps []proposal, term uint64) bool {
 	size := 0
 	for _, p := range ps {
@@ -68,15 +70,19 @@ func (c *Core) proposeBatch(g *group, ps []proposal, term uint64) bool {
 	if cap(c.scratch) < size {
 		c.scratch = make([]byte, 0, size)
 	}
-	buf, block := c.scratch[:0], make([]raftpb.Entry, len(ps))
-	ents := make([]*raftpb.Entry, len(ps))
+	for len(c.blank) < len(ps) {
+		c.blank = append(c.blank, new(raftpb.Entry))
+	}
+	buf, ents := c.scratch[:0], c.blank[:len(ps)]
 	for i, p := range ps {
 		from := len(buf)
 		buf = appendProposal(buf, c.origin, c.seq+uint64(i)+1, p.data)
-		block[i].Data = buf[from:len(buf):len(buf)]
-		ents[i] = &block[i]
+		ents[i].Data = buf[from:len(buf):len(buf)]
 	}
 	err := g.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &g.seen.replica, Entries: ents})
+	for _, e := range ents {
+		e.Data = nil
+	}
 	if cap(c.scratch) > maxScratch {
 		c.scratch = nil
 	}
@@ -193,26 +199,22 @@ func (c *Core) stored(g *group, a *Append) {
 
 // applyMessage makes the apply task of a MsgStorageApply.
 func (c *Core) applyMessage(g *group, m *raftpb.Message) {
-	t := ApplyTask{Group: g.id, Machine: g.machine, group: g, response: m.GetResponses()[0]}
-	t.Entries = make([]dsdb.Entry, len(m.GetEntries()))
+	n := len(m.GetEntries())
+	t := ApplyTask{Group: g.id, Machine: g.machine, group: g, response: m.GetResponses()[0],
+		Entries: make([]dsdb.Entry, n), Waiters: make([]Waiter, n)}
 	for i, re := range m.GetEntries() {
 		e := dsdb.Entry{Index: re.GetIndex(), Term: re.GetTerm()}
-		if re.GetType() != raftpb.EntryNormal {
-			panic(fmt.Sprintf("entry %d is of type %v, which this version cannot apply", e.Index, re.GetType()))
-		}
 		g.settleLost(c, e.Term)
-		if len(re.GetData()) > 0 {
+		switch {
+		case re.GetType() != raftpb.EntryNormal:
+			panic(fmt.Sprintf("entry %d is of type %v, which this version cannot apply", e.Index, re.GetType()))
+		case len(re.GetData()) > 0:
 			origin, seq, payload, err := openProposal(re.GetData())
 			if err != nil {
 				panic(fmt.Sprintf("entry %d: %v", e.Index, err))
 			}
 			e.Data = payload
-			if w := g.takePending(c, origin, seq); w != nil {
-				if t.Waiters == nil {
-					t.Waiters = make([]Waiter, len(t.Entries))
-				}
-				t.Waiters[i] = w
-			}
+			t.Waiters[i] = g.takePending(c, origin, seq)
 		}
 		t.Entries[i] = e
 	}

@@ -8,13 +8,12 @@ import (
 
 // network carries messages between nodes, which it names by their index.
 type network struct {
-	world   *World
-	nodes   []*Node
-	cut     map[[2]int]bool // from, to: nothing passes
-	drop    float64         // part of the messages that are lost
-	repeat  float64         // part that arrive twice
-	slow    float64         // part that take up to 100 times as long
-	Dropped uint64
+	world  *World
+	nodes  []*Node
+	cut    map[[2]int]bool // from, to: nothing passes
+	drop   float64         // part of the messages that are lost
+	repeat float64         // part that arrive twice
+	slow   float64         // part that take up to 100 times as long
 }
 
 // latency is how long a message takes.
@@ -35,7 +34,6 @@ func (n *network) send(from, to int, msgs []raftnode.Envelope) {
 		}
 		for range copies {
 			if n.cut[[2]int{from, to}] || n.world.Chance(n.drop) {
-				n.Dropped++
 				continue
 			}
 			n.world.After(n.latency(), func() { n.nodes[to].receive(m) })
