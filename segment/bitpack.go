@@ -16,9 +16,15 @@ func appendPacked(dst []byte, v []uint64, w uint) []byte {
 	start := len(dst)
 	dst = grow(dst, size+8)
 	out := dst[start:]
+	p := 0
+	if w <= 8 {
+		whole := len(v) &^ 7
+		packBy8(out, v[:whole], w)
+		p = whole / 8 * int(w)
+		v = v[whole:]
+	}
 	var acc uint64
 	var fill uint
-	p := 0
 	for _, x := range v {
 		acc |= x << fill
 		fill += w
@@ -31,6 +37,22 @@ func appendPacked(dst []byte, v []uint64, w uint) []byte {
 	}
 	binary.LittleEndian.PutUint64(out[p:], acc)
 	return dst[:start+size]
+}
+
+// packBy8 packs a multiple of eight values of w <= 8 bits. It overwrites up to
+// seven bytes after them.
+func packBy8(out []byte, v []uint64, w uint) {
+	for p := 0; len(v) >= 8; p += int(w) {
+		d := (*[8]uint64)(v)
+		a := d[0] | d[1]<<(w&63)
+		b := d[2] | d[3]<<(w&63)
+		c := d[4] | d[5]<<(w&63)
+		e := d[6] | d[7]<<(w&63)
+		a |= b << (2 * w & 63)
+		c |= e << (2 * w & 63)
+		binary.LittleEndian.PutUint64(out[p:], a|c<<(4*w&63))
+		v = v[8:]
+	}
 }
 
 // grow lengthens dst by n bytes of unspecified content.

@@ -71,6 +71,9 @@ func TestIntModes(t *testing.T) {
 		{"walk with a code", walked, code, modeHuff},
 		{"walk with jumps and a code", jumps, code, modeHuffEscape},
 		{"multiples", scaled, nil, modeGCD},
+		{"seldom changes", slices.Concat(make([]int64, 300), slices.Repeat([]int64{-9}, 60), []int64{1}, make([]int64, 40)), code, modeRuns},
+		{"runs at first", append(make([]int64, 300), walked...), nil, modeFOR},
+		{"runs of equal lengths", append(slices.Repeat(slices.Concat(make([]int64, 30), slices.Repeat([]int64{5}, 30), slices.Repeat([]int64{7}, 30)), 10), 1), nil, modeRuns},
 	} {
 		if enc := roundInts(t, c.v, c.code); enc[0] != c.mode {
 			t.Errorf("%s: mode %d, want %d", c.name, enc[0], c.mode)
@@ -91,8 +94,10 @@ func TestIntsAnyValues(t *testing.T) {
 			switch d := int64(rng.Uint64()) >> shift; rng.IntN(3) {
 			case 0:
 				v[i] = d * g
-			default:
+			case 1:
 				x += d
+				v[i] = x
+			default:
 				v[i] = x
 			}
 			if rng.IntN(60) == 0 {
@@ -200,7 +205,8 @@ func TestFloatModes(t *testing.T) {
 		{"constant NaN", make1(100, func(int) float64 { return nan }), modeFloatConst, 9},
 		{"negative zeros", make1(100, func(int) float64 { return math.Copysign(0, -1) }), modeFloatConst, 9},
 		{"quarters of great numbers", make1(200, func(int) float64 { return float64(rng.Int64N(1<<48)) / 4096 }), modeDyadic, 1250},
-		{"a slow change of doubles", make1(400, func(i int) float64 { return math.Pi + float64(i/40)*1e-3 }), modeXOR, 200},
+		{"a few doubles", make1(400, func(i int) float64 { return []float64{math.Pi, math.E, math.Sqrt2}[rng.IntN(3)] }), modeXOR, 2200},
+		{"steps of doubles", make1(400, func(i int) float64 { return math.Pi + float64(i/40)*1e-3 }), modeDyadic, 150},
 		{"noise", make1(20, func(int) float64 { return math.Float64frombits(rng.Uint64()) }), modeRaw, 161},
 	} {
 		enc := roundFloats(t, new(floatEncoder), new(floatHint), c.v)
@@ -351,6 +357,7 @@ func FuzzDecodeTile(f *testing.F) {
 	f.Add(uint16(3), []byte{modeGCD, 10, 2, modeFOR, 3, 1, 0xff, 0xff})
 	f.Add(uint16(20), append([]byte{modeXOR}, bytes.Repeat([]byte{3}, 80)...))
 	f.Add(uint16(9), []byte{modeDict, 2, 2, modeConst, 2, 'a', 'b', 5, modeFOR, 1, 0, 5, 1})
+	f.Add(uint16(19), []byte{modeRuns, 2, 3, modeStride, 0, 2, modeConst, 20})
 	f.Add(uint16(9), []byte{modeValidRuns, 3, 5, 1, modeConst, 4})
 	f.Fuzz(func(t *testing.T, rows uint16, src []byte) {
 		n := 1 + int(rows)%column.MaxTileRows

@@ -129,9 +129,9 @@ func printSummaries(sums []columnSummary, w io.Writer) error {
 
 var modeNames = map[byte]string{
 	modeConst: "const", modeStride: "stride", modeFOR: "for", modeDelta: "delta", modeHuff: "huffman",
-	modeHuffEscape: "huffman-escape", modeGCD: "gcd", modeDecimal: "decimal", modeDyadic: "dyadic", modeXOR: "xor",
+	modeHuffEscape: "huffman-escape", modeGCD: "gcd", modeRuns: "runs", modeDecimal: "decimal", modeDyadic: "dyadic", modeXOR: "xor",
 	modeRaw: "raw", modeFloatConst: "const", modeDict: "dict", modeBytes: "bytes", modeCompressed: "s2",
-	modeValidBits: "bitmap", modeValidRuns: "runs",
+	modeValidBits: "nulls", modeValidRuns: "nulls",
 }
 
 // describeTile names the modes of a tile, outermost first, as in "decimal+delta".
@@ -148,8 +148,6 @@ func describeTile(src []byte, kind uint8) string {
 	}
 	r := reader{b: src[1:]}
 	switch src[0] {
-	case modeValidBits:
-		return name // the length of the bitmap is not in the payload
 	case modeGCD:
 		r.uvarint()
 		r.varint()

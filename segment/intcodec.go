@@ -6,7 +6,7 @@ import (
 	"math/bits"
 )
 
-// The first byte of an encoded tile names its mode. Modes 1 … 7 are forms of
+// The first byte of an encoded tile names its mode. Modes 1 … 8 are forms of
 // the integer codec, which is also the second stage of the decimal and dyadic
 // float codecs and carries times, lengths and the columns of tile directories.
 const (
@@ -16,8 +16,12 @@ const (
 	modeDelta      = 4 // u8 width, varint first, varint least delta, width-bit offsets of n-1 deltas from it
 	modeHuff       = 5 // varint first, Huffman-coded deltas
 	modeHuffEscape = 6 // varint first, uvarint bytes of escapes, escapes (varints), Huffman-coded deltas
-	modeGCD        = 7 // uvarint divisor, varint base, then a mode 1 … 6 of (value - base) / divisor
+	modeRuns       = 8 // column of the values of the runs, then a mode 1 … 4 of their lengths
+	modeGCD        = 7 // uvarint divisor, varint base, then a mode 1 … 6 or 8 of (value - base) / divisor
 )
+
+// maxRuns bounds the runs of a tile of modeRuns.
+const maxRuns = 128
 
 // errTile is what is wrong with a tile that no writer makes; the caller adds where it is.
 var errTile = errors.New("malformed tile")
@@ -77,35 +81,90 @@ func shapeOf(v []int64) shape {
 
 // appendPlain is append without the search for a divisor.
 func (e *intEncoder) appendPlain(dst []byte, v []int64, s shape) []byte {
-	if s.min == s.max {
-		return binary.AppendVarint(append(dst, modeConst), s.min)
+	if s.min == s.max || s.minDelta == s.maxDelta {
+		return e.appendBasic(dst, v, s)
 	}
-	if s.minDelta == s.maxDelta {
-		dst = binary.AppendVarint(append(dst, modeStride), v[0])
-		return binary.AppendVarint(dst, s.minDelta)
+	if seldomChanges(v) {
+		if runs, ok := e.appendRuns(dst, v); ok {
+			return runs
+		}
 	}
-	n := len(v)
-	wFOR := uint(bits.Len64(uint64(s.max) - uint64(s.min)))
-	wDelta := uint(bits.Len64(uint64(s.maxDelta) - uint64(s.minDelta)))
-	sizeFOR := 2 + varintLen(s.min) + packedLen(n, wFOR)
-	sizeDelta := 2 + varintLen(v[0]) + varintLen(s.minDelta) + packedLen(n-1, wDelta)
 	if e.hist != nil {
 		countSymbols(e.hist, v)
 	}
 	if e.code != nil {
-		if cap(e.words) < n {
-			e.words = make([]uint32, n+n/4)
+		if cap(e.words) < len(v) {
+			e.words = make([]uint32, len(v)+len(v)/4)
 		}
-		if size := e.code.plan(e.words[:n], v); size*100 < min(sizeFOR, sizeDelta)*95 {
+		if size := e.code.plan(e.words[:len(v)], v); size*100 < s.basicSize(v)*95 {
 			e.tries[1]++
 			return e.code.append(dst, e.words, v)
 		}
 		e.tries[0]++
 	}
-	if sizeFOR <= sizeDelta {
-		return e.appendFOR(dst, v, s.min, wFOR)
+	return e.appendBasic(dst, v, s)
+}
+
+// appendBasic appends v in the best of the modes 1 … 4.
+func (e *intEncoder) appendBasic(dst []byte, v []int64, s shape) []byte {
+	switch {
+	case s.min == s.max:
+		return binary.AppendVarint(append(dst, modeConst), s.min)
+	case s.minDelta == s.maxDelta:
+		dst = binary.AppendVarint(append(dst, modeStride), v[0])
+		return binary.AppendVarint(dst, s.minDelta)
+	case s.sizeFOR(len(v)) <= s.sizeDelta(v):
+		return e.appendFOR(dst, v, s.min, s.widthFOR())
 	}
-	return e.appendDelta(dst, v, s.minDelta, wDelta)
+	return e.appendDelta(dst, v, s.minDelta, s.widthDelta())
+}
+
+func (s *shape) widthFOR() uint   { return uint(bits.Len64(uint64(s.max) - uint64(s.min))) }
+func (s *shape) widthDelta() uint { return uint(bits.Len64(uint64(s.maxDelta) - uint64(s.minDelta))) }
+
+func (s *shape) sizeFOR(n int) int { return 2 + varintLen(s.min) + packedLen(n, s.widthFOR()) }
+
+func (s *shape) sizeDelta(v []int64) int {
+	return 2 + varintLen(v[0]) + varintLen(s.minDelta) + packedLen(len(v)-1, s.widthDelta())
+}
+
+// basicSize returns the bytes of v in the better of modeFOR and modeDelta.
+func (s *shape) basicSize(v []int64) int { return min(s.sizeFOR(len(v)), s.sizeDelta(v)) }
+
+// seldomChanges reports whether runs may pay, judged by the first values.
+func seldomChanges(v []int64) bool {
+	if len(v) < 16 {
+		return false
+	}
+	changes := 0
+	for i := 1; i < 16; i++ {
+		if v[i] != v[i-1] {
+			changes++
+		}
+	}
+	return changes <= 1
+}
+
+// appendRuns appends v in modeRuns; false if it has too many runs for that to pay.
+func (e *intEncoder) appendRuns(dst []byte, v []int64) ([]byte, bool) {
+	most := min(maxRuns, len(v)/24+1)
+	var values, lengths [maxRuns]int64
+	k := 0
+	for start := 0; start < len(v); k++ {
+		if k == most {
+			return dst, false
+		}
+		end := start + 1
+		for end < len(v) && v[end] == v[start] {
+			end++
+		}
+		values[k], lengths[k] = v[start], int64(end-start)
+		start = end
+	}
+	dst = append(dst, modeRuns)
+	dst = binary.AppendUvarint(dst, uint64(k))
+	dst = appendSized(dst, func(dst []byte) []byte { return e.appendBasic(dst, values[:k], shapeOf(values[:k])) })
+	return e.appendBasic(dst, lengths[:k], shapeOf(lengths[:k])), true
 }
 
 func (e *intEncoder) appendFOR(dst []byte, v []int64, least int64, w uint) []byte {
@@ -255,8 +314,38 @@ func decodePlain(dst []int64, src []byte, table *huffTable) error {
 		return nil
 	case modeHuff, modeHuffEscape:
 		return decodeHuff(dst, src, table)
+	case modeRuns:
+		return decodeRuns(dst, &r)
 	}
 	return errTile
+}
+
+// decodeRuns decodes what follows modeRuns.
+func decodeRuns(dst []int64, r *reader) error {
+	k := r.uvarint()
+	valueBytes := r.bytes(r.uvarint())
+	if r.bad || k == 0 || k > maxRuns || len(valueBytes) == 0 || len(r.b) == 0 ||
+		valueBytes[0] > modeDelta || r.b[0] > modeDelta {
+		return errTile
+	}
+	var values, lengths [maxRuns + huffSlack]int64
+	if err := decodePlain(values[:k], valueBytes, nil); err != nil {
+		return err
+	}
+	if err := decodePlain(lengths[:k], r.b, nil); err != nil {
+		return err
+	}
+	for i, n := range lengths[:k] {
+		if n < 1 || n > int64(len(dst)) {
+			return errTile
+		}
+		fill(dst[:n], values[i], 0)
+		dst = dst[n:]
+	}
+	if len(dst) != 0 {
+		return errTile
+	}
+	return nil
 }
 
 // fill writes first, first+step, … modulo 2^64.
