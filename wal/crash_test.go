@@ -11,7 +11,7 @@ import (
 	"github.com/dasudian/dsdb/internal/vfs"
 )
 
-var crashPoints = flag.Int("crash-points", 2000, "power cuts that TestPowerCut makes, at least")
+var crashPoints = flag.Int("crash-points", 1000, "power cuts that TestPowerCut makes, at least")
 
 // mutates holds the operations that change what a power cut leaves.
 var mutates = map[string]bool{vfs.OpCreate: true, vfs.OpWrite: true, vfs.OpSync: true, vfs.OpPreallocate: true, vfs.OpTruncate: true,

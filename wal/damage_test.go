@@ -120,7 +120,7 @@ func (s *GroupState) clone() GroupState { return *s }
 // Random damage anywhere in a log of many segments is never concealed, nor are
 // its consequences after a further restart.
 func TestRandomDamageIsReported(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(40) {
 		mem := vfs.NewMem(seed)
 		l, _ := open(t, mem, small())
 		s, w := newScript(seed, 3000), newTwin()

@@ -189,7 +189,7 @@ func (s *script) lazy(w *twin) []Update {
 }
 
 func TestLogEqualsTwinOverRestarts(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(12) {
 		mem := vfs.NewMem(seed)
 		o := small()
 		o.CacheBytes = []int64{-1, 2 << 10, 1 << 20}[seed%3]
