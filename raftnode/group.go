@@ -150,7 +150,11 @@ func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 	g.seen.replica = uint64(spec.Replica)
 	g.store.group, g.store.log = spec.ID, c.log
 	c.groups[spec.ID] = g
-	c.guard(g, func() { c.open(g, state, known, spec.Suspect) })
+	if spec.Suspect {
+		c.quarantine(g, dsdb.Errorf(dsdb.KindCorrupt, "the log may have lost entries of raft group %d", g.id))
+		return g.progress, nil
+	}
+	c.guard(g, func() { c.open(g, state, known) })
 	return g.progress, nil
 }
 
@@ -163,24 +167,29 @@ func (c *Core) Status(id dsdb.GroupID) GroupStatus {
 	return g.progress.status()
 }
 
+// quarantine keeps a replica that cannot be trusted out of service.
+func (c *Core) quarantine(g *group, err error) {
+	c.logger.Error("raft replica quarantined", "group", uint64(g.id), "error", err)
+	c.fail(g, err)
+}
+
 // open makes the raft node of g from the state of its log.
-func (c *Core) open(g *group, state wal.GroupState, known, suspect bool) {
+func (c *Core) open(g *group, state wal.GroupState, known bool) {
 	if known {
 		_, g.store.last = c.log.Bounds(g.id)
 		g.campaign = g.single()
 	} else {
-		state = newGroupState(g)
+		var err error
+		if state, err = c.newGroupState(g); err != nil {
+			c.quarantine(g, err)
+			return
+		}
 		g.store.last = state.Truncated.Index
 		g.campaign = g.peers[0].Replica == state.Replica
 		c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Create: &state}})
 	}
-	err := g.store.load(state, g.machine.FlushedIndex())
-	if suspect {
-		err = dsdb.Errorf(dsdb.KindCorrupt, "the log may have lost entries of raft group %d", g.id)
-	}
-	if err != nil {
-		c.logger.Error("raft replica quarantined", "group", uint64(g.id), "error", err)
-		c.fail(g, err)
+	if err := g.store.load(state, g.machine.FlushedIndex()); err != nil {
+		c.quarantine(g, err)
 		return
 	}
 	cfg := raftConfig(g)
@@ -201,7 +210,23 @@ func (c *Core) open(g *group, state wal.GroupState, known, suspect bool) {
 }
 
 // newGroupState is the state that all initial replicas of a group start with.
-func newGroupState(g *group) wal.GroupState {
+// If the state machine has flushed more than that, the log was lost: an only
+// voter goes on from where it had flushed, another may have voted since and
+// must not.
+func (c *Core) newGroupState(g *group) (wal.GroupState, error) {
+	at := birth
+	if flushed := g.machine.FlushedIndex(); flushed > birth.Index {
+		if !g.single() {
+			return wal.GroupState{}, dsdb.Errorf(dsdb.KindCorrupt, "raft group %d has flushed up to %d, but is not in the log", g.id, flushed)
+		}
+		m, release, err := g.machine.Snapshot()
+		if err != nil {
+			return wal.GroupState{}, err
+		}
+		release()
+		at = wal.Position{Index: m.Index, Term: max(m.Term, birth.Term)}
+		c.logger.Warn("the log of a raft group is lost; it goes on from what was flushed", "group", uint64(g.id), "index", at.Index)
+	}
 	conf := &raftpb.ConfState{}
 	for _, p := range g.peers {
 		conf.Voters = append(conf.Voters, uint64(p.Replica))
@@ -212,10 +237,10 @@ func newGroupState(g *group) wal.GroupState {
 	}
 	return wal.GroupState{
 		Replica:   dsdb.ReplicaID(g.seen.replica),
-		HardState: wal.HardState{Term: birth.Term, Commit: birth.Index},
-		Truncated: birth,
+		HardState: wal.HardState{Term: at.Term, Commit: at.Index},
+		Truncated: at,
 		Conf:      b,
-	}
+	}, nil
 }
 
 // load takes over the state of a group's log. What the state machine has
@@ -228,6 +253,9 @@ func (s *storage) load(state wal.GroupState, flushed uint64) error {
 	commit := max(hard.Commit, s.applied)
 	if commit > s.last {
 		return dsdb.Errorf(dsdb.KindCorrupt, "the log of raft group %d ends at %d, but %d was committed and %d flushed", s.group, s.last, hard.Commit, flushed)
+	}
+	if state.Truncated != birth && flushed < state.Truncated.Index {
+		return dsdb.Errorf(dsdb.KindCorrupt, "the log of raft group %d begins after %d, but only %d was flushed: files of the replica are missing", s.group, state.Truncated.Index, flushed)
 	}
 	if err := proto.Unmarshal(state.Conf, &s.conf); err != nil {
 		return dsdb.Errorf(dsdb.KindCorrupt, "membership of raft group %d in the log: %w", s.group, err)

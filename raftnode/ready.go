@@ -30,8 +30,8 @@ func (c *Core) advance(g *group) {
 	g.publish()
 }
 
-// propose gives the group's new proposals to raft in one message. If they are
-// too much together, each is tried by itself.
+// propose gives the group's new proposals to raft, many in one message. If
+// those are too much for raft together, each is tried by itself.
 func (c *Core) propose(g *group) {
 	if len(g.proposals) == 0 {
 		return
@@ -45,11 +45,12 @@ func (c *Core) propose(g *group) {
 		g.proposals = g.proposals[:0]
 		return
 	}
-	room := g.proposals[:0]
-	for n := len(g.proposals); len(g.proposals) > 0; {
+	room, limit := g.proposals[:0], maxScratch
+	for len(g.proposals) > 0 {
+		n := batchLength(g.proposals, limit)
 		if !c.proposeBatch(g, g.proposals[:n], st.GetTerm()) {
 			if n > 1 {
-				n = 1
+				limit = 0
 				continue
 			}
 			c.result(g.proposals[0].waiter, dsdb.Errorf(dsdb.KindUnavailable, "timeout: raft group %d has too many writes in progress", g.id))
@@ -58,6 +59,18 @@ func (c *Core) propose(g *group) {
 		g.proposals = g.proposals[n:]
 	}
 	g.proposals = room
+}
+
+// batchLength returns how many of ps have at most limit bytes together; at least one.
+func batchLength(ps []proposal, limit int) int {
+	size := 0
+	for i, p := range ps {
+		size += envelopeSize + len(p.data)
+		if size > limit && i > 0 {
+			return i
+		}
+	}
+	return len(ps)
 }
 
 // proposeBatch proposes ps as one entry each, all or none. Raft copies the
@@ -99,7 +112,8 @@ func (c *Core) proposeBatch(g *group, ps []proposal, term uint64) bool {
 	return true
 }
 
-// maxScratch is the largest buffer for proposals that is kept.
+// maxScratch is the most bytes of proposals in one message, and the largest
+// buffer for them that is kept.
 const maxScratch = 4 << 20
 
 // handle takes one Ready of raft apart.

@@ -358,14 +358,16 @@ func report(t *testing.T, seed uint64, r *run) {
 }
 
 // Many seeds, each with crashes, power cuts, partitions, pauses and a noisy
-// network, none of which may lose or invent a write. With -short, and under the
-// race detector, there are ten.
+// network, none of which may lose or invent a write. With -short
+// there are ten, under the race detector five.
 func TestSeeds(t *testing.T) {
 	first, n := uint64(1), *seeds
 	switch {
 	case *oneSeed > 0:
 		first, n = *oneSeed, 1
-	case testing.Short() || raceDetector:
+	case raceDetector:
+		n = min(n, 5)
+	case testing.Short():
 		n = min(n, 10)
 	}
 	var total run
