@@ -89,7 +89,12 @@ func (m *manifest) append(dst []byte) []byte {
 			dst = le.AppendUint32(dst, uint32(id))
 		}
 	}
-	return le.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
+	return append(dst[:start], seal(dst[start:])...)
+}
+
+// seal appends the checksum of a file.
+func seal(file []byte) []byte {
+	return binary.LittleEndian.AppendUint32(file, crc32.Checksum(file, castagnoli))
 }
 
 // decodeManifest decodes what append wrote. It reports KindCorrupt with the
