@@ -351,7 +351,9 @@ func (tn *tenant) step(c *client) {
 		tn.do(c, func(d *database) { d.remove(func(k pointKey) bool { return k.host == host }) },
 			execute(fmt.Sprintf("DROP SERIES WHERE host = '%d'", host)))
 	case dice < 20:
-		tn.do(c, func(d *database) { d.remove(func(k pointKey) bool { return k.host == host && k.day >= from && k.day < from+9 }) },
+		tn.do(c, func(d *database) {
+			d.remove(func(k pointKey) bool { return k.host == host && k.day >= from && k.day < from+9 })
+		},
 			execute(fmt.Sprintf("DELETE FROM %s WHERE host = '%d' AND time >= %dd AND time < %dd", measurement(host), host, from, from+9)))
 	default:
 		tn.write(c)

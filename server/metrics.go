@@ -1,29 +1,13 @@
 package server
 
 import (
-	"context"
-	"log/slog"
 	"runtime"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/dasudian/dsdb/exec"
-	"github.com/dasudian/dsdb/wal"
 )
-
-// logReport says what the recovery of the log found; damage is never silent.
-func (n *Node) logReport(r wal.Report, d time.Duration) {
-	level, text := slog.LevelDebug, "log recovered"
-	if !r.Clean {
-		level, text = slog.LevelInfo, "log recovered after an unclean stop"
-	}
-	if len(r.Corrupt) > 0 {
-		level, text = slog.LevelError, "the log is damaged: replicas that may have lost entries are kept out of service"
-	}
-	n.log.Log(context.Background(), level, text, "report", r, "duration", d.Seconds())
-}
 
 // registerMetrics registers what the node measures of itself.
 func (n *Node) registerMetrics(reg *prometheus.Registry, version string) {

@@ -67,6 +67,7 @@ type Node struct {
 
 	release    []func() error // undoes Open, last first
 	wal        *wal.Log
+	damage     damage
 	host       *raftnode.Host
 	meta       *meta.Store
 	shards     *shards
@@ -112,9 +113,14 @@ func Open(ctx context.Context, cfg config.Config, o Options) (n *Node, err error
 	if err := n.shards.reconcile(ctx); err != nil {
 		return nil, err
 	}
+	n.damage.lost = nil // a group that is unknown from here on is new
 	reg := prometheus.NewRegistry()
 	n.registerMetrics(reg, o.Version)
-	n.handler = httpd.New(n.httpConfig(o.Version), n, n.log, reg)
+	hc := n.httpConfig(o.Version)
+	if hc.Auth, err = n.auth(reg); err != nil {
+		return nil, err
+	}
+	n.handler = httpd.New(hc, n, n.log, reg)
 	n.onClose(func() error { n.handler.Close(); return nil })
 	tctx, stop := context.WithCancel(context.Background())
 	n.stop = stop
@@ -241,9 +247,13 @@ func compact(uuid string) string {
 
 // openCatalogue starts the meta group and founds the cluster if it is new.
 func (n *Node) openCatalogue(ctx context.Context, id meta.Identity, fatal func(error)) error {
-	store, err := meta.Open(n.fs, path.Join(n.cfg.Meta.Dir, "catalogue"))
+	dir := path.Join(n.cfg.Meta.Dir, "catalogue")
+	store, err := meta.Open(n.fs, dir)
 	if err != nil {
 		return err
+	}
+	if bad, err := n.quarantined(dsdb.MetaGroup, dir); err != nil || bad {
+		return errors.Join(err, dsdb.Errorf(dsdb.KindCorrupt, "the log is damaged and may have lost changes of the catalogue, without which nothing can be served: %v; restore the node's folders from a copy", n.damage.lost))
 	}
 	n.meta = store
 	host, err := raftnode.Open(raftnode.Options{Log: n.wal, Logger: n.log, Fatal: fatal})
@@ -349,6 +359,9 @@ func (n *Node) bind() error {
 	ln, err := net.Listen("tcp", h.BindAddress)
 	if err != nil {
 		return fmt.Errorf("http: %w; another server may have the address: set [http] bind-address or DSDB_HTTP_BIND_ADDRESS", err)
+	}
+	if a, ok := ln.Addr().(*net.TCPAddr); ok {
+		n.warnOfAccess(a.AddrPort())
 	}
 	if h.MaxConnections > 0 {
 		ln = netutil.LimitListener(ln, h.MaxConnections)

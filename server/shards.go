@@ -145,7 +145,11 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 			return fail(fmt.Errorf("open shard %d: %w", ref.Shard.ID, err))
 		}
 		opened[ref.Shard.ID] = sh
-		specs = append(specs, s.spec(ref.Shard, sh))
+		spec := s.spec(ref.Shard, sh)
+		if spec.Suspect, err = s.n.quarantined(spec.ID, s.dir(ref.Shard.ID)); err != nil {
+			return fail(err)
+		}
+		specs = append(specs, spec)
 	}
 	if err := s.n.host.Start(ctx, specs); err != nil {
 		return fail(fmt.Errorf("start %d shards: %w", len(specs), err))

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"log/slog"
+	"path"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// quarantineFile lies in the folder of a replica of which the log may have lost
+// entries. The log itself remembers that of the groups it knows; this file does
+// so of one that the damage made it forget, which would be taken for new.
+const quarantineFile = "QUARANTINE"
+
+// damage is what the recovery of the log could not prove to be whole.
+type damage struct {
+	suspect map[dsdb.GroupID]bool
+	lost    []wal.Range // if any, a group that the log does not know may have been in it
+}
+
+// logReport says what the recovery of the log found; damage is never silent.
+func (n *Node) logReport(r wal.Report, d time.Duration) {
+	level, text := slog.LevelDebug, "log recovered"
+	switch {
+	case len(r.Corrupt)+len(r.Suspect) > 0:
+		level, text = slog.LevelError, "the log is damaged: replicas that may have lost entries are kept out of service"
+	case !r.Clean:
+		level, text = slog.LevelInfo, "log recovered after an unclean stop"
+	}
+	n.log.Log(context.Background(), level, text, "report", r, "duration", d.Seconds())
+	n.damage = damage{suspect: map[dsdb.GroupID]bool{}, lost: r.Corrupt}
+	for _, g := range r.Suspect {
+		n.damage.suspect[g] = true
+	}
+}
+
+// quarantined reports whether the replica of g whose files lie in dir may have
+// lost entries, and sees to it that this is not forgotten.
+func (n *Node) quarantined(g dsdb.GroupID, dir string) (bool, error) {
+	if n.damage.suspect[g] {
+		return true, nil
+	}
+	mark := path.Join(dir, quarantineFile)
+	if _, err := n.fs.Stat(mark); err == nil || !errors.Is(err, iofs.ErrNotExist) {
+		return true, err
+	}
+	if _, known := n.wal.State(g); known || len(n.damage.lost) == 0 {
+		return false, nil
+	}
+	if err := writeMark(n.fs, mark, fmt.Sprintf("the log was damaged, and this replica is not in it: %v\n", n.damage.lost)); err != nil {
+		return true, fmt.Errorf("quarantine raft group %d: %w", g, err)
+	}
+	return true, nil
+}
+
+// writeMark makes a small file, durably.
+func writeMark(fs vfs.FS, name, text string) error {
+	f, err := fs.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(text), 0)
+	if err == nil {
+		err = f.SyncData()
+	}
+	return errors.Join(err, f.Close(), fs.SyncDir(path.Dir(name)))
+}
