@@ -312,10 +312,22 @@ func (e *encoder) appendTile(f *fieldWriter, vec *column.Vector, start, end int,
 			e.gInts = gather(e.gInts[:0], v, valid)
 			v = e.gInts
 		}
-		e.payload = e.ints.append(e.payload, v)
 		if want {
-			s = intStats(v, f.kind == kindUnsigned)
+			return e.appendInts(v, f.kind == kindUnsigned)
 		}
+		e.payload = e.ints.append(e.payload, v)
+	}
+	return s
+}
+
+// appendInts appends integers to e.payload and returns their statistics, which
+// save the search for their least and greatest.
+func (e *encoder) appendInts(v []int64, unsigned bool) column.Stats {
+	s := intStats(v, unsigned)
+	if unsigned {
+		e.payload = e.ints.append(e.payload, v)
+	} else {
+		e.payload = e.ints.appendShaped(e.payload, v, shapeBetween(v, int64(s.Min), int64(s.Max)))
 	}
 	return s
 }

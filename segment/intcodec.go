@@ -32,6 +32,7 @@ var errTile = errors.New("malformed tile")
 type intEncoder struct {
 	offsets []uint64
 	words   []uint32
+	runs    [2][maxRuns]int64
 	scaled  []int64
 	code    *huffCode
 	hist    *[huffSymbols]uint32
@@ -41,7 +42,11 @@ type intEncoder struct {
 // append appends the shortest encoding of v, at least one value of any size.
 // Differences are taken modulo 2^64, so that it is total over int64.
 func (e *intEncoder) append(dst []byte, v []int64) []byte {
-	s := shapeOf(v)
+	return e.appendShaped(dst, v, shapeOf(v))
+}
+
+// appendShaped is append for who knows the shape of v.
+func (e *intEncoder) appendShaped(dst []byte, v []int64, s shape) []byte {
 	if s.min != s.max && s.minDelta != s.maxDelta && len(v) > 2 {
 		if g := commonDivisor(v, s.min); g > 1 && gcdPays(g, s.min, len(v)) {
 			dst = append(dst, modeGCD)
@@ -61,21 +66,29 @@ type shape struct {
 }
 
 func shapeOf(v []int64) shape {
-	s := shape{min: v[0], max: v[0]}
+	least, most := v[0], v[0]
+	for _, x := range v {
+		least = min(least, x)
+		most = max(most, x)
+	}
+	return shapeBetween(v, least, most)
+}
+
+// shapeBetween is shapeOf for who knows the least and the greatest value.
+func shapeBetween(v []int64, least, most int64) shape {
+	s := shape{min: least, max: most}
 	if len(v) == 1 {
 		return s
 	}
-	s.minDelta = v[1] - v[0]
-	s.maxDelta = s.minDelta
-	prev := v[0]
-	for _, x := range v[1:] {
+	prev := v[1]
+	minDelta, maxDelta := v[1]-v[0], v[1]-v[0]
+	for _, x := range v[2:] {
 		d := x - prev
 		prev = x
-		s.min = min(s.min, x)
-		s.max = max(s.max, x)
-		s.minDelta = min(s.minDelta, d)
-		s.maxDelta = max(s.maxDelta, d)
+		minDelta = min(minDelta, d)
+		maxDelta = max(maxDelta, d)
 	}
+	s.minDelta, s.maxDelta = minDelta, maxDelta
 	return s
 }
 
@@ -148,7 +161,7 @@ func seldomChanges(v []int64) bool {
 // appendRuns appends v in modeRuns; false if it has too many runs for that to pay.
 func (e *intEncoder) appendRuns(dst []byte, v []int64) ([]byte, bool) {
 	most := min(maxRuns, len(v)/24+1)
-	var values, lengths [maxRuns]int64
+	values, lengths := &e.runs[0], &e.runs[1]
 	k := 0
 	for start := 0; start < len(v); k++ {
 		if k == most {
