@@ -34,7 +34,7 @@ var floors = []struct {
 	{2, "planner", "github.com/influxdata/influxql"},
 	{3, "exec", "github.com/apache/arrow/go/v15"},
 	{4, "server/config", "github.com/BurntSushi/toml"},
-	{4, "server/httpd", "github.com/influxdata/influxql github.com/klauspost/compress github.com/prometheus/client_golang github.com/tinylib/msgp"},
+	{4, "server/httpd", "github.com/golang-jwt/jwt/v5 github.com/influxdata/influxql github.com/klauspost/compress github.com/prometheus/client_golang github.com/tinylib/msgp"},
 	{4, "server/tasks", ""},
 	{5, "server", "github.com/influxdata/influxql github.com/prometheus/client_golang golang.org/x/net golang.org/x/crypto"},
 	{6, "bench", "github.com/HdrHistogram/hdrhistogram-go golang.org/x/sys"},

@@ -83,6 +83,9 @@ func (n *Node) executeUser(ctx context.Context, c *planner.Command) error {
 	case planner.DropUser:
 		return n.command(ctx, &meta.DropUser{Name: c.Name})
 	case planner.CreateUser, planner.SetPassword:
+		if u := n.meta.View().User(c.Name); u != nil && c.Kind == planner.CreateUser {
+			return sameUser(u, c)
+		}
 		hash, err := bcrypt.GenerateFromPassword([]byte(c.Password), bcrypt.DefaultCost)
 		if err != nil { // longer than 72 bytes
 			return dsdb.Errorf(dsdb.KindInvalid, "password: %w", err)
@@ -104,6 +107,14 @@ func (n *Node) executeUser(ctx context.Context, c *planner.Command) error {
 		right = held &^ right // read and write are bits of all
 	}
 	return n.command(ctx, &meta.SetPrivilege{User: c.Name, Database: c.Database, Privilege: right})
+}
+
+// sameUser makes it no error to create a user once more in the same way.
+func sameUser(u *meta.User, c *planner.Command) error {
+	if u.Admin != c.Admin || bcrypt.CompareHashAndPassword([]byte(u.Hash), []byte(c.Password)) != nil {
+		return meta.ErrUserExists
+	}
+	return nil
 }
 
 func privilege(p influxql.Privilege) meta.Privilege {

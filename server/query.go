@@ -32,9 +32,10 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 	case *planner.Explain:
 		res, err = exec.Explain(ctx, p, n.openSource, n.execOptions(r.ChunkRows))
 	case *planner.Show:
-		res, err = exec.Show(ctx, p, &showEnv{n})
+		res, err = exec.Show(ctx, p, &showEnv{n, r.User})
 	case *planner.Command:
 		err = n.execute(ctx, p)
+		n.audit(ctx, r, err)
 	}
 	if err != nil {
 		return nil, err
@@ -43,6 +44,18 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 		res = &timedResult{Result: res, began: began, slow: slow, n: n, text: r.Statement.String()}
 	}
 	return res, nil
+}
+
+// audit logs who changed what, where there are users to be told apart.
+func (n *Node) audit(ctx context.Context, r *httpd.QueryRequest, err error) {
+	if !n.cfg.HTTP.AuthEnabled || r.User == nil {
+		return
+	}
+	attrs := []any{"user", r.User.Name, "database", r.Database, "statement", ql.Sanitize(r.Statement.String())}
+	if err != nil {
+		attrs = append(attrs, "err", err)
+	}
+	n.log.InfoContext(ctx, "change", attrs...)
 }
 
 func (n *Node) execOptions(chunkRows int) exec.Options {

@@ -6,10 +6,14 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/exec"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/server/httpd"
 )
 
 // showEnv answers SHOW statements from the node's catalogue and shards.
-type showEnv struct{ n *Node }
+type showEnv struct {
+	n    *Node
+	user *httpd.User
+}
 
 // Open implements exec.ShowEnv.
 func (e *showEnv) Open(ctx context.Context, id dsdb.ShardID) (exec.Source, error) {
@@ -26,7 +30,9 @@ func (e *showEnv) Catalogue(context.Context) (*exec.ShowCatalogue, error) {
 	view := e.n.meta.View()
 	c := &exec.ShowCatalogue{}
 	for _, db := range view.DatabasesByAge() {
-		c.Databases = append(c.Databases, databaseRow(db))
+		if e.n.visible(e.user, db.Name) {
+			c.Databases = append(c.Databases, databaseRow(db))
+		}
 	}
 	for _, u := range view.Users {
 		row := exec.UserRow{Name: u.Name, Admin: u.Admin}

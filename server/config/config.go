@@ -80,6 +80,8 @@ type Precreation struct {
 type HTTP struct {
 	Enabled         bool     `toml:"enabled" doc:"serve the API"`
 	BindAddress     string   `toml:"bind-address" doc:"host:port; beyond loopback only with a firewall while auth-enabled is false"`
+	AuthEnabled     bool     `toml:"auth-enabled" doc:"clients sign in; the first admin is created without, from this machine: CREATE USER … WITH ALL PRIVILEGES"`
+	SharedSecret    string   `toml:"shared-secret" doc:"key of the signatures of bearer tokens (JWT, HS256), 32 bytes or more; empty: no such tokens"`
 	LogEnabled      bool     `toml:"log-enabled" doc:"log each request"`
 	Pprof           bool     `toml:"pprof-enabled" doc:"serve /debug/pprof"`
 	HTTPS           bool     `toml:"https-enabled" doc:"serve TLS"`

@@ -9,7 +9,6 @@ import (
 const (
 	noCluster = "this version runs as one node"
 	noTSM     = "DSDB stores segments, not TSM files; they need no such setting"
-	noAuth    = "this version has no users; keep the address on loopback or behind a proxy that signs users in"
 	noMonitor = "DSDB is watched through /metrics"
 	noReport  = "DSDB never reports to anybody"
 	noPage    = "this version has no web page"
@@ -48,7 +47,8 @@ var ignoredSections = map[string]map[string]string{
 	"subscriber":     {"*": noSub},
 	"admin":          {"*": noPage},
 	"http": {
-		noAuth:    "shared-secret realm pprof-auth-enabled ping-auth-enabled",
+		"the realm is InfluxDB": "realm",
+		"with auth-enabled /debug and /metrics want an admin, /ping is open": "pprof-auth-enabled ping-auth-enabled",
 		logsOnce:  "write-tracing suppress-write-log access-log-path access-log-status-filters",
 		notNeeded: "flux-enabled flux-log-enabled debug-pprof-enabled",
 		"the answer is streamed; rows need no limit": "max-row-limit",

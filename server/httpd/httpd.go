@@ -42,7 +42,8 @@ type WriteRequest struct {
 type QueryRequest struct {
 	Statement        ql.Statement
 	Database, Policy string
-	ChunkRows        int // most rows per frame
+	ChunkRows        int   // most rows per frame
+	User             *User // who asks, and may: the answer holds what they may see
 }
 
 // Backend is the node behind the API. Its methods are safe for concurrent use
@@ -70,6 +71,7 @@ type Config struct {
 	Pprof          bool
 	LogRequests    bool
 	AcceptUnsigned bool
+	Auth           Auth
 }
 
 // Handler serves the API. Make it with New, and Close it after its http.Server has shut down.
@@ -79,6 +81,7 @@ type Handler struct {
 	log     *slog.Logger
 	metrics *metrics
 	mux     *http.ServeMux
+	gate    *gate
 
 	writes  chan struct{} // one token per body held
 	queries atomic.Int64
@@ -94,7 +97,7 @@ type Handler struct {
 // New returns a handler in front of b. Its metrics go to reg, which /metrics serves.
 func New(cfg Config, b Backend, log *slog.Logger, reg *prometheus.Registry) *Handler {
 	ctx, cancel := context.WithCancel(context.Background())
-	h := &Handler{cfg: cfg, backend: b, log: log, metrics: newMetrics(reg),
+	h := &Handler{cfg: cfg, backend: b, log: log, metrics: newMetrics(reg), gate: newGate(cfg.Auth),
 		mux: http.NewServeMux(), boot: uint64(time.Now().UnixNano()), ctx: ctx, cancel: cancel}
 	if cfg.MaxWrites > 0 {
 		h.writes = make(chan struct{}, cfg.MaxWrites)
@@ -110,16 +113,16 @@ func (h *Handler) Close() {
 }
 
 func (h *Handler) routes(reg *prometheus.Registry) {
-	h.handle("/write", h.serveWrite, "POST")
-	h.handle("/api/v2/write", h.serveWriteV2, "POST")
-	h.handle("/query", h.serveQuery, "GET", "POST")
-	h.handle("/api/v2/query", h.serveFlux, "POST")
-	h.handle("/ping", h.servePing, "GET", "HEAD")
-	h.handle("/status", h.serveStatus, "GET", "HEAD")
-	h.handle("/health", h.serveHealth, "GET", "HEAD")
-	h.handle("/ready", h.serveReady, "GET", "HEAD")
-	h.handle("/metrics", metricsHandler(reg), "GET", "HEAD")
-	h.handle("/debug/vars", varsHandler(reg, h.cfg.Version), "GET")
+	h.handle("/write", h.gate.signedIn(h.serveWrite), "POST")
+	h.handle("/api/v2/write", h.gate.signedIn(h.serveWriteV2), "POST")
+	h.handle("/query", h.gate.signedIn(h.serveQuery), "GET", "POST")
+	h.handle("/api/v2/query", h.gate.open(h.serveFlux), "POST")
+	h.handle("/ping", h.gate.open(h.servePing), "GET", "HEAD")
+	h.handle("/status", h.gate.open(h.serveStatus), "GET", "HEAD")
+	h.handle("/health", h.gate.open(h.serveHealth), "GET", "HEAD")
+	h.handle("/ready", h.gate.open(h.serveReady), "GET", "HEAD")
+	h.handle("/metrics", h.gate.adminOnly(metricsHandler(reg)), "GET", "HEAD")
+	h.handle("/debug/vars", h.gate.adminOnly(varsHandler(reg, h.cfg.Version)), "GET")
 	if h.cfg.Pprof {
 		h.routePprof()
 	}
@@ -130,7 +133,7 @@ func (h *Handler) routes(reg *prometheus.Registry) {
 
 // handle registers fn for path and the methods given; OPTIONS is answered for
 // CORS, any other method with 405.
-func (h *Handler) handle(path string, fn http.HandlerFunc, methods ...string) {
+func (h *Handler) handle(path string, fn guarded, methods ...string) {
 	allow := strings.Join(append(methods, "OPTIONS"), ", ")
 	h.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodOptions {
@@ -139,7 +142,7 @@ func (h *Handler) handle(path string, fn http.HandlerFunc, methods ...string) {
 		}
 		for _, m := range methods {
 			if r.Method == m {
-				fn(w, r)
+				fn.serve(w, r)
 				return
 			}
 		}

@@ -107,9 +107,8 @@ func varsHandler(reg *prometheus.Registry, version string) http.HandlerFunc {
 }
 
 func (h *Handler) routePprof() {
-	h.mux.HandleFunc("/debug/pprof/", pprof.Index)
-	h.mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	h.mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	h.mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	h.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	for path, fn := range map[string]http.HandlerFunc{"": pprof.Index, "cmdline": pprof.Cmdline,
+		"profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace} {
+		h.handle("/debug/pprof/"+path, h.gate.adminOnly(fn), "GET", "POST")
+	}
 }

@@ -32,7 +32,7 @@ type queryParams struct {
 }
 
 // serveQuery is GET and POST /query.
-func (h *Handler) serveQuery(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) serveQuery(w http.ResponseWriter, r *http.Request, u *User) {
 	p, err := readQueryParams(w, r)
 	if err != nil {
 		writeError(w, status(err), err.Error())
@@ -43,7 +43,11 @@ func (h *Handler) serveQuery(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	run := &queryRun{h: h, p: p, statements: statements, readOnlyRequest: r.Method != http.MethodPost}
+	if err := u.mayQuery(r, statements, p.db); err != nil {
+		writeError(w, status(err), err.Error())
+		return
+	}
+	run := &queryRun{h: h, p: p, user: u, statements: statements, readOnlyRequest: r.Method != http.MethodPost}
 	if p.async {
 		h.background.Add(1)
 		go func() {
@@ -102,6 +106,7 @@ func queryText(r *http.Request) (string, error) {
 type queryRun struct {
 	h               *Handler
 	p               *queryParams
+	user            *User
 	statements      []ql.Statement
 	readOnlyRequest bool
 }
@@ -137,7 +142,7 @@ func (q *queryRun) one(ctx context.Context, s ql.Statement, enc encoder) error {
 	if limit := q.h.cfg.MaxQueries; limit > 0 && n > int64(limit) {
 		return dsdb.Errorf(dsdb.KindUnavailable, "max-concurrent-queries limit exceeded(%d, %d)", n, limit)
 	}
-	res, err := q.h.backend.Execute(ctx, &QueryRequest{Statement: s, Database: q.p.db, Policy: q.p.rp, ChunkRows: q.p.format.chunkRows})
+	res, err := q.h.backend.Execute(ctx, &QueryRequest{Statement: s, Database: q.p.db, Policy: q.p.rp, ChunkRows: q.p.format.chunkRows, User: q.user})
 	if err != nil || res == nil {
 		return why(ctx, err)
 	}

@@ -25,7 +25,7 @@ type writeState struct {
 }
 
 // serveWrite is POST /write.
-func (h *Handler) serveWrite(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) serveWrite(w http.ResponseWriter, r *http.Request, u *User) {
 	q := r.URL.Query()
 	req := WriteRequest{Database: q.Get("db"), Policy: q.Get("rp"), Consistency: q.Get("consistency")}
 	if req.Database == "" {
@@ -38,11 +38,15 @@ func (h *Handler) serveWrite(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "invalid consistency level")
 		return
 	}
+	if err := u.mayWrite(req.Database); err != nil {
+		h.failWrite(w, "auth", err)
+		return
+	}
 	h.write(w, r, &req, q.Get("precision"))
 }
 
 // serveWriteV2 is POST /api/v2/write of InfluxDB 2.x clients: the bucket is DB or DB/RP.
-func (h *Handler) serveWriteV2(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) serveWriteV2(w http.ResponseWriter, r *http.Request, u *User) {
 	q := r.URL.Query()
 	db, rp, _ := strings.Cut(q.Get("bucket"), "/")
 	if db == "" {
@@ -52,6 +56,10 @@ func (h *Handler) serveWriteV2(w http.ResponseWriter, r *http.Request) {
 	precision, err := v2Precision(q)
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if err := u.mayWrite(db); err != nil {
+		h.failWrite(w, "auth", err)
 		return
 	}
 	h.write(w, r, &WriteRequest{Database: db, Policy: rp}, precision)
