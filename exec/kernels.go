@@ -24,24 +24,33 @@ func sum[T number](v []T) T {
 	return (a + b) + (c + d)
 }
 
-// exactSum returns the sum of v, and false if a value is so large (beyond
-// ±2^52) that the sum of a tile's rows might not fit.
-func exactSum(v []int64) (total int64, ok bool) {
+// sumsFit reports whether the sum of a tile's rows with values like those of v
+// fits into an int64: whether all of them lie in [-2^52, 2^52).
+func sumsFit(v []int64) bool {
 	const bias = 1 << 52
-	var a, b, x, y int64
+	var x, y int64
 	i := 0
 	for ; i+4 <= len(v); i += 4 {
 		p := v[i : i+4 : i+4]
-		a += p[0] + p[2]
-		b += p[1] + p[3]
 		x |= (p[0] + bias) | (p[1] + bias)
 		y |= (p[2] + bias) | (p[3] + bias)
 	}
 	for _, z := range v[i:] {
-		a += z
 		x |= z + bias
 	}
-	return a + b, uint64(x|y) < 1<<53
+	return uint64(x|y) < 1<<53
+}
+
+// runSum adds up the values of one window.
+func runSum[T number](v []T) T {
+	if len(v) >= smallRun {
+		return sum(v)
+	}
+	var t T
+	for _, x := range v {
+		t += x
+	}
+	return t
 }
 
 // floatSum adds up v as floats.

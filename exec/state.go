@@ -162,17 +162,8 @@ func (s *sumState[T]) addRows(b *block, runs []run, base int) {
 	v := numbers[T](b)
 	for _, r := range runs {
 		cell := base + int(r.win)
-		part := v[r.lo:r.hi]
-		s.N[cell] += int64(len(part))
-		if len(part) >= smallRun {
-			s.Sum[cell] += sum(part)
-			continue
-		}
-		var t T
-		for _, x := range part {
-			t += x
-		}
-		s.Sum[cell] += t
+		s.N[cell] += int64(r.hi - r.lo)
+		s.Sum[cell] += runSum(v[r.lo:r.hi])
 	}
 }
 
@@ -228,16 +219,15 @@ type intMeanState struct {
 }
 
 func (s *intMeanState) addRows(b *block, runs []run, base int) {
+	fit := sumsFit(b.ints[:b.n])
 	for _, r := range runs {
 		cell := base + int(r.win)
-		part := b.ints[r.lo:r.hi]
-		s.N[cell] += int64(len(part))
-		total, ok := exactSum(part)
-		if !ok {
-			s.Sum[cell] += floatSum(part)
-			continue
+		s.N[cell] += int64(r.hi - r.lo)
+		if fit {
+			s.Sum[cell] += float64(runSum(b.ints[r.lo:r.hi]))
+		} else {
+			s.Sum[cell] += floatSum(b.ints[r.lo:r.hi])
 		}
-		s.Sum[cell] += float64(total)
 	}
 }
 

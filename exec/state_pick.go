@@ -35,38 +35,44 @@ func (s *extremeState[T]) addRows(b *block, runs []run, base int) {
 	for _, r := range runs {
 		cell := base + int(r.win)
 		part := v[r.lo:r.hi]
-		best := part[0]
-		switch {
-		case len(part) < smallRun && s.greatest:
-			for _, x := range part {
-				if x > best {
-					best = x
-				}
-			}
-		case len(part) < smallRun:
-			for _, x := range part {
-				if x < best {
-					best = x
-				}
-			}
-		case s.greatest:
-			best = greatest(part)
-		default:
-			best = least(part)
+		best := s.best(part)
+		if s.Time != nil {
+			s.offer(b, cell, best, part, int(r.lo))
+		} else if s.N[cell] == 0 || best != s.Value[cell] && best > s.Value[cell] == s.greatest {
+			s.Value[cell] = best
 		}
-		s.offer(b, cell, best, part, int(r.lo))
 		s.N[cell] += int64(len(part))
 	}
 }
 
-// offer proposes the best value of part, which is in the block from index lo.
-func (s *extremeState[T]) offer(b *block, cell int, best T, part []T, lo int) {
-	if s.Time == nil {
-		if s.better(cell, best, 0) {
-			s.Value[cell] = best
+// best returns the value of part that the aggregate picks.
+func (s *extremeState[T]) best(part []T) T {
+	if len(part) >= smallRun {
+		if s.greatest {
+			return greatest(part)
 		}
-		return
+		return least(part)
 	}
+	best := part[0]
+	if s.greatest {
+		for _, x := range part {
+			if x > best {
+				best = x
+			}
+		}
+		return best
+	}
+	for _, x := range part {
+		if x < best {
+			best = x
+		}
+	}
+	return best
+}
+
+// offer proposes the best value of part, which is in the block from index lo,
+// with the time at which it first occurs there.
+func (s *extremeState[T]) offer(b *block, cell int, best T, part []T, lo int) {
 	if s.N[cell] > 0 && best != s.Value[cell] && !s.better(cell, best, 0) {
 		return
 	}

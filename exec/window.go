@@ -111,18 +111,24 @@ func (w *windows) appendRuns(dst []run, times []int64) []run {
 		return dst
 	}
 	win := w.at(times[0])
+	end := w.start(win + 1)
 	for lo := 0; lo < len(times); {
-		end := w.start(win + 1)
-		if times[lo] >= end { // a gap
-			if win++; times[lo] >= w.start(win+1) {
+		if times[lo] >= end {
+			if win++; times[lo] >= w.start(win+1) { // a gap
 				win = w.at(times[lo])
 			}
-			continue
+			end = w.start(win + 1)
 		}
-		hi := runEnd(times, lo, end)
+		hi := lo + 1
+		if probe := lo + smallRun; probe < len(times) && times[probe] < end {
+			hi = runEnd(times, probe, end)
+		} else {
+			for hi < len(times) && times[hi] < end {
+				hi++
+			}
+		}
 		dst = append(dst, run{int32(win), int32(lo), int32(hi)})
 		lo = hi
-		win++
 	}
 	return dst
 }
@@ -134,12 +140,7 @@ func runEnd(times []int64, lo int, end int64) int {
 	if times[n-1] < end {
 		return n
 	}
-	if probe := lo + smallRun; probe >= n || times[probe] >= end {
-		for lo++; times[lo] < end; lo++ {
-		}
-		return lo
-	}
-	if step := times[lo+1] - times[lo]; step > 0 {
+	if step := times[lo] - times[lo-1]; step > 0 {
 		if g := lo + int((end-times[lo]-1)/step) + 1; g > lo && g < n && times[g-1] < end && times[g] >= end {
 			return g
 		}
