@@ -85,40 +85,43 @@ type Node struct {
 
 // Open recovers the node's state, founds a cluster of one if there is none,
 // and starts serving the shards. The HTTP API is not yet reachable; see Serve.
-func Open(ctx context.Context, cfg config.Config, o Options) (n *Node, err error) {
-	n = &Node{cfg: cfg, fs: o.FS, log: o.Logger}
+func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
+	n := &Node{cfg: cfg, fs: o.FS, log: o.Logger}
 	n.shards = newShards(n)
-	defer func() {
-		if err != nil {
-			n.undo()
-		}
-	}()
+	if err := n.open(ctx, o); err != nil {
+		return nil, errors.Join(err, n.undo())
+	}
+	return n, nil
+}
+
+// open does what Open does. If it fails, what it did is to be undone.
+func (n *Node) open(ctx context.Context, o Options) error {
 	if err := n.lockFolders(); err != nil {
-		return nil, err
+		return err
 	}
 	id, err := n.identity()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.openLog(id); err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.openCatalogue(ctx, id, o.Fatal); err != nil {
-		return nil, err
+		return err
 	}
 	n.maintainer = tasks.NewMaintainer(managed{n}, n.limits(), n.log)
 	if err := n.shards.sweep(n.meta.View()); err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.shards.reconcile(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	n.damage.lost = nil // a group that is unknown from here on is new
 	reg := prometheus.NewRegistry()
 	n.registerMetrics(reg, o.Version)
 	hc := n.httpConfig(o.Version)
 	if hc.Auth, err = n.auth(reg); err != nil {
-		return nil, err
+		return err
 	}
 	n.handler = httpd.New(hc, n, n.log, reg)
 	n.onClose(func() error { n.handler.Close(); return nil })
@@ -127,10 +130,10 @@ func Open(ctx context.Context, cfg config.Config, o Options) (n *Node, err error
 	n.onClose(func() error { stop(); n.tasks.Wait(); return nil })
 	n.runTasks(tctx)
 	if err := n.bind(); err != nil {
-		return nil, err
+		return err
 	}
 	n.ready.Store(true)
-	return n, nil
+	return nil
 }
 
 // onClose adds a step to what Close undoes.
