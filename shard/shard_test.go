@@ -25,7 +25,7 @@ type machine struct {
 	replica int // number of the last other one
 }
 
-var testRange = dsdb.TimeRange{Start: 0, End: 10000}
+var testRange = dsdb.TimeRange{Start: 0, End: 100000}
 
 func newMachine(t testing.TB, seed uint64) *machine {
 	m := &machine{t: t, r: rand.New(rand.NewPCG(seed, 7)), fs: vfs.NewMem(seed), twin: newTwin(testRange), dir: "/data/7"}
@@ -154,9 +154,9 @@ func (m *machine) moveToOther() {
 // Whatever is written, deleted, flushed, merged and opened again: the shard
 // holds what the obvious shard holds.
 func TestShardAgainstTwin(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(10) {
 		m := newMachine(t, seed)
-		for i := range 100 {
+		for i := range 80 {
 			m.step()
 			if i%5 == 0 {
 				compare(t, m.r, m.shard, m.twin)

@@ -416,8 +416,8 @@ func randomRange(r *rand.Rand) dsdb.TimeRange {
 	if r.IntN(2) == 0 {
 		return dsdb.AllTime
 	}
-	start := r.Int64N(3000)
-	return dsdb.TimeRange{Start: start, End: start + r.Int64N(3000)}
+	start := r.Int64N(6000)
+	return dsdb.TimeRange{Start: start, End: start + r.Int64N(6000)}
 }
 
 func randomWhere(r *rand.Rand) *dsdb.TagExpr {
@@ -430,6 +430,9 @@ func randomWhere(r *rand.Rand) *dsdb.TagExpr {
 // randomPoints returns points in nearly ascending order, a few of which
 // repeat, come late, lie outside or contradict.
 func randomPoints(r *rand.Rand, clock *int64) (points []point) {
+	if r.IntN(12) == 0 {
+		return manyPoints(r, clock)
+	}
 	for range 1 + r.IntN(60) {
 		p := point{measurement: testMeasurements[r.IntN(2)], time: *clock}
 		if host := r.IntN(5); host > 0 {
@@ -439,7 +442,7 @@ func randomPoints(r *rand.Rand, clock *int64) (points []point) {
 			*clock += r.Int64N(20)
 		}
 		if r.IntN(20) == 0 {
-			p.time = r.Int64N(4000)
+			p.time = r.Int64N(12000)
 		}
 		if r.IntN(100) == 0 {
 			p.time = -5
@@ -448,6 +451,18 @@ func randomPoints(r *rand.Rand, clock *int64) (points []point) {
 			p.fields = randomFields(r)
 		}
 		points = append(points, p)
+	}
+	return points
+}
+
+// manyPoints returns points of one series, enough for several tiles.
+func manyPoints(r *rand.Rand, clock *int64) (points []point) {
+	tags := dsdb.Tags{{Key: "host", Value: fmt.Sprintf("h%d", 1+r.IntN(4))}}
+	value := r.IntN(100)
+	for range 1 + r.IntN(2500) {
+		*clock += 1 + r.Int64N(2)
+		points = append(points, point{"cpu", tags, *clock, []field{{"i", dsdb.Integer, fmt.Sprintf("%di", value)}}})
+		value += r.IntN(7) - 3
 	}
 	return points
 }
@@ -476,7 +491,7 @@ func randomDelete(r *rand.Rand) Delete {
 		d.Measurements = []string{testMeasurements[r.IntN(2)]}
 	}
 	if r.IntN(3) > 0 { // mostly a small one
-		d.Range = dsdb.TimeRange{Start: r.Int64N(3000)}
+		d.Range = dsdb.TimeRange{Start: r.Int64N(8000)}
 		d.Range.End = d.Range.Start + r.Int64N(200)
 		d.DropSeries = false
 	}
