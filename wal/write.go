@@ -12,6 +12,7 @@ type writer struct {
 	buf     []byte // room for the batch header, then records
 	records uint32
 	entries bool                    // among them are entries
+	rest    int64                   // bytes that further batches of the same Write need at most
 	staged  map[dsdb.GroupID]staged // groups as they will be after the batch
 	dirty   []*group                // groups whose lazily written state is not on disk
 	marked  bool                    // the last batch is a mark
@@ -22,7 +23,7 @@ func (w *writer) begin() {
 		w.buf = nil
 	}
 	w.buf = append(w.buf[:0], make([]byte, batchHeaderSize)...)
-	w.records, w.entries = 0, false
+	w.records, w.entries, w.rest = 0, false, 0
 	if w.staged == nil {
 		w.staged = map[dsdb.GroupID]staged{}
 	}
@@ -38,9 +39,8 @@ func (w *writer) add(r record) {
 // they exceed 16 MiB, each with one pwrite and one fdatasync. An update that
 // contradicts the group's state (KindInvalid, KindNotFound, KindConflict, KindCorrupt for a
 // suspect group) or is too large (KindTooLarge) is refused together with the
-// others of its batch. KindUnavailable means that the disk is full: nothing of
-// the batch was written, and the same Write can succeed later. (Of a Write
-// above 16 MiB the batches before the one that failed are durable.) After any
+// others of its batch. KindUnavailable means that the disk is full: nothing
+// of the Write was written, and the same Write can succeed later. After any
 // other error the log is dead and every later call returns that error.
 //
 // Without sync, hard states and truncations are only remembered: readers see
@@ -58,17 +58,33 @@ func (l *Log) Write(us []Update, sync bool) error {
 	if len(us) == 0 {
 		return l.mark()
 	}
-	for len(us) > 0 {
+	for first := true; len(us) > 0; first = false {
 		n, err := l.encode(us)
 		if err != nil {
 			return err
 		}
+		us = us[n:]
+		if first { // space for all of them is found now or not at all
+			l.w.rest = batchBytes(us)
+		}
 		if err := l.commit(); err != nil {
 			return err
 		}
-		us = us[n:]
 	}
 	return nil
+}
+
+// batchBytes bounds the bytes that batches of us take in a segment: any two
+// neighbouring batches together hold more than maxBatch.
+func batchBytes(us []Update) int64 {
+	var n int64
+	for i := range us {
+		n += us[i].size()
+	}
+	if n == 0 {
+		return 0
+	}
+	return n + 2*pageSize*(2*(n/maxBatch)+2)
 }
 
 // mark writes a batch that proves the one before it.
@@ -230,7 +246,7 @@ func (l *Log) commit() error {
 	w.buf, h.bodyLen = padBatch(w.buf)
 	h.records = w.records
 	seg := l.active()
-	if seg.end+int64(len(w.buf)) > seg.size {
+	if seg.end+int64(len(w.buf))+w.rest > seg.size {
 		var err error
 		if seg, err = l.rotate(); err != nil {
 			return err
@@ -274,7 +290,7 @@ func (l *Log) rotate() (*segment, error) {
 	prev := l.active()
 	body := make([]byte, batchHeaderSize, 1<<16)
 	body, records := l.table.appendCheckpoint(body)
-	n := newSegment{room: int64(len(l.w.buf)), ballast: !l.w.entries,
+	n := newSegment{room: int64(len(l.w.buf)) + l.w.rest, ballast: !l.w.entries,
 		header: segmentHeader{cluster: l.o.ClusterID, node: l.o.NodeUUID, seq: prev.seq + 1,
 			prevSeq: prev.seq, prevEnd: uint64(prev.end), prevBatch: l.lastBatch},
 		first: batchHeader{seq: l.lastBatch + 1, records: records, flags: flagCheckpoint}}
