@@ -360,8 +360,11 @@ func (w *aggregateWorker) scan(ctx context.Context, cur column.Cursor, m *morsel
 			}
 		}
 		t, err := cur.Next()
-		if err != nil || t == nil {
+		if err != nil {
 			return err
+		}
+		if t == nil {
+			return p.account(&w.a.q.budget)
 		}
 		if n == 1 || t.Series != w.ids[at] {
 			for t.Series != w.ids[at] {

@@ -219,7 +219,7 @@ func compile(w *world, text string) (*planner.Select, error) {
 
 // TestRandomQueries compares random statements over random shards with the slow twin.
 func TestRandomQueries(t *testing.T) {
-	seeds := 800
+	seeds := 600
 	if testing.Short() {
 		seeds = 300
 	}
