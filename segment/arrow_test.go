@@ -21,6 +21,21 @@ func TestSegmentIsArrowFile(t *testing.T) {
 	compareWithArrow(t, f, open(t, f))
 }
 
+// columnsByPosition returns what the reader has found, by its position in the file.
+func columnsByPosition(r *Reader) (map[int64]*blockColumn, map[int64]*block) {
+	columns, blocks := map[int64]*blockColumn{}, map[int64]*block{}
+	for g := range r.groups {
+		for b := range r.groups[g].blocks {
+			blk := &r.groups[g].blocks[b]
+			for c := range blk.columns {
+				columns[blk.columns[c].off] = &blk.columns[c]
+				blocks[blk.columns[c].off] = blk
+			}
+		}
+	}
+	return columns, blocks
+}
+
 func compareWithArrow(t *testing.T, f *memFile, r *Reader) {
 	t.Helper()
 	mem := memory.NewCheckedAllocator(memory.DefaultAllocator)
@@ -34,17 +49,7 @@ func compareWithArrow(t *testing.T, f *memFile, r *Reader) {
 	if got, _ := meta.GetValue(metaMaxIndex); got != "18446744073709551615" {
 		t.Fatalf("metadata is %v", meta)
 	}
-	want := map[int64]*blockColumn{} // by position in the file
-	blocks := map[int64]*block{}
-	for g := range r.groups {
-		for b := range r.groups[g].blocks {
-			blk := &r.groups[g].blocks[b]
-			for c := range blk.columns {
-				want[blk.columns[c].off] = &blk.columns[c]
-				blocks[blk.columns[c].off] = blk
-			}
-		}
-	}
+	want, blocks := columnsByPosition(r)
 	seen := 0
 	for i := range ar.NumRecords() {
 		rec, err := ar.Record(i)

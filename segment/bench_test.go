@@ -23,6 +23,43 @@ func cpuSeries(hosts int) []testSeries {
 	return out
 }
 
+// gaugeSeries is series of five float fields of two decimals whose times jitter by milliseconds.
+func gaugeSeries(count int) []testSeries {
+	rng := rand.New(rand.NewPCG(7, 8))
+	out := make([]testSeries, count)
+	for s := range out {
+		times := every(1_700_006_400e9, 10e9, 8640)
+		for i := range times {
+			times[i] += rng.Int64N(10) * 1e6
+		}
+		out[s] = testSeries{measurement: 1, sid: dsdb.SeriesID(s + 1), times: times}
+		for f := range uint32(5) {
+			v := make([]float64, len(times))
+			x := 50.0
+			for i := range v {
+				x = min(max(x+rng.NormFloat64(), 0), 100)
+				v[i] = math.Round(x*100) / 100
+			}
+			out[s].cols = append(out[s].cols, FieldColumn{f + 1, floats(v)})
+		}
+	}
+	return out
+}
+
+func BenchmarkWriteGauges(b *testing.B) {
+	series := gaugeSeries(20)
+	values := 20 * 5 * 8640
+	b.SetBytes(int64(8 * values))
+	b.ReportAllocs()
+	var size int64
+	for b.Loop() {
+		_, info := write(b, Options{Entropy: true}, series)
+		size = info.Size
+	}
+	b.ReportMetric(float64(size)/float64(values), "B/value")
+	b.ReportMetric(float64(values)*float64(b.N)/b.Elapsed().Seconds()/1e6, "Mv/s")
+}
+
 // BenchmarkWriteCPU encodes whole segments; MB/s counts eight bytes a value.
 func BenchmarkWriteCPU(b *testing.B) {
 	series := cpuSeries(20)
@@ -141,5 +178,27 @@ func BenchmarkChunkLookup(b *testing.B) {
 		if !r.Chunk(1, series[i].sid, &c) {
 			b.Fatal("not found")
 		}
+	}
+}
+
+// BenchmarkOpenTiny opens a file of one series with seven rows.
+func BenchmarkOpenTiny(b *testing.B) {
+	f, _ := write(b, Options{}, []testSeries{{1, 1, every(1e18, 60e9, 7), []FieldColumn{{1, ints(every(0, 3, 7))}}}})
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := Open(f)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Close()
+	}
+}
+
+// BenchmarkWriteTiny writes such a file.
+func BenchmarkWriteTiny(b *testing.B) {
+	series := []testSeries{{1, 1, every(1e18, 60e9, 7), []FieldColumn{{1, ints(every(0, 3, 7))}}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		write(b, Options{}, series)
 	}
 }

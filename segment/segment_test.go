@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,6 +132,68 @@ func TestRoundTrip(t *testing.T) {
 		if want := (Header{7, 1, 3, math.MaxUint64, 9}); r.Header() != want {
 			t.Fatalf("header %+v, want %+v", r.Header(), want)
 		}
+	}
+}
+
+// Times may lie anywhere that InfluxDB allows, and values at the ends of their types.
+func TestExtremes(t *testing.T) {
+	far := []int64{dsdb.MinTime, -1, 0, 1, dsdb.MaxTime}
+	unsigned := ints([]int64{-1, 0, math.MinInt64, 1, -1})
+	unsigned.Type = dsdb.Unsigned
+	long := make([]int64, 3000)
+	for i := range long {
+		long[i] = dsdb.MinTime + int64(i)*6_000_000_000_000_000
+	}
+	huge := make([]int64, len(long))
+	for i := range huge {
+		huge[i] = math.MaxInt64 - int64(i%3)
+	}
+	series := []testSeries{
+		{1, 0, far, []FieldColumn{{1, ints([]int64{math.MinInt64, math.MaxInt64, 0, math.MinInt64, -1})}, {2, unsigned}}},
+		{1, 1, []int64{dsdb.MinTime, dsdb.MaxTime}, nil},
+		{1, math.MaxUint32, long, []FieldColumn{{1, ints(huge)}, {math.MaxUint32, ints(huge)}}},
+		{math.MaxUint32, 7, []int64{dsdb.MaxTime}, []FieldColumn{{1, floats([]float64{-math.MaxFloat64})}}},
+	}
+	for _, entropy := range []bool{false, true} {
+		f, _ := write(t, Options{Entropy: entropy}, series)
+		r := open(t, f)
+		verify(t, r, series)
+		if r.MinTime() != dsdb.MinTime || r.MaxTime() != dsdb.MaxTime {
+			t.Fatalf("times [%d, %d]", r.MinTime(), r.MaxTime())
+		}
+	}
+}
+
+// What is not there is not found.
+func TestAbsent(t *testing.T) {
+	all := column.Vector{Type: dsdb.Integer, N: 2, Ints: []int64{1, 2}, Valid: column.NewBitmap(2)}
+	f, _ := write(t, Options{}, []testSeries{
+		{3, 10, []int64{1, 2}, []FieldColumn{{1, ints([]int64{1, 2})}, {4, all}}},
+		{3, 20, []int64{1, 2}, []FieldColumn{{2, ints([]int64{1, 2})}, {5, column.Vector{N: 2}}}},
+	})
+	r := open(t, f)
+	var c Chunk
+	for _, k := range [][2]uint32{{2, 10}, {4, 10}, {3, 9}, {3, 15}, {3, 21}} {
+		if r.Chunk(k[0], dsdb.SeriesID(k[1]), &c) {
+			t.Errorf("measurement %d has a series %d", k[0], k[1])
+		}
+	}
+	for _, k := range [][2]uint32{{10, 2}, {10, 4}, {20, 1}, {20, 5}, {20, 0}, {10, 9}} {
+		if !r.Chunk(3, dsdb.SeriesID(k[0]), &c) {
+			t.Fatalf("series %d is not there", k[0])
+		}
+		if _, ok := c.Field(k[1]); ok {
+			t.Errorf("series %d has a field %d", k[0], k[1])
+		}
+	}
+	if got := r.Fields(3, nil); !slices.Equal(got, []uint32{1, 2}) {
+		t.Errorf("fields %v", got)
+	}
+	if got := r.Series(3, nil); !slices.Equal(got, []dsdb.SeriesID{10, 20}) {
+		t.Errorf("series %v", got)
+	}
+	if got := r.Measurements(); !slices.Equal(got, []uint32{3}) {
+		t.Errorf("measurements %v", got)
 	}
 }
 
