@@ -34,7 +34,17 @@ func (n *Node) logReport(r wal.Report, d time.Duration) {
 	case !r.Clean:
 		level, text = slog.LevelInfo, "log recovered after an unclean stop"
 	}
-	n.log.Log(context.Background(), level, text, "report", r, "duration", d.Seconds())
+	attrs := []any{"segments", r.Segments, "batches", r.Batches, "bytes", r.Bytes, "duration", d.Seconds()}
+	if r.Torn != nil {
+		attrs = append(attrs, "torn", r.Torn.String(), "copy", r.TornCopy)
+	}
+	if level == slog.LevelError {
+		attrs = append(attrs, "corrupt", r.Corrupt, "suspect", r.Suspect)
+	}
+	n.log.Log(context.Background(), level, text, attrs...)
+	if _, err := n.fs.Stat(path.Join(n.cfg.Meta.Dir, "catalogue")); r.Segments == 0 && err == nil {
+		n.log.Warn("THE LOG FOLDER IS EMPTY, THOUGH THE NODE IS NOT NEW: what was not flushed into files when the log was lost is lost with it", "folder", n.cfg.Data.WALDir)
+	}
 	n.damage = damage{suspect: map[dsdb.GroupID]bool{}, lost: r.Corrupt}
 	for _, g := range r.Suspect {
 		n.damage.suspect[g] = true

@@ -294,6 +294,9 @@ func (n *Node) found(ctx context.Context, id meta.Identity) error {
 			return fmt.Errorf("found cluster: %w", err)
 		}
 	}
+	if err := n.flushMeta(); err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
 	if self, ok := n.meta.View().NodeOf(id.UUID, meta.DataNode); !ok || self.ID != id.DataID {
 		return fmt.Errorf("the catalogue in %s does not know node %s: it belongs to another node", n.cfg.Meta.Dir, id.UUID)
 	}

@@ -200,8 +200,9 @@ func (s *shards) remove(ctx context.Context, id dsdb.ShardID) error {
 	return nil
 }
 
-// sweep removes the folders of shards that the catalogue does not have: those
-// whose removal a crash cut short.
+// sweep removes the folders of shards that the catalogue had once: those whose
+// removal a crash cut short. A shard that it has not given out yet shows that
+// the catalogue is an old one: its next shards would find the points of others.
 func (s *shards) sweep(view *meta.Data) error {
 	root := path.Join(s.n.cfg.Data.Dir, "shard")
 	names, err := s.n.fs.List(root)
@@ -210,6 +211,10 @@ func (s *shards) sweep(view *meta.Data) error {
 	}
 	for _, name := range names {
 		id, err := strconv.ParseUint(name, 10, 64)
+		if err == nil && dsdb.ShardID(id) > view.Counters.Shard {
+			return dsdb.Errorf(dsdb.KindCorrupt, "%s holds shard %d, but the catalogue has given out %d only: later changes of the catalogue are lost with the log in %s; restore the node's folders from a copy",
+				root, id, view.Counters.Shard, s.n.cfg.Data.WALDir)
+		}
 		if err != nil || !view.ShardDropped(dsdb.ShardID(id)) {
 			continue
 		}
