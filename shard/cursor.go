@@ -14,7 +14,8 @@ import (
 type cursor struct {
 	ctx     context.Context
 	scan    dsdb.Scan
-	sources []source // by rank, the oldest first
+	sources []source  // by rank, the oldest first
+	last    *lastScan // nil: the scan is not one for the newest row, or there is no file
 
 	next   int // the series after the one at hand
 	blocks blocks
@@ -39,6 +40,14 @@ type source interface {
 // and the rows that are still to be shown, [low, high).
 type piece struct{ from, to, low, high int }
 
+// shown returns the tile at hand.
+func (c *cursor) shown() *column.Tile {
+	if c.last != nil {
+		c.last.show(&c.tile)
+	}
+	return &c.tile
+}
+
 // newCursor returns a cursor over no sources yet.
 func newCursor(ctx context.Context, scan dsdb.Scan, fields int) *cursor {
 	c := &cursor{ctx: ctx, scan: scan}
@@ -52,7 +61,7 @@ func newCursor(ctx context.Context, scan dsdb.Scan, fields int) *cursor {
 func (c *cursor) Next() (*column.Tile, error) {
 	for {
 		if c.showPiece() {
-			return &c.tile, nil
+			return c.shown(), nil
 		}
 		for c.window < 0 || c.window >= len(c.blocks.list) || c.scan.NeedRows > 0 && c.given >= c.scan.NeedRows {
 			if ok, err := c.nextSeries(); !ok {
@@ -62,7 +71,7 @@ func (c *cursor) Next() (*column.Tile, error) {
 		if ok, err := c.nextWindow(); err != nil {
 			return nil, err
 		} else if ok {
-			return &c.tile, nil
+			return c.shown(), nil
 		}
 	}
 }
@@ -80,14 +89,8 @@ func (c *cursor) nextSeries() (bool, error) {
 	c.next++
 	c.given = 0
 	c.blocks.list = c.blocks.list[:0]
-	var err error
-	for rank, src := range slices.Backward(c.sources) {
-		if c.haveNewer(src.newest()) {
-			continue
-		}
-		if c.blocks.list, err = src.appendBlocks(c.blocks.list, c, i, rank); err != nil {
-			return false, err
-		}
+	if err := c.collect(i); err != nil {
+		return false, err
 	}
 	c.blocks.order()
 	c.window = 0
@@ -96,6 +99,33 @@ func (c *cursor) nextSeries() (bool, error) {
 	}
 	c.tile.Series = c.scan.Series[i]
 	return true, nil
+}
+
+// collect gathers the blocks of the i-th series.
+func (c *cursor) collect(i int) (err error) {
+	id, asked := c.scan.Series[i], false
+	for rank, src := range slices.Backward(c.sources) {
+		if c.haveNewer(src.newest()) {
+			continue
+		}
+		if _, file := src.(*fileScan); file && c.last != nil && !asked {
+			if asked = true; c.last.find(id, c.scan.Range, len(c.blocks.list) == 0) {
+				c.useLast(rank)
+				return nil
+			}
+		}
+		if c.blocks.list, err = src.appendBlocks(c.blocks.list, c, i, rank); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// useLast adds the newest row of the files, in place of the files.
+func (c *cursor) useLast(rank int) {
+	if c.last.time >= c.scan.Range.Start {
+		c.blocks.list = append(c.blocks.list, block{run: c.last, rank: rank, rows: 1, first: c.last.time, last: c.last.time})
+	}
 }
 
 // haveNewer reports whether the blocks at hand, all of memtables, hold as many
@@ -190,11 +220,16 @@ func (c *cursor) LoadTimes(t *column.Tile) (err error) {
 }
 
 // LoadField implements column.Loader.
-func (c *cursor) LoadField(t *column.Tile, i int) error {
+func (c *cursor) LoadField(t *column.Tile, i int) (err error) {
 	if c.direct == nil {
-		return c.merged.load(&t.Cols[i], i, c.piece.from, c.piece.to)
+		err = c.merged.load(&t.Cols[i], i, c.piece.from, c.piece.to)
+	} else {
+		err = c.direct.run.load(&t.Cols[i], c.direct, i)
 	}
-	return c.direct.run.load(&t.Cols[i], c.direct, i)
+	if err == nil && c.last != nil {
+		c.last.fill(i, &t.Cols[i])
+	}
+	return err
 }
 
 // Close implements column.Cursor. What a cursor reads is pinned by its Source.

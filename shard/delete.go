@@ -77,6 +77,7 @@ func (s *Shard) hideLocked(measurement uint32, t tombstone) {
 		mt.deletes = append(mt.deletes, memDelete{rows: mt.rows, tomb: &t})
 	}
 	s.tombstones = append(slices.Clip(s.tombstones), t)
+	s.generation++
 }
 
 // memtablesLocked returns the memtables, the oldest first. s.mu is held.

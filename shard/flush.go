@@ -86,6 +86,7 @@ func (s *Shard) flush(fr *frozen) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.disk, s.frozen, s.saved = &next, nil, fr.state
+	s.generation++
 	if len(added) > 0 {
 		s.files = append(slices.Clip(s.files), newFile(s.o.FS, s.o.Dir, next.segments[len(next.segments)-1]))
 	}

@@ -43,6 +43,7 @@ type Shard struct {
 	o        Options
 	writer   writer // of the goroutine that applies
 	nextFile atomic.Uint64
+	last     lastRows
 
 	compactMu sync.Mutex // held while files are merged; before diskMu
 	diskMu    sync.Mutex // held while a manifest is written; before loadMu
@@ -50,10 +51,11 @@ type Shard struct {
 
 	mu sync.RWMutex // guards all below; never held while files are read or written
 	state
-	ctx     context.Context    // of compactions
-	cancel  context.CancelFunc // stops them
-	pins    int                // snapshots that were not released
-	garbage []string           // files to be removed when the last of them is
+	ctx        context.Context    // of compactions
+	cancel     context.CancelFunc // stops them
+	generation uint64             // counts the changes of what the files and tombstones say
+	pins       int                // snapshots that were not released
+	garbage    []string           // files to be removed when the last of them is
 }
 
 // state is what a shard holds. Apply, Flush, Compact and Install change it.
@@ -106,6 +108,7 @@ func Open(o Options) (*Shard, error) {
 // reset makes m the state of the shard. Nobody uses the old one, or mu is held.
 func (s *Shard) reset(m *manifest) {
 	s.nextFile.Store(max(s.nextFile.Load(), m.next))
+	s.generation++
 	s.state = state{active: &memtable{}, disk: m, tombstones: m.tombstones, applied: m.flushed}
 	for _, meta := range m.segments {
 		s.files = append(s.files, newFile(s.o.FS, s.o.Dir, meta))

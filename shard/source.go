@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"math"
 	"sync"
 
 	"github.com/dasudian/dsdb"
@@ -17,6 +18,7 @@ type Source struct {
 	view       *series.View
 	files      []*file       // the oldest first
 	tombstones []tombstone   // that may concern them
+	generation uint64        // of files and tombstones
 	mem        [][]tableSnap // per memtable, the oldest first: its tables by measurement id - 1
 
 	once sync.Once
@@ -48,7 +50,7 @@ func (s *Shard) source() *Source {
 
 // sourceLocked returns a snapshot; s.mu is held.
 func (s *Shard) sourceLocked() *Source {
-	src := &Source{s: s, view: s.index.View(), files: s.files, tombstones: s.tombstones}
+	src := &Source{s: s, view: s.index.View(), files: s.files, tombstones: s.tombstones, generation: s.generation}
 	for _, f := range src.files {
 		f.acquire()
 	}
@@ -103,6 +105,7 @@ func (src *Source) Scan(ctx context.Context, scan dsdb.Scan) (column.Cursor, err
 	for i, name := range scan.Fields {
 		fields[i] = src.view.FieldID(name)
 	}
+	c.last = src.lastScan(scan, m, fields)
 	for _, f := range src.files {
 		if f.maxTime < scan.Range.Start || f.minTime >= scan.Range.End {
 			continue
@@ -121,6 +124,19 @@ func (src *Source) Scan(ctx context.Context, scan dsdb.Scan) (column.Cursor, err
 		}
 	}
 	return c, nil
+}
+
+// lastScan returns what answers a scan for the newest row of each series from
+// memory, nil if this is not one.
+func (src *Source) lastScan(scan dsdb.Scan, m uint32, fields []uint32) *lastScan {
+	if !scan.Descending || scan.NeedRows != 1 || len(src.files) == 0 {
+		return nil
+	}
+	l := &lastScan{rows: &src.s.last, generation: src.generation, measurement: m, fields: fields, until: math.MinInt64}
+	for _, f := range src.files {
+		l.until = max(l.until, f.maxTime)
+	}
+	return l
 }
 
 // concerning returns the tombstones that hide rows of a file.
