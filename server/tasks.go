@@ -109,6 +109,9 @@ func (m managed) Shards() []tasks.ManagedShard {
 // Flushed implements tasks.Store.
 func (m managed) Flushed(id dsdb.ShardID) { m.n.host.Flushed(id.Group()) }
 
+// Changes implements tasks.Store.
+func (m managed) Changes() uint64 { return m.n.host.Metrics().Applied.Load() }
+
 // pinners is how many groups are asked to flush when the log is too long.
 const pinners = 64
 

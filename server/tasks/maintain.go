@@ -25,6 +25,9 @@ type Store interface {
 	Shards() []ManagedShard
 	// Flushed says that the log may forget what the shard has flushed.
 	Flushed(id dsdb.ShardID)
+	// Changes counts the log entries applied to all shards: while it stands still
+	// there is little to look for.
+	Changes() uint64
 	// LogBytes returns how much log there is, and which shards keep it from shrinking.
 	LogBytes() (bytes int64, pinning []dsdb.ShardID)
 }
@@ -68,6 +71,9 @@ type activity struct {
 	tried time.Time // when work on it last failed
 }
 
+// idleRounds is how many rounds pass between two looks while nothing changes.
+const idleRounds = 10
+
 // retryAfter is how long a shard rests after a flush or compaction failed.
 const retryAfter = 10 * time.Second
 
@@ -80,19 +86,23 @@ func NewMaintainer(store Store, limits Limits, log *slog.Logger) *Maintainer {
 // MemBytes returns the bytes of points in memory as of the last look.
 func (m *Maintainer) MemBytes() int64 { return m.memBytes.Load() }
 
-// Run looks at all shards ten times a second until ctx ends, then waits for
-// the work it has started.
+// Run looks at all shards ten times a second while entries are applied and
+// once a second while none are, until ctx ends, then waits for the work it has started.
 func (m *Maintainer) Run(ctx context.Context) {
 	var work sync.WaitGroup
 	defer work.Wait()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	changes := uint64(0)
 	for round := uint64(1); ; round++ {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			m.look(now, round, &work)
+			if c := m.store.Changes(); c != changes || round%idleRounds == 0 {
+				changes = c
+				m.look(now, round, &work)
+			}
 		}
 	}
 }
@@ -127,7 +137,7 @@ func (m *Maintainer) look(now time.Time, round uint64, work *sync.WaitGroup) {
 
 // pinned names the shards to flush because the log is too long. It asks once a second.
 func (m *Maintainer) pinned(round uint64) map[dsdb.ShardID]bool {
-	if m.limits.LogBytes <= 0 || round%10 != 0 {
+	if m.limits.LogBytes <= 0 || round%idleRounds != 0 {
 		return nil
 	}
 	bytes, ids := m.store.LogBytes()
