@@ -50,7 +50,7 @@ func compareWithArrow(t *testing.T, f *memFile, r *Reader) {
 		t.Fatalf("metadata is %v", meta)
 	}
 	want, blocks := columnsByPosition(r)
-	seen := 0
+	seen, last := 0, int64(0)
 	for i := range ar.NumRecords() {
 		rec, err := ar.Record(i)
 		if err != nil {
@@ -66,7 +66,8 @@ func compareWithArrow(t *testing.T, f *memFile, r *Reader) {
 			if kind.Value(row) == kindHuffman {
 				continue
 			}
-			off := int64(bytes.Index(f.b, data.Value(row)))
+			off := last + int64(bytes.Index(f.b[last:], data.Value(row)))
+			last = off + 1
 			col := want[off]
 			if col == nil || col.field != field.Value(row) || col.kind != kind.Value(row) || col.values != values.Value(row) ||
 				col.len != int64(len(data.Value(row))) {

@@ -3,6 +3,7 @@ package segment
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
@@ -13,13 +14,20 @@ import (
 	"github.com/dasudian/dsdb/column"
 )
 
-// memFile is a file in memory, as small as the Writer and the Reader allow.
+// memFile is a file in memory, as small as the Writer and the Reader allow. Once
+// it has limit bytes, if that is not 0, there is no more space.
 type memFile struct {
-	name string
-	b    []byte
+	name  string
+	b     []byte
+	limit int
 }
 
+var errFull = errors.New("no space left")
+
 func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.limit > 0 && int(off)+len(p) > f.limit {
+		return 0, errFull
+	}
 	if need := int(off) + len(p); need > len(f.b) {
 		f.b = append(f.b, make([]byte, need-len(f.b))...)
 	}
@@ -57,8 +65,8 @@ func write(t testing.TB, o Options, series []testSeries) (*memFile, Info) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info.Size != int64(len(f.b)) {
-		t.Fatalf("Info.Size is %d, the file has %d bytes", info.Size, len(f.b))
+	if crc := crc32.Checksum(f.b, castagnoli); info.Size != int64(len(f.b)) || info.CRC != crc {
+		t.Fatalf("Info has size %d and checksum %#x, the file %d and %#x", info.Size, info.CRC, len(f.b), crc)
 	}
 	return f, info
 }

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -160,6 +161,54 @@ func TestExtremes(t *testing.T) {
 		verify(t, r, series)
 		if r.MinTime() != dsdb.MinTime || r.MaxTime() != dsdb.MaxTime {
 			t.Fatalf("times [%d, %d]", r.MinTime(), r.MaxTime())
+		}
+	}
+}
+
+// largeSeries has values that do not compress, several record batches of them.
+func largeSeries() []testSeries {
+	rng := rand.New(rand.NewPCG(3, 3))
+	var out []testSeries
+	for sid := range 12 {
+		v := make([]string, 1000)
+		for i := range v {
+			b := make([]byte, 1000+rng.IntN(300))
+			for j := range b {
+				b[j] = byte(rng.Uint32())
+			}
+			v[i] = string(b)
+		}
+		out = append(out, testSeries{1, dsdb.SeriesID(sid), every(0, 1e9, 1000), []FieldColumn{{1, texts(v)}, {2, ints(every(0, 1, 1000))}}})
+	}
+	return out
+}
+
+func TestLargeFile(t *testing.T) {
+	series := largeSeries()
+	f, _ := write(t, Options{}, series)
+	r := open(t, f)
+	verify(t, r, series)
+	if err := r.Verify(); err != nil || r.batches < 2 {
+		t.Fatalf("%d record batches: %v", r.batches, err)
+	}
+	compareWithArrow(t, f, r)
+}
+
+// A full disk is reported by Add or Finish, wherever it strikes, and for good.
+func TestFullDisk(t *testing.T) {
+	series := largeSeries()
+	whole, _ := write(t, Options{}, series)
+	for _, limit := range []int{1, 1000, 9 << 20, len(whole.b) - 300} {
+		w := NewWriter(&memFile{name: "full.seg", limit: limit}, Header{}, Options{})
+		var err error
+		for _, s := range series {
+			if err = w.Add(s.measurement, s.sid, s.times, s.cols); err != nil {
+				break
+			}
+		}
+		_, ferr := w.Finish()
+		if !errors.Is(ferr, errFull) || err != nil && !errors.Is(err, errFull) || !strings.Contains(ferr.Error(), "full.seg") {
+			t.Errorf("%d bytes: Add %v, Finish %v", limit, err, ferr)
 		}
 	}
 }
