@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 )
 
 // version is set by the Makefile; go install leaves it to the build information.
@@ -33,10 +34,14 @@ func main() { os.Exit(dispatch(os.Args[1:])) }
 // dispatch runs a subcommand and returns the exit code: 0, 1 for a failure, 2 for wrong usage.
 func dispatch(args []string) int {
 	cmd := "run"
-	if len(args) > 0 && (len(args[0]) == 0 || args[0][0] != '-') {
-		cmd, args = args[0], args[1:]
-	} else if len(args) > 0 && isHelp(args[0]) {
+	switch {
+	case len(args) == 0:
+	case isHelp(args[0]):
 		cmd = "help"
+	case args[0] == "-version" || args[0] == "--version":
+		cmd = "version"
+	case !strings.HasPrefix(args[0], "-"):
+		cmd, args = args[0], args[1:]
 	}
 	switch cmd {
 	case "run":

@@ -136,11 +136,14 @@ func serve(c config.Config, log *slog.Logger, pidfile string) error {
 	}
 	go func() {
 		<-ctx.Done()
-		stop() // from here on a signal ends the process
+		log.Info("stopping; another signal ends dsdbd at once")
+		stop()
 	}()
-	err = n.Serve(ctx)
-	log.Info("stopping")
-	return errors.Join(err, n.Close())
+	err = errors.Join(n.Serve(ctx), n.Close())
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
