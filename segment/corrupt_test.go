@@ -83,6 +83,20 @@ func TestFlippedBit(t *testing.T) {
 	}
 }
 
+// Goroutines share a Reader, its checks of pages and its Huffman tables.
+func TestConcurrentReaders(t *testing.T) {
+	r := open(t, &memFile{name: "shared.seg", b: smallSegment(t)})
+	errs := make(chan error)
+	for range 4 {
+		go func() { errs <- readAll(r) }()
+	}
+	for range 4 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A file that ends early is refused, wherever it ends.
 func TestTruncated(t *testing.T) {
 	whole := smallSegment(t)
