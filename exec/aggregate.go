@@ -208,30 +208,10 @@ func (a *aggregateOperator) compute(ctx context.Context, from, to, lo, hi int) (
 		return nil, err
 	}
 	morsels := a.cut(from, to, lo, hi)
+	direct := a.disjoint(morsels)
 	wave := a.q.o.Workers * 4
-	parts := make([]*partial, wave)
 	for at := 0; at < len(morsels); at += wave {
-		ms := morsels[at:min(at+wave, len(morsels))]
-		err := a.q.parallel(ctx, len(ms), func(ctx context.Context, w, i int) error {
-			p, err := a.newPartial(ms[i].group, ms[i].groups, ms[i].win, ms[i].wins)
-			if err != nil {
-				return err
-			}
-			parts[i] = p
-			return a.workers[w].run(ctx, &ms[i], p)
-		})
-		for _, w := range a.workers {
-			a.q.counters.plus(&w.r.counters)
-			w.r.counters = Counters{}
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range parts[:len(ms)] {
-			total.merge(p)
-			p.release(&a.q.budget)
-		}
-		if err := total.account(&a.q.budget); err != nil {
+		if err := a.wave(ctx, morsels[at:min(at+wave, len(morsels))], total, direct); err != nil {
 			return nil, err
 		}
 		if err := a.q.checkPoints(); err != nil {
@@ -242,6 +222,59 @@ func (a *aggregateOperator) compute(ctx context.Context, from, to, lo, hi int) (
 		s.finish()
 	}
 	return total, nil
+}
+
+// wave runs some morsels and merges what they give into total, in their order.
+// direct: they fold into total themselves, since no two share a cell.
+func (a *aggregateOperator) wave(ctx context.Context, ms []morsel, total *partial, direct bool) error {
+	parts := make([]*partial, len(ms))
+	err := a.q.parallel(ctx, len(ms), func(ctx context.Context, w, i int) error {
+		if direct {
+			return a.workers[w].run(ctx, &ms[i], total)
+		}
+		p, err := a.newPartial(ms[i].group, ms[i].groups, ms[i].win, ms[i].wins)
+		if err != nil {
+			return err
+		}
+		parts[i] = p
+		return a.workers[w].run(ctx, &ms[i], p)
+	})
+	for _, w := range a.workers {
+		a.q.counters.plus(&w.r.counters)
+		w.r.counters = Counters{}
+	}
+	if err != nil || direct {
+		return err
+	}
+	for _, p := range parts {
+		total.merge(p)
+		p.release(&a.q.budget)
+	}
+	return total.account(&a.q.budget)
+}
+
+// disjoint reports whether no two morsels share a cell and cells are of fixed
+// size, so that goroutines may fold into one partial.
+func (a *aggregateOperator) disjoint(ms []morsel) bool {
+	if len(ms) > 256 {
+		return false
+	}
+	for _, c := range a.q.p.Calls {
+		switch c.Func {
+		case planner.Median, planner.Percentile, planner.Stddev, planner.Mode, planner.Distinct, planner.CountDistinct:
+			return false
+		}
+	}
+	for i := range ms {
+		x := &ms[i]
+		for j := range ms[:i] {
+			y := &ms[j]
+			if x.group < y.group+y.groups && y.group < x.group+x.groups && x.win < y.win+y.wins && y.win < x.win+x.wins {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func (p *partial) merge(o *partial) {

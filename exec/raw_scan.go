@@ -108,8 +108,34 @@ func (s *rowScan) endSeries() {
 		s.b.truncate(s.from)
 		return
 	}
+	if s.at == 0 && len(s.m.series) > 1 {
+		s.b.reserve(min(got*(len(s.m.series)+len(s.m.series)/4), reserveRows))
+	}
 	if got > 0 {
 		s.b.segments = append(s.b.segments, segment{series: s.m.series[s.at], from: s.from, to: len(s.b.times)})
+	}
+}
+
+// reserveRows bounds what a buffer sets aside in advance.
+const reserveRows = 64 << 10
+
+// reserve makes room for n rows in all, as the first series of a morsel lets expect.
+func (b *rowBuffer) reserve(n int) {
+	if n <= len(b.times) {
+		return
+	}
+	b.times = extend(b.times, n-len(b.times))[:len(b.times)]
+	if len(b.series) > 0 {
+		b.series = extend(b.series, n-len(b.series))[:len(b.series)]
+	}
+	for i := range b.cols {
+		switch c := &b.cols[i]; c.Type {
+		case dsdb.Float:
+			c.Floats = extend(c.Floats, n-len(c.Floats))[:len(c.Floats)]
+		case dsdb.String:
+		default:
+			c.Ints = extend(c.Ints, n-len(c.Ints))[:len(c.Ints)]
+		}
 	}
 }
 

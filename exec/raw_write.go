@@ -76,6 +76,7 @@ func (w *rowWriter) startGroup() {
 	}
 	if segments != 1 {
 		w.direct = nil
+		w.keys = slices.Grow(w.keys, w.n)
 		w.merge()
 	}
 	// Rows before this unit count for OFFSET and LIMIT.
