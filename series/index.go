@@ -170,8 +170,14 @@ func (x *Index) Drop(ids []dsdb.SeriesID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.drop(ids)
+	for _, id := range ids {
+		if m := x.owner[id-1]; m != 0 && x.measurements[m-1].live == 0 {
+			x.setTypes(x.measurements[m-1], nil)
+		}
+	}
 }
 
+// drop forgets series and leaves the types alone.
 func (x *Index) drop(ids []dsdb.SeriesID) {
 	if len(ids) == 0 {
 		return
@@ -185,10 +191,7 @@ func (x *Index) drop(ids []dsdb.SeriesID) {
 		deleted.Set(int(id))
 		x.keys.remove(uint32(id))
 		x.live--
-		m := x.measurements[x.owner[id-1]-1]
-		if m.live--; m.live == 0 {
-			x.setTypes(m, nil)
-		}
+		x.measurements[x.owner[id-1]-1].live--
 	}
 	x.deleted = deleted
 }

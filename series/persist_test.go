@@ -88,6 +88,22 @@ func checkLoaded(t *testing.T, r *rand.Rand, f *files, x *Index, w *twin) *Index
 	return got
 }
 
+// A measurement whose old series were all dropped while new ones were there
+// keeps its types, though the file lists the dropped ones first.
+func TestTypesOutliveOldSeries(t *testing.T) {
+	x, f := New(), &files{last: new(State)}
+	m, v := x.Measurement("cpu"), x.Field("v")
+	x.Insert(nil, m, keysOf("cpu,host=a"), nil)
+	x.FixType(m, v, dsdb.Integer)
+	f.flush(x)
+	x.Insert(nil, m, keysOf("cpu,host=b"), nil)
+	x.Drop([]dsdb.SeriesID{1})
+	f.flush(x)
+	if got := f.load(t).FieldType(m, v); got != dsdb.Integer {
+		t.Fatalf("type is %v", got)
+	}
+}
+
 func sampleFiles() *files {
 	r := rand.New(rand.NewPCG(1, 1))
 	x, f := New(), &files{last: new(State)}
