@@ -373,6 +373,17 @@ func compare(t testing.TB, r *rand.Rand, s *Shard, w *twin) {
 		}
 		scan.NeedRows = 1 + r.IntN(3)
 		compareFirst(t, dump(t, src, scan, where), want, scan)
+		compareNewest(t, r, src, w, m)
+	}
+}
+
+// compareNewest asks for the newest rows with fields that are remembered, and
+// then for more fields and another range, so that some of it is known already.
+func compareNewest(t testing.TB, r *rand.Rand, src *Source, w *twin, measurement string) {
+	t.Helper()
+	for _, fields := range [][]string{{"f"}, {"f", "none", "i"}, {"u", "b", "f", "i"}} {
+		scan := dsdb.Scan{Measurement: measurement, Fields: fields, Range: randomRange(r), Descending: true, NeedRows: 1}
+		compareFirst(t, dump(t, src, scan, nil), w.rows(measurement, nil, fields, scan.Range), scan)
 	}
 }
 
