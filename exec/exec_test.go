@@ -154,7 +154,7 @@ func (c *brokenCursor) LoadField(*column.Tile, int) error { return errDisk }
 func TestFailures(t *testing.T) {
 	for _, at := range []string{"scan", "next", "load", "cancel"} {
 		for _, text := range []string{"SELECT mean(v) FROM m WHERE w < 90 GROUP BY h", "SELECT v FROM m", "SELECT v FROM m GROUP BY h LIMIT 3"} {
-			w := manyRows(200, 600)
+			w := manyRows(80, 100)
 			p, err := compile(w, text)
 			if err != nil {
 				t.Fatal(err)
