@@ -6,15 +6,18 @@ package config
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/BurntSushi/toml"
 )
@@ -22,7 +25,6 @@ import (
 // Config is everything that can be configured, one struct per TOML section.
 // Make it with Default and change it with Load.
 type Config struct {
-	Hostname    string      `toml:"hostname" doc:"name under which this node is known; empty: the host's own name"`
 	Meta        Meta        `toml:"meta"`
 	Data        Data        `toml:"data"`
 	Coordinator Coordinator `toml:"coordinator"`
@@ -124,7 +126,7 @@ func (c *Config) Load(path string, env []string) (warnings []string, err error) 
 		if err != nil {
 			return nil, fmt.Errorf("config: %w", err)
 		}
-		if warnings, err = c.decode(string(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))); err != nil {
+		if warnings, err = c.decode(plain(text)); err != nil {
 			return nil, fmt.Errorf("config %s: %w", path, err)
 		}
 	}
@@ -158,11 +160,30 @@ func (c *Config) decode(text string) (warnings []string, err error) {
 		seen[name] = true
 		reason, ok := ignored(name)
 		if !ok {
-			return nil, unknownKey(name, text, key[len(key)-1])
+			return nil, unknownKey(name, text)
 		}
 		warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", name, reason))
 	}
 	return warnings, nil
+}
+
+// plain returns the text of a file without the marks that some editors begin
+// one with; UTF-16 becomes UTF-8.
+func plain(file []byte) string {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(file, []byte("\xff\xfe")):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(file, []byte("\xfe\xff")):
+		order = binary.BigEndian
+	default:
+		return string(bytes.TrimPrefix(file, []byte("\xef\xbb\xbf")))
+	}
+	var units []uint16
+	for i := 2; i+1 < len(file); i += 2 {
+		units = append(units, order.Uint16(file[i:]))
+	}
+	return string(utf16.Decode(units))
 }
 
 // isSection reports whether key is the header of a section of which only keys count.
@@ -172,16 +193,33 @@ func isSection(key toml.Key) bool {
 }
 
 // unknownKey says where the key stands and which one is nearest to it.
-func unknownKey(name, text, key string) error {
-	line := 0
+func unknownKey(name, text string) error {
+	section, _, _ := strings.Cut(name, ".")
+	if line, header := lineOf(section, text); header && !slices.Contains(sections(), section) {
+		return fmt.Errorf("line %d: unknown section %q; did you mean %q?", line, section, nearest(section, sections()))
+	}
+	line, _ := lineOf(name, text)
+	return fmt.Errorf("line %d: unknown key %q; did you mean %q?", line, name, nearestKey(name))
+}
+
+// lineOf returns the number of the line on which section.key, or the header of
+// a section, stands; 0 if it is not found.
+func lineOf(name, text string) (line int, header bool) {
+	section := ""
 	for i, l := range strings.Split(text, "\n") {
-		k, _, _ := strings.Cut(strings.TrimSpace(l), "=")
-		if strings.Trim(strings.TrimSpace(k), `"[]`) == key {
-			line = i + 1
-			break
+		l = strings.TrimSpace(l)
+		key, _, _ := strings.Cut(l, "=")
+		key = strings.Trim(strings.TrimSpace(key), `"'`)
+		if strings.HasPrefix(l, "[") {
+			header, _, _ := strings.Cut(strings.TrimLeft(l, "["), "]")
+			section = strings.Trim(strings.TrimSpace(header), `"'`)
+			key = ""
+		}
+		if strings.Trim(section+"."+key, ".") == name {
+			return i + 1, key == ""
 		}
 	}
-	return fmt.Errorf("line %d: unknown key %q; did you mean %q?", line, name, nearest(name, knownKeys()))
+	return 0, false
 }
 
 func (c *Config) validate() error {

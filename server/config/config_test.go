@@ -78,7 +78,10 @@ bind-address = "localhost:8088"
 func TestErrorsSayWhatToDo(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"[http]\n  bind-adress = \":1\"\n", `line 2: unknown key "http.bind-adress"; did you mean "http.bind-address"?`},
-		{"[htp]\n  enabled = true\n", `unknown key "htp`},
+		{"[htp]\n  enabled = true\n", `line 1: unknown section "htp"; did you mean "http"?`},
+		{"[data]\n  enabled = true\n[meta]\n  wal-dir = \"x\"\n", `line 4: unknown key "meta.wal-dir"; did you mean "data.wal-dir"?`},
+		{"[[udp]]\n  enabled = true\n  bind-adress = \":1\"\n", `line 3: unknown key "udp.bind-adress"; did you mean "udp.bind-address"?`},
+		{"wal-dir = 1\n", `line 1: unknown key "wal-dir"; did you mean "data.wal-dir"?`},
 		{"[data]\n  cache-snapshot-memory-size = \"12x\"\n", `"12x" is not a size such as 64m or 1g`},
 		{"[coordinator]\n  write-timeout = \"soon\"\n", `"soon" is not a duration such as 10s or 24h`},
 		{"[logging]\n  level = \"loud\"\n", `logging.level "loud": use debug, info, warn or error`},

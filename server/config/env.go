@@ -3,7 +3,10 @@ package config
 import (
 	"encoding"
 	"fmt"
+	"maps"
 	"reflect"
+	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -100,16 +103,47 @@ func (c *Config) applyEnv(env []string) (warnings []string, err error) {
 			break
 		}
 	}
-	for _, name := range ignoredKeys() {
-		for _, prefix := range prefixes {
-			if v := prefix + variable(name); vars[v] != "" {
-				reason, _ := ignored(name)
-				warnings = append(warnings, fmt.Sprintf("%s has no effect: %s", v, reason))
-			}
+	for name := range vars {
+		if w := warning(name); w != "" {
+			warnings = append(warnings, w)
 		}
 	}
 	sort.Strings(warnings)
 	return warnings, nil
+}
+
+// indexed matches the variables of sections that may stand in a file more than once.
+var indexed = regexp.MustCompile(`^(GRAPHITE|COLLECTD|OPENTSDB|UDP)_[0-9]+_`)
+
+// warning says what is odd about a variable that is set: its key has no effect,
+// or looks like one of ours and is none. "" means: nothing.
+func warning(name string) string {
+	for _, prefix := range prefixes {
+		rest, ours := strings.CutPrefix(name, prefix)
+		if !ours {
+			continue
+		}
+		rest = indexed.ReplaceAllString(rest, "${1}_")
+		known := map[string]string{}
+		for _, key := range knownKeys() {
+			known[variable(key)] = key
+		}
+		if key, ok := known[rest]; ok {
+			if reason, ok := ignored(key); ok {
+				return fmt.Sprintf("%s has no effect: %s", name, reason)
+			}
+			return ""
+		}
+		if prefix == prefixes[0] && ofSection(rest) {
+			return fmt.Sprintf("%s has no effect: no such key; did you mean %s%s?", name, prefix, nearest(rest, slices.Sorted(maps.Keys(known))))
+		}
+	}
+	return ""
+}
+
+// ofSection reports whether the name of a variable, without prefix, begins with that of a section.
+func ofSection(rest string) bool {
+	return slices.ContainsFunc(sections(), func(s string) bool { return strings.HasPrefix(rest, variable(s)+"_") })
 }
 
 var prefixes = []string{"DSDB_", "INFLUXDB_"}

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"sort"
+	"slices"
 	"strings"
 )
 
@@ -21,9 +21,9 @@ const (
 )
 
 // ignoredSections names, by section ("": none), the keys of InfluxDB 0.10 to
-// 1.12 that do nothing here, by reason. A reason under "*" holds for every key.
+// 1.12 that do nothing here, by reason.
 var ignoredSections = map[string]map[string]string{
-	"": {noReport: "reporting-disabled", noCluster: "bind-address"},
+	"": {noReport: "reporting-disabled reporting-enabled", noCluster: "bind-address hostname join"},
 	"meta": {
 		noCluster: "enabled bind-address http-bind-address https-enabled https-certificate raft-promotion-enabled lease-duration",
 		raftTimes: "election-timeout heartbeat-timeout leader-lease-timeout commit-timeout",
@@ -32,38 +32,46 @@ var ignoredSections = map[string]map[string]string{
 	},
 	"data": {
 		noCluster: "enabled",
-		noTSM: "engine max-points-per-block compact-min-file-count wal-flush-interval wal-partition-flush-delay wal-ready-series-size " +
-			"wal-compaction-threshold wal-max-series-size wal-flush-cold-interval wal-partition-size-threshold index-version " +
-			"compact-throughput compact-throughput-burst tsm-use-madv-willneed max-index-log-file-size series-id-set-cache-size series-file-max-concurrent-snapshot-compactions",
+		noTSM: "engine max-points-per-block compact-min-file-count max-wal-size wal-flush-interval wal-partition-flush-delay " +
+			"wal-ready-series-size wal-compaction-threshold wal-max-series-size wal-flush-cold-interval wal-partition-size-threshold " +
+			"index-version compact-throughput compact-throughput-burst tsm-use-madv-willneed max-index-log-file-size " +
+			"series-id-set-cache-size series-file-max-concurrent-snapshot-compactions aggressive-cache-snapshot-optimize",
 		"every write is synced before it is acknowledged": "wal-fsync-delay",
 		logsOnce:                             "wal-logging-enabled data-logging-enabled trace-logging-enabled",
 		"series are limited by memory alone": "max-series-per-database max-values-per-tag",
 		"input is always checked":            "strict-error-handling validate-keys",
 	},
-	"hinted-handoff": {"*": noCluster},
-	"cluster":        {noCluster: "force-remote-mapping shard-writer-timeout shard-mapper-timeout max-remote-write-connections shard-reader-timeout dial-timeout cluster-tracing pool-max-idle-time pool-max-idle-streams"},
-	"coordinator":    {noCluster: "shard-writer-timeout max-remote-write-connections shard-reader-timeout dial-timeout cluster-tracing pool-max-idle-time pool-max-idle-streams"},
-	"monitor":        {"*": noMonitor},
-	"subscriber":     {"*": noSub},
-	"admin":          {"*": noPage},
+	"hinted-handoff": {noCluster: "enabled dir max-size max-age retry-rate-limit retry-interval retry-max-interval purge-interval retry-concurrency batch-size max-writes-pending"},
+	"cluster":        {noCluster: clusterKeys + " force-remote-mapping shard-mapper-timeout"},
+	"coordinator":    {noCluster: clusterKeys},
+	"anti-entropy":   {noCluster: "enabled check-interval max-fetch max-sync max-repair-queue"},
+	"monitor":        {noMonitor: "store-enabled store-database store-interval"},
+	"subscriber":     {noSub: "enabled http-timeout insecure-skip-verify ca-certs write-concurrency write-buffer-size total-buffer-bytes"},
+	"admin":          {noPage: "enabled bind-address https-enabled https-certificate"},
 	"http": {
 		"the realm is InfluxDB": "realm",
-		"with auth-enabled /debug and /metrics want an admin, /ping is open": "pprof-auth-enabled ping-auth-enabled",
+		"with auth-enabled /debug and /metrics want an admin, /ping is open": "pprof-auth-enabled ping-auth-enabled prom-read-auth-enabled",
 		logsOnce:  "write-tracing suppress-write-log access-log-path access-log-status-filters",
 		notNeeded: "flux-enabled flux-log-enabled debug-pprof-enabled",
 		"the answer is streamed; rows need no limit": "max-row-limit",
 		"this version listens on TCP only":           "unix-socket-enabled bind-socket unix-socket-permissions unix-socket-group",
 		"writes queue for enqueued-write-timeout":    "max-enqueued-write-limit",
 	},
-	"logging":            {notNeeded: "suppress-logo"},
-	"tls":                {"TLS 1.2 or newer with Go's choice of ciphers": "ciphers min-version max-version"},
-	"graphite":           {"*": noInput},
-	"collectd":           {"*": noInput},
-	"opentsdb":           {"*": noInput},
-	"udp":                {"*": noInput},
-	"continuous_queries": {"*": noCQ},
-	"anti-entropy":       {"*": noCluster},
+	"ifql":    {notNeeded: "enabled log-enabled bind-address"},
+	"logging": {notNeeded: "suppress-logo"},
+	"tls":     {"TLS 1.2 or newer with Go's choice of ciphers": "ciphers min-version max-version"},
+	"graphite": {noInput: inputKeys + " protocol consistency-level separator templates tags udp-read-buffer name-separator name-position " +
+		"ignore-unnamed"},
+	"collectd":           {noInput: inputKeys + " typesdb read-buffer security-level auth-file parse-multivalue-plugin"},
+	"opentsdb":           {noInput: inputKeys + " consistency-level tls-enabled certificate log-point-errors"},
+	"udp":                {noInput: inputKeys + " read-buffer udp-payload-size precision"},
+	"continuous_queries": {noCQ: "enabled log-enabled run-interval query-stats-enabled recompute-previous-n recompute-no-older-than compute-runs-per-interval compute-no-more-than"},
 }
+
+const (
+	clusterKeys = "shard-writer-timeout max-remote-write-connections shard-reader-timeout dial-timeout cluster-tracing pool-max-idle-time pool-max-idle-streams"
+	inputKeys   = "enabled bind-address database retention-policy batch-size batch-pending batch-timeout"
+)
 
 // ignored returns why the key named section.key does nothing, false if it is
 // not a known key of that sort.
@@ -73,27 +81,18 @@ func ignored(path string) (reason string, ok bool) {
 		section, name = path[:i], path[i+1:]
 	}
 	for why, names := range ignoredSections[section] {
-		if why == "*" {
-			return names, true
-		}
-		for _, n := range strings.Fields(names) {
-			if n == name {
-				return why, true
-			}
+		if slices.Contains(strings.Fields(names), name) {
+			return why, true
 		}
 	}
 	return "", false
 }
 
-// ignoredKeys lists the keys that ignored knows by name, and for the sections
-// that do nothing at all those that are often set.
+// ignoredKeys lists the keys that ignored knows.
 func ignoredKeys() []string {
 	var out []string
 	for section, reasons := range ignoredSections {
-		for why, names := range reasons {
-			if why == "*" {
-				names = "enabled dir bind-address store-enabled store-database store-interval"
-			}
+		for _, names := range reasons {
 			for _, n := range strings.Fields(names) {
 				if section != "" {
 					n = section + "." + n
@@ -102,7 +101,7 @@ func ignoredKeys() []string {
 			}
 		}
 	}
-	sort.Strings(out)
+	slices.Sort(out)
 	return out
 }
 
@@ -111,8 +110,37 @@ func knownKeys() []string {
 	out := ignoredKeys()
 	for _, k := range new(Config).keys() {
 		out = append(out, k.path())
+		if k.section == "coordinator" {
+			out = append(out, "cluster."+k.name)
+		}
 	}
 	return out
+}
+
+// sections lists every section that may stand in a file.
+func sections() []string {
+	var out []string
+	for _, k := range knownKeys() {
+		if s, _, ok := strings.Cut(k, "."); ok && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// nearestKey returns the known key that was probably meant: one of the same
+// name in another section, or else the one that is written most alike.
+func nearestKey(name string) string {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	known := knownKeys()
+	if !strings.HasPrefix(name, "cluster.") { // only who uses the old name of [coordinator] is told of it
+		known = slices.DeleteFunc(known, func(k string) bool { return strings.HasPrefix(k, "cluster.") })
+	}
+	same := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return k[strings.LastIndexByte(k, '.')+1:] != last })
+	if len(same) > 0 && last != "enabled" {
+		return nearest(name, same)
+	}
+	return nearest(name, known)
 }
 
 // nearest returns the name that takes the fewest edits to reach from name.
