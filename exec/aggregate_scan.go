@@ -19,6 +19,7 @@ type aggregateWorker struct {
 	runs   []run
 	sparse []run
 	ids    []dsdb.SeriesID
+	again  []int // series to scan once more without NeedRows
 	left   []int // inputs that the current tile's statistics did not answer
 	mask   mask
 }
@@ -30,24 +31,37 @@ func newAggregateWorker(a *aggregateOperator) *aggregateWorker {
 	return w
 }
 
-// run scans a morsel into p.
+// run scans a morsel into p. If only the first or last value of each series
+// counts, the shard is told that one row is wanted; a series whose row had no
+// value is scanned again in full.
 func (w *aggregateWorker) run(ctx context.Context, m *morsel, p *partial) error {
+	told := 0
+	if w.a.edge != planner.Count && !slices.ContainsFunc(m.series, func(s int) bool { return w.a.table.conds[w.a.table.cond[s]] != nil }) {
+		told = 1
+	}
+	w.again = w.again[:0]
+	if err := w.pass(ctx, m, p, told); err != nil || len(w.again) == 0 {
+		return err
+	}
+	rest := *m
+	rest.series = slices.Clone(w.again)
+	return w.pass(ctx, &rest, p, 0)
+}
+
+// pass scans the series of m once.
+func (w *aggregateWorker) pass(ctx context.Context, m *morsel, p *partial, told int) error {
 	w.ids = w.ids[:0]
 	for _, s := range m.series {
 		w.ids = append(w.ids, w.a.table.id[s])
 	}
 	w.r.types = w.a.types[m.shard]
 	cur, err := w.a.shards[m.shard].src.Scan(ctx, dsdb.Scan{Measurement: w.a.name, Series: w.ids,
-		Fields: w.a.fields.names, Range: m.rng, Descending: w.a.edge == planner.Last})
+		Fields: w.a.fields.names, Range: m.rng, Descending: w.a.edge == planner.Last, NeedRows: told})
 	if err != nil {
 		return err
 	}
 	defer cur.Close()
-	return w.scan(ctx, cur, m, p)
-}
-
-func (w *aggregateWorker) scan(ctx context.Context, cur column.Cursor, m *morsel, p *partial) error {
-	at, group, settled := 0, m.group, false
+	s := cellScan{w: w, m: m, p: p, told: told, at: -1}
 	for n := 1; ; n++ {
 		if n%checkTiles == 0 {
 			if err := ctx.Err(); err != nil {
@@ -62,29 +76,58 @@ func (w *aggregateWorker) scan(ctx context.Context, cur column.Cursor, m *morsel
 			return err
 		}
 		if t == nil {
+			s.endSeries()
 			return p.account(&w.a.q.budget)
 		}
-		if n == 1 || t.Series != w.ids[at] {
-			for t.Series != w.ids[at] {
-				at++
-			}
-			settled = false
-			w.block.series = m.series[at]
-			group = m.group
-			if m.groups > 1 {
-				group = w.a.table.groupOf(m.series[at], m.group)
-			}
+		if err := s.tile(t); err != nil {
+			return err
 		}
-		w.r.reset(t)
-		answered := false
-		if !settled && t.First < m.rng.End && t.Last >= m.rng.Start {
-			if answered, err = w.tile(t, m.rng, p, (group-p.group)*p.wins-p.win); err != nil {
-				return err
-			}
-			settled = answered && w.a.edge != planner.Count
-		}
-		w.r.done(answered)
 	}
+}
+
+// cellScan is the state of one pass.
+type cellScan struct {
+	w       *aggregateWorker
+	m       *morsel
+	p       *partial
+	told    int  // NeedRows
+	at      int  // current series in m
+	base    int  // cell of its window 0
+	settled bool // no more tiles of it are needed
+}
+
+// endSeries notes the current series for another pass if it gave no value.
+func (s *cellScan) endSeries() {
+	if s.at >= 0 && s.told > 0 && !s.settled {
+		s.w.again = append(s.w.again, s.m.series[s.at])
+	}
+}
+
+func (s *cellScan) tile(t *column.Tile) error {
+	w := s.w
+	if s.at < 0 || t.Series != w.ids[s.at] {
+		s.endSeries()
+		for s.at++; t.Series != w.ids[s.at]; s.at++ {
+		}
+		s.settled = false
+		w.block.series = s.m.series[s.at]
+		group := s.m.group
+		if s.m.groups > 1 {
+			group = w.a.table.groupOf(w.block.series, group)
+		}
+		s.base = (group-s.p.group)*s.p.wins - s.p.win
+	}
+	w.r.reset(t)
+	answered := false
+	if !s.settled && t.First < s.m.rng.End && t.Last >= s.m.rng.Start {
+		var err error
+		if answered, err = w.tile(t, s.m.rng, s.p, s.base); err != nil {
+			return err
+		}
+		s.settled = answered && w.a.edge != planner.Count
+	}
+	w.r.done(answered)
+	return nil
 }
 
 // tile folds a tile into the cells base+window. It reports whether the tile

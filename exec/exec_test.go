@@ -93,6 +93,23 @@ func TestLastPointTouchesLittle(t *testing.T) {
 	}
 }
 
+// TestLastAsksForOneRow says that last() of a series does so too, and goes on
+// where the newest row has no value.
+func TestLastAsksForOneRow(t *testing.T) {
+	w := manyRows(3, 50)
+	rows := w.shards[1].series[0].rows
+	delete(rows[len(rows)-1].fields, "v")
+	got, err := answer(w, "SELECT last(v) FROM m GROUP BY h", Options{})
+	if err != nil || strings.Count(got, " 604849000000000 49\n") != 2 || strings.Count(got, " 604848000000000 48\n") != 1 {
+		t.Fatalf("%s, %v", got, err)
+	}
+	for i, sc := range w.shards[1].scans {
+		if again := i > 0; !sc.Descending || again != (sc.NeedRows == 0) || again && len(sc.Series) != 1 {
+			t.Errorf("scan %d: %+v", i, sc)
+		}
+	}
+}
+
 // TestLimitTouchesLittle says the same of LIMIT on windows.
 func TestLimitTouchesLittle(t *testing.T) {
 	w := manyRows(3, 500)

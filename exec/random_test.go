@@ -54,7 +54,7 @@ func randomWorld(r *rand.Rand, ties bool) *world {
 	for i, pts := range byShard {
 		start := int64(i/2) * 100 * second
 		s := newMemShard(dsdb.ShardID(i+1), dsdb.TimeRange{Start: start, End: start + 100*second}, pts, r.Uint64())
-		s.wide = wide
+		s.wide, s.eager = wide, r.IntN(2) == 0
 		w.shards = append(w.shards, s)
 	}
 	return w

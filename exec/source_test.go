@@ -37,6 +37,7 @@ type memShard struct {
 	points []point
 	wide   int     // rows of a tile at most
 	known  float64 // share of the tiles' fields that have statistics
+	eager  bool    // NeedRows counts rows outside of the range too
 	series []memSeries
 
 	mu     sync.Mutex
@@ -183,7 +184,7 @@ func (c *memCursor) plan(se memSeries) {
 		seen := 0
 		for i, t := range tiles {
 			for _, p := range t.rows {
-				if c.scan.Range.Contains(p.time) {
+				if c.scan.Range.Contains(p.time) || c.s.eager {
 					seen++
 				}
 			}
