@@ -74,10 +74,16 @@ type failures struct {
 	first, last time.Time
 }
 
+// dummyHash returns the hash of a password that nobody knows, as costly to
+// compare with as those of users.
+var dummyHash = sync.OnceValues(func() ([]byte, error) {
+	var secret [16]byte
+	_, _ = rand.Read(secret[:]) // never fails: see crypto/rand
+	return bcrypt.GenerateFromPassword(secret[:], bcrypt.DefaultCost)
+})
+
 func newAccounts(view func() *meta.Data) (*accounts, error) {
-	secret := make([]byte, 16)
-	_, _ = rand.Read(secret) // never fails: see crypto/rand
-	dummy, err := bcrypt.GenerateFromPassword(secret, bcrypt.DefaultCost)
+	dummy, err := dummyHash()
 	if err != nil {
 		return nil, err
 	}
@@ -177,10 +183,11 @@ func (a *accounts) compare(u *meta.User, password string) bool {
 }
 
 // remembered reports whether the password is the one that was right last, or
-// KindUnavailable if there were too many failures.
+// KindUnavailable if there were too many failures. If it is, they are forgotten.
 func (a *accounts) remembered(u *meta.User, password string, o origin) (bool, error) {
 	a.mu.Lock()
-	blocked := a.blocked(o)
+	_, failed := a.failures[o]
+	blocked := failed && a.blocked(o)
 	var v verified
 	if u != nil {
 		v = a.verified[u.Name]
@@ -193,7 +200,15 @@ func (a *accounts) remembered(u *meta.User, password string, o origin) (bool, er
 		return false, nil
 	}
 	sum := v.sumOf(password)
-	return subtle.ConstantTimeCompare(sum[:], v.sum[:]) == 1, nil
+	if subtle.ConstantTimeCompare(sum[:], v.sum[:]) != 1 {
+		return false, nil
+	}
+	if failed {
+		a.mu.Lock()
+		delete(a.failures, o)
+		a.mu.Unlock()
+	}
+	return true, nil
 }
 
 // remember keeps the password of a user, and forgets failures of the origin
@@ -218,11 +233,7 @@ func (a *accounts) remember(u *meta.User, password string, o origin) {
 
 // blocked reports whether the origin must wait. The caller holds mu.
 func (a *accounts) blocked(o origin) bool {
-	f, ok := a.failures[o]
-	if !ok {
-		return false
-	}
-	now := a.now()
+	f, now := a.failures[o], a.now()
 	return f.count >= maxFailures && now.Sub(f.first) < failureWindow && now.Sub(f.last) < failurePause
 }
 
