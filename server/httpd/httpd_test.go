@@ -143,29 +143,8 @@ func TestWriteAnswersInInfluxDBsWords(t *testing.T) {
 func TestBodiesAreInflatedWithinBounds(t *testing.T) {
 	line := "m v=1 1\n"
 	bomb := strings.Repeat("m v=1 1\n", 100_000) // 800 kB
-	encode := map[string]func(string) string{
-		"gzip": func(s string) string {
-			var b bytes.Buffer
-			w := gzip.NewWriter(&b)
-			io.WriteString(w, s)
-			w.Close()
-			return b.String()
-		},
-		"zstd": func(s string) string {
-			w, _ := zstd.NewWriter(nil)
-			defer w.Close()
-			return string(w.EncodeAll([]byte(s), nil))
-		},
-		"snappy": func(s string) string { return string(s2.EncodeSnappy(nil, []byte(s))) },
-		"x-snappy-framed": func(s string) string {
-			var b bytes.Buffer
-			w := s2.NewWriter(&b, s2.WriterSnappyCompat())
-			io.WriteString(w, s)
-			w.Close()
-			return b.String()
-		},
-	}
-	for enc, fn := range encode {
+	for _, enc := range bodyEncodings[1:] {
+		fn := func(s string) string { return string(encodeBody(enc, s)) }
 		b := &fakeBackend{}
 		do := serve(t, b, func(c *Config) { c.MaxBody = 1 << 20 })
 		if r := do("POST", "/write?db=d", fn(line), "Content-Encoding", enc); r.StatusCode != 204 || len(b.writes) != 1 {
@@ -344,4 +323,49 @@ func FuzzJSONString(f *testing.F) {
 			t.Errorf("%q: %q, want %q", s, back, wanted)
 		}
 	})
+}
+
+// Whatever a stranger sends as a body, no more than the limits allow comes out
+// of it, and a refusal is one of the request.
+func FuzzBody(f *testing.F) {
+	for i, enc := range bodyEncodings {
+		f.Add(uint8(i), []byte("m v=1 1\n"))
+		f.Add(uint8(i), encodeBody(enc, strings.Repeat("m v=1 1\n", 1000)))
+		f.Add(uint8(i), encodeBody(enc, "m v=1 1\n"))
+	}
+	h := New(Config{MaxBody: 4096, MaxDecoded: 6000}, &fakeBackend{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	f.Fuzz(func(t *testing.T, enc uint8, body []byte) {
+		r := httptest.NewRequest("POST", "/write?db=d", bytes.NewReader(body))
+		r.Header.Set("Content-Encoding", bodyEncodings[int(enc)%len(bodyEncodings)])
+		var buf bytes.Buffer
+		err := h.readBody(httptest.NewRecorder(), r, &buf)
+		if err == nil && buf.Len() > 6000 || buf.Cap() > 64<<10 {
+			t.Errorf("%d bytes came out, in %d of memory", buf.Len(), buf.Cap())
+		}
+		if k := dsdb.KindOf(err); err != nil && k != dsdb.KindInvalid && k != dsdb.KindTooLarge {
+			t.Errorf("kind %d: %v", k, err)
+		}
+	})
+}
+
+var bodyEncodings = []string{"", "gzip", "zstd", "snappy", "x-snappy-framed"}
+
+func encodeBody(enc, s string) []byte {
+	var b bytes.Buffer
+	var w io.WriteCloser
+	switch enc {
+	case "gzip":
+		w = gzip.NewWriter(&b)
+	case "zstd":
+		w, _ = zstd.NewWriter(&b) // the options are valid
+	case "x-snappy-framed":
+		w = s2.NewWriter(&b, s2.WriterSnappyCompat())
+	case "snappy":
+		return s2.EncodeSnappy(nil, []byte(s))
+	default:
+		return []byte(s)
+	}
+	_, _ = io.WriteString(w, s) // to memory
+	_ = w.Close()
+	return b.Bytes()
 }
