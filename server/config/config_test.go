@@ -108,3 +108,18 @@ func TestPrintedConfigLoadsAgain(t *testing.T) {
 		t.Fatalf("%v %v\n%+v\n%+v\n%s", err, warnings, back, c, b.String())
 	}
 }
+
+// Authentication is off unless asked for; what InfluxDB has beside it warns.
+func TestAuthenticationKeys(t *testing.T) {
+	if c := Default("/d"); c.HTTP.AuthEnabled || c.HTTP.SharedSecret != "" {
+		t.Errorf("default: %+v", c.HTTP)
+	}
+	c, warnings, err := load(t, "[http]\n  auth-enabled = true\n  shared-secret = \"s\"\n  realm = \"InfluxDB\"\n  pprof-auth-enabled = true\n")
+	if err != nil || !c.HTTP.AuthEnabled || c.HTTP.SharedSecret != "s" || len(warnings) != 2 {
+		t.Errorf("file: %+v %v %v", c.HTTP, warnings, err)
+	}
+	c, warnings, err = load(t, "", "DSDB_HTTP_AUTH_ENABLED=true", "INFLUXDB_HTTP_SHARED_SECRET=s")
+	if err != nil || !c.HTTP.AuthEnabled || c.HTTP.SharedSecret != "s" || len(warnings) != 0 {
+		t.Errorf("environment: %+v %v %v", c.HTTP, warnings, err)
+	}
+}
