@@ -111,11 +111,11 @@ func checkTwin(t *testing.T, r *rand.Rand, v *View, w *twin) {
 
 // Random series, deletes and conditions give the same answers as a list.
 func TestIndexAgainstTwin(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(5) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		x, w := New(), &twin{}
 		for range 10 {
-			addRandom(r, x, w, 400)
+			addRandom(r, x, w, 120)
 			checkTwin(t, r, x.View(), w)
 			old, oldTwin := x.View(), &twin{w.measurements, w.tags, slices.Clone(w.deleted)}
 			var drop []dsdb.SeriesID
@@ -199,7 +199,7 @@ func TestConcurrentReaders(t *testing.T) {
 			}
 		})
 	}
-	for i := range 3000 {
+	for i := range 800 {
 		x.Insert(nil, m, keysOf(fmt.Sprintf("cpu,host=h%d", i)), nil)
 		if i%100 == 50 {
 			x.Drop([]dsdb.SeriesID{dsdb.SeriesID(i - 20)})

@@ -76,13 +76,19 @@ func scanAll(b *testing.B, s *Shard, scan dsdb.Scan) {
 	defer cur.Close()
 	for {
 		tile, err := cur.Next()
-		check(b, err)
+		if err != nil {
+			b.Fatal(err)
+		}
 		if tile == nil {
 			return
 		}
-		check(b, tile.LoadTimes())
+		if err := tile.LoadTimes(); err != nil {
+			b.Fatal(err)
+		}
 		for i := range scan.Fields {
-			check(b, tile.Load(i))
+			if err := tile.Load(i); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 }
