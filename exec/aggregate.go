@@ -12,14 +12,9 @@ import (
 
 // aggregateOperator answers a source of a plan with Calls, a batch of groups at a time.
 type aggregateOperator struct {
-	q      *query
-	name   string
-	shards []openShard
-	table  *seriesTable
+	sourceRun
 	win    windows
 	lo, hi int // the windows that shards may have rows in
-	fields fieldMap
-	types  []storedTypes // per shard
 	inputs []input
 	refs   []int        // refs beside a selector, taken from the picked point
 	edge   planner.Func // First or Last if a series is settled by its first value, else Count
@@ -48,20 +43,17 @@ type partial struct {
 	bytes         int64   // taken from the budget
 }
 
-func newAggregateOperator(q *query, s *planner.Source, shards []openShard, t *seriesTable) (operator, error) {
-	a := &aggregateOperator{q: q, name: s.Measurement, shards: shards, table: t}
-	if len(shards) == 0 || t.numGroups() == 0 {
-		a.group = t.numGroups()
+func newAggregateOperator(run sourceRun) (operator, error) {
+	a := &aggregateOperator{sourceRun: run}
+	if len(a.shards) == 0 || a.table.numGroups() == 0 {
+		a.group = a.table.numGroups()
 		return a, nil
 	}
 	if err := a.layWindows(); err != nil {
 		return nil, err
 	}
 	a.planInputs()
-	for range shards {
-		a.types = append(a.types, make(storedTypes, len(a.fields.names)))
-	}
-	for range q.o.Workers {
+	for range a.q.o.Workers {
 		a.workers = append(a.workers, newAggregateWorker(a))
 	}
 	a.out = newGroupWriter(a)
@@ -116,7 +108,7 @@ func (a *aggregateOperator) planInputs() {
 		in.calls = append(in.calls, i)
 		in.timed = in.timed || a.timed(c)
 	}
-	a.fields = newFieldMap(p.Refs, needed)
+	a.scanFields(needed)
 	a.edge = planner.Count
 	if f := p.Calls[0].Func; p.Interval.Every == 0 && len(a.inputs) == 1 && (f == planner.First || f == planner.Last) &&
 		!slices.ContainsFunc(p.Calls, func(c planner.Call) bool { return c.Func != f }) {

@@ -7,19 +7,18 @@ import (
 
 // Counters are what a query, or all queries together, read.
 type Counters struct {
-	Queries        int64 // of totals
-	Series         int64 // series of all sources and shards
-	Tiles          int64 // tiles that cursors yielded
-	TilesSkipped   int64 // of Tiles: no row wanted, by time, statistics or limit
-	TilesByStats   int64 // of Tiles: answered by statistics alone
-	TilesDecoded   int64 // of Tiles: times or a field decoded
-	Rows           int64 // rows of the tiles that were answered or decoded
-	Bytes          int64 // bytes of decoded values, 8 per number
-	PeakMemory     int64 // of one query
-	ResultRows     int64
-	ResultSeries   int64
-	MorselsRun     int64
-	MorselsOnOwner int64 // of MorselsRun: without starting a goroutine
+	Queries      int64 // of totals
+	Series       int64 // series of all sources and shards
+	Tiles        int64 // tiles that cursors yielded
+	TilesSkipped int64 // of Tiles: no row wanted, by time, statistics or limit
+	TilesByStats int64 // of Tiles: answered by statistics alone
+	TilesDecoded int64 // of Tiles: times or a field decoded
+	Rows         int64 // rows of the tiles that were answered or decoded
+	Bytes        int64 // bytes of decoded values, 8 per number
+	PeakMemory   int64 // of one query
+	ResultRows   int64
+	ResultSeries int64
+	MorselsRun   int64
 }
 
 // plus adds o, which has been read by one goroutine, to c.

@@ -170,10 +170,29 @@ func (q *query) source(ctx context.Context, s *planner.Source) (operator, error)
 	if q.o.MaxSeries > 0 && len(t.id) > q.o.MaxSeries {
 		return nil, dsdb.Errorf(dsdb.KindTooLarge, "max-select-series limit exceeded: (%d/%d)", len(t.id), q.o.MaxSeries)
 	}
+	run := sourceRun{q: q, name: s.Measurement, shards: shards, table: t}
 	if len(q.p.Calls) == 0 {
-		return newRawOperator(q, s.Measurement, shards, t), nil
+		return newRawOperator(run), nil
 	}
-	return newAggregateOperator(q, s, shards, t)
+	return newAggregateOperator(run)
+}
+
+// sourceRun is a source being answered: what its operator works on.
+type sourceRun struct {
+	q      *query
+	name   string // the measurement
+	shards []openShard
+	table  *seriesTable
+	fields fieldMap      // what is scanned
+	types  []storedTypes // per shard
+}
+
+// scanFields sets the fields that are scanned.
+func (s *sourceRun) scanFields(needed []bool) {
+	s.fields = newFieldMap(s.q.p.Refs, needed)
+	for range s.shards {
+		s.types = append(s.types, make(storedTypes, len(s.fields.names)))
+	}
 }
 
 // openShard is a shard of the source that runs.

@@ -14,21 +14,28 @@ type groupWriter struct {
 	group int
 	base  int // cell of window p.win
 
-	rows  []int32 // the window of each row, in output order
-	times []int64
-	calls []builder       // per call, per row
-	refs  []builder       // per plan ref beside a selector, per row
-	done  []column.Vector // of calls
-	with  []column.Vector // of refs
-	next  int             // the next row to put into a frame
-	end   int
+	groupRows
+	next int // the next row to put into a frame
+	end  int
 
 	project projector
 }
 
+// groupRows are the rows of a group as columns.
+type groupRows struct {
+	rows  []int32 // the window of each row, in output order
+	times []int64
+	calls []builder       // per call
+	refs  []builder       // per plan ref beside a selector
+	done  []column.Vector // of calls
+	with  []column.Vector // of refs
+	bytes int64           // taken from the budget for all of them
+}
+
 func newGroupWriter(a *aggregateOperator) *groupWriter {
-	g := &groupWriter{a: a, calls: make([]builder, len(a.q.p.Calls)), refs: make([]builder, len(a.q.p.Refs)),
-		done: make([]column.Vector, len(a.q.p.Calls)), with: make([]column.Vector, len(a.q.p.Refs))}
+	calls, refs := len(a.q.p.Calls), len(a.q.p.Refs)
+	g := &groupWriter{a: a, groupRows: groupRows{calls: make([]builder, calls), refs: make([]builder, refs),
+		done: make([]column.Vector, calls), with: make([]column.Vector, refs)}}
 	g.project.init(a.q.p, a.name)
 	return g
 }
@@ -48,6 +55,9 @@ func (g *groupWriter) start(p *partial, group int) error {
 		g.distinctRows()
 	} else {
 		g.layRows()
+		if err := g.account(); err != nil {
+			return err
+		}
 		for i := range g.calls {
 			g.fillCall(i)
 		}
@@ -68,6 +78,17 @@ func (g *groupWriter) start(p *partial, group int) error {
 		g.with[r] = g.refs[r].view()
 		return &g.with[r], nil
 	})
+}
+
+// account takes from the budget what the columns of the group's rows need.
+func (g *groupWriter) account() error {
+	n := int64(len(g.rows)) * int64(12+9*(len(g.calls)+len(g.a.refs)+len(g.a.q.p.Columns)))
+	if n <= g.bytes {
+		return nil
+	}
+	err := g.a.q.budget.take(n - g.bytes)
+	g.bytes = n
+	return err
 }
 
 // callType is the type of the column of a call.

@@ -20,7 +20,6 @@ func (q *query) parallel(ctx context.Context, n int, do func(ctx context.Context
 	q.counters.MorselsRun += int64(n)
 	workers := min(q.o.Workers, n)
 	if workers <= 1 {
-		q.counters.MorselsOnOwner += int64(n)
 		for i := range n {
 			if err := do(ctx, 0, i); err != nil {
 				return err

@@ -17,25 +17,24 @@ import (
 // much as fits into a share of the memory. If a unit turns out too large it is
 // given up and tried again with fewer groups or, of one group, less time.
 type rawOperator struct {
-	q        *query
-	name     string
-	clusters [][]int // shards whose times overlap, in output order
-	shards   []openShard
-	table    *seriesTable
-	fields   fieldMap
-	types    []storedTypes
+	sourceRun
+	clusters [][]int          // shards whose times overlap, in output order
 	refs     []int            // selected fields
 	colTypes []dsdb.FieldType // of refs
 	tagged   bool             // tags are selected
+	workers  []*rawWorker
+	position
+	unit  *rawUnit
+	ahead *rawUnit
+}
 
-	workers []*rawWorker
-	group   int            // the first group not gathered in full
-	rest    dsdb.TimeRange // what is left of it
-	span    int64          // length of the next slice of a single group; 0: all that is left
-	groups  int            // the number of groups of the next unit
-	have    int            // rows of that group before rest
-	unit    *rawUnit
-	ahead   *rawUnit
+// position is where the next unit starts and how large it shall be.
+type position struct {
+	group  int            // the first group not gathered in full
+	rest   dsdb.TimeRange // what is left of it
+	have   int            // its rows before rest
+	groups int            // groups of the next unit
+	span   int64          // length of the next slice of a single group; 0: all that is left
 }
 
 // rawUnit is the rows of groups [from, to), gathered and being put out.
@@ -50,8 +49,9 @@ type rawUnit struct {
 	writer *rowWriter
 }
 
-func newRawOperator(q *query, name string, shards []openShard, t *seriesTable) operator {
-	r := &rawOperator{q: q, name: name, shards: shards, table: t}
+func newRawOperator(run sourceRun) operator {
+	r := &rawOperator{sourceRun: run}
+	q, t := r.q, r.table
 	needed := make([]bool, len(q.p.Refs))
 	markRefs(q.p.Residual, needed)
 	for _, ref := range selectedRefs(q.p) {
@@ -64,14 +64,11 @@ func newRawOperator(q *query, name string, shards []openShard, t *seriesTable) o
 			r.colTypes = append(r.colTypes, rf.Type)
 		}
 	}
-	if len(r.refs) == 0 || len(shards) == 0 {
+	if len(r.refs) == 0 || len(r.shards) == 0 {
 		r.group = t.numGroups()
 		return r
 	}
-	r.fields = newFieldMap(q.p.Refs, needed)
-	for range shards {
-		r.types = append(r.types, make(storedTypes, len(r.fields.names)))
-	}
+	r.scanFields(needed)
 	for range q.o.Workers {
 		r.workers = append(r.workers, newRawWorker(r))
 	}

@@ -12,27 +12,36 @@ import (
 type rowWriter struct {
 	op    *rawOperator
 	u     *rawUnit
-	group int // the group whose rows are in keys or direct
-	at    []int
-	n     int // rows of the group in the unit
-	next  int
+	group int   // whose rows are merged
+	at    []int // per cluster: its first segment after the group's
+	next  int   // the next row to put into a frame
 	end   int
-
-	keys    []rowKey // the rows in output order, if they had to be merged
-	scratch []rowKey
-	direct  *segment // else the one segment that they are
-	cols    []builder
-	tags    []builder
-	done    []column.Vector // per ref: its column of the rows being cut
-	ready   []bool          // per ref
-	times   []int64
+	mergedRows
+	rowColumns
 	project projector
 }
 
+// mergedRows are the rows of a group in output order.
+type mergedRows struct {
+	n       int
+	direct  *segment // the one segment that they are; nil: they had to be merged, see keys
+	keys    []rowKey
+	scratch []rowKey
+}
+
+// rowColumns are the columns of the rows being put into a frame.
+type rowColumns struct {
+	times []int64
+	cols  []builder       // per selected field
+	tags  []builder       // per ref
+	done  []column.Vector // per ref
+	ready []bool          // per ref: whether done has it
+}
+
 func newRowWriter(op *rawOperator, u *rawUnit) *rowWriter {
-	w := &rowWriter{op: op, u: u, group: u.from - 1, at: make([]int, len(u.clusters)),
-		cols: make([]builder, len(op.refs)), tags: make([]builder, len(op.q.p.Refs)),
-		done: make([]column.Vector, len(op.q.p.Refs)), ready: make([]bool, len(op.q.p.Refs))}
+	refs := len(op.q.p.Refs)
+	w := &rowWriter{op: op, u: u, group: u.from - 1, at: make([]int, len(u.clusters)), rowColumns: rowColumns{
+		cols: make([]builder, len(op.refs)), tags: make([]builder, refs), done: make([]column.Vector, refs), ready: make([]bool, refs)}}
 	w.project.init(op.q.p, op.name)
 	return w
 }

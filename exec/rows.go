@@ -15,7 +15,6 @@ type rowBuffer struct {
 	times    []int64
 	series   []uint32  // per row, if tags are selected
 	cols     []builder // per selected field
-	text     int64     // bytes of strings
 }
 
 // segment is the rows [from, to) of a buffer, which are those of one series.
@@ -33,8 +32,9 @@ func newRowBuffer(types []dsdb.FieldType) *rowBuffer {
 	return b
 }
 
+// bytes is the memory that the rows hold, and that which merging them will take.
 func (b *rowBuffer) bytes() int64 {
-	n := int64(8*cap(b.times) + 4*cap(b.series))
+	n := int64(8*cap(b.times)+4*cap(b.series)) + mergeBytes*int64(len(b.times))
 	for i := range b.cols {
 		c := &b.cols[i]
 		n += int64(8*cap(c.Floats) + 8*cap(c.Ints) + 4*cap(c.Offsets) + cap(c.Bytes))
@@ -85,6 +85,9 @@ func (b *builder) appendBits(valid column.Bitmap, rows []int32) {
 		b.N++
 	}
 }
+
+// mergeBytes is the size of a row's key and of its place in the other half of the sort.
+const mergeBytes = 32
 
 // rowKey is a row on its way through the sort: its time, made unsigned and
 // turned so that it ascends in output order, and where the row is.
