@@ -241,3 +241,18 @@ func TestAnalyzeAndTotals(t *testing.T) {
 		t.Errorf("totals %+v after %+v", after, before)
 	}
 }
+
+// TestLargeDictionary says that a shard's dictionary may hold far more values
+// than the series of a query have.
+func TestLargeDictionary(t *testing.T) {
+	set := &column.SeriesSet{IDs: []dsdb.SeriesID{3, 5, 9}, Keys: []string{"h"}, Dict: [][]string{make([]string, 1000)}, Code: [][]uint32{{700, 3, 700}}}
+	for i := range set.Dict[0] {
+		set.Dict[0][i] = fmt.Sprintf("h%03d", 999-i)
+	}
+	small := &column.SeriesSet{IDs: []dsdb.SeriesID{1, 2}, Keys: []string{"h"}, Dict: [][]string{{"", "h299", "zz"}}, Code: [][]uint32{{1, 0}}}
+	table := &seriesTable{keys: []string{"h"}, id: make([]dsdb.SeriesID, 5)}
+	table.mergeDictionaries([]*column.SeriesSet{set, small})
+	if got := fmt.Sprint(table.dict[0], table.code[0]); got != "[ h299 h996] [1 2 1 1 0]" {
+		t.Error(got)
+	}
+}

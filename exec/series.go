@@ -119,30 +119,77 @@ func (q *query) mergeOrder(t *seriesTable) []int {
 	return order
 }
 
-// mergeDictionaries brings the codes of all shards to one sorted dictionary per key.
+// mergeDictionaries brings the codes of all shards to one sorted dictionary per
+// key, of the values that occur: a shard's own may hold many more.
 func (t *seriesTable) mergeDictionaries(sets []*column.SeriesSet) {
 	t.dict = make([][]string, len(t.keys))
 	t.code = make([][]uint32, len(t.keys))
 	for k := range t.keys {
 		var all []string
-		for _, set := range sets {
-			all = append(all, set.Dict[k]...)
+		used := make([][]uint32, len(sets))
+		for i, set := range sets {
+			used[i] = usedCodes(set.Code[k], len(set.Dict[k]))
+			for _, c := range used[i] {
+				all = append(all, set.Dict[k][c])
+			}
 		}
 		slices.Sort(all)
 		all = slices.Compact(all)
 		t.dict[k] = all
 		t.code[k] = make([]uint32, 0, len(t.id))
-		for _, set := range sets {
-			rank := make([]uint32, len(set.Dict[k]))
-			for i, v := range set.Dict[k] {
-				r, _ := slices.BinarySearch(all, v)
-				rank[i] = uint32(r)
-			}
-			for _, c := range set.Code[k] {
-				t.code[k] = append(t.code[k], rank[c])
-			}
+		for i, set := range sets {
+			t.code[k] = appendRanks(t.code[k], set, k, used[i], all)
 		}
 	}
+}
+
+// sparse reports whether a dictionary of n values is so large beside the number
+// of series that work in proportion to it is to be avoided.
+func sparse(n, series int) bool { return n > 4*series+64 }
+
+// usedCodes returns the distinct codes, ascending; they are below n.
+func usedCodes(codes []uint32, n int) []uint32 {
+	if sparse(n, len(codes)) {
+		used := slices.Clone(codes)
+		slices.Sort(used)
+		return slices.Compact(used)
+	}
+	seen := make([]bool, n)
+	for _, c := range codes {
+		seen[c] = true
+	}
+	var used []uint32
+	for c, s := range seen {
+		if s {
+			used = append(used, uint32(c))
+		}
+	}
+	return used
+}
+
+// appendRanks appends, for each series of a set, the rank of its value of key k
+// in the sorted dictionary all.
+func appendRanks(dst []uint32, set *column.SeriesSet, k int, used []uint32, all []string) []uint32 {
+	ranks := make([]uint32, len(used))
+	for i, c := range used {
+		r, _ := slices.BinarySearch(all, set.Dict[k][c])
+		ranks[i] = uint32(r)
+	}
+	if sparse(len(set.Dict[k]), len(set.Code[k])) {
+		for _, c := range set.Code[k] {
+			i, _ := slices.BinarySearch(used, c)
+			dst = append(dst, ranks[i])
+		}
+		return dst
+	}
+	byCode := make([]uint32, len(set.Dict[k]))
+	for i, c := range used {
+		byCode[c] = ranks[i]
+	}
+	for _, c := range set.Code[k] {
+		dst = append(dst, byCode[c])
+	}
+	return dst
 }
 
 // bindConditions evaluates the condition on the tags of every series. It
