@@ -128,7 +128,7 @@ func (t *seriesTable) mergeDictionaries(sets []*column.SeriesSet) {
 		var all []string
 		used := make([][]uint32, len(sets))
 		for i, set := range sets {
-			used[i] = usedCodes(set.Code[k], len(set.Dict[k]))
+			used[i] = distinctCodes(set.Code[k], len(set.Dict[k]))
 			for _, c := range used[i] {
 				all = append(all, set.Dict[k][c])
 			}
@@ -147,8 +147,8 @@ func (t *seriesTable) mergeDictionaries(sets []*column.SeriesSet) {
 // of series that work in proportion to it is to be avoided.
 func sparse(n, series int) bool { return n > 4*series+64 }
 
-// usedCodes returns the distinct codes, ascending; they are below n.
-func usedCodes(codes []uint32, n int) []uint32 {
+// distinctCodes returns the distinct codes, ascending; they are below n.
+func distinctCodes(codes []uint32, n int) []uint32 {
 	if sparse(n, len(codes)) {
 		used := slices.Clone(codes)
 		slices.Sort(used)
