@@ -83,6 +83,7 @@ type memRows struct {
 	times  []int64
 	places []place
 	starts []uint32
+	staged int // where the values of the first row are staged; -1: they are not
 }
 
 // place is where a row of a table lies: chunk<<16 | position in it.
@@ -95,8 +96,10 @@ func (s *memScan) series(i int, id dsdb.SeriesID, rng dsdb.TimeRange, newest int
 	m, tl := &s.found, s.tails[i]
 	m.scan, m.times, m.starts = s, m.times[:0], nil
 	if s.groups != nil {
+		m.staged = s.groups.stage(s, i)
 		m.take(s.groups.of(i), id)
 	} else {
+		m.staged = -1
 		m.walk(tl, id, rng, newest)
 	}
 	if tl.unsorted {
@@ -139,6 +142,7 @@ func (m *memRows) take(places []place, id dsdb.SeriesID) {
 		return
 	}
 	kept := 0
+	m.staged = -1
 	for i, p := range places {
 		if !m.scan.deleted(rowAt(p), id, m.times[i]) {
 			m.places[kept], m.times[kept] = p, m.times[i]
@@ -160,6 +164,7 @@ func (s *memScan) deleted(num uint32, id dsdb.SeriesID, t int64) bool {
 
 // sort orders rows that are in the order of writing by time, and joins those of equal time.
 func (m *memRows) sort() {
+	m.staged = -1
 	sort.Stable(byTime{m})
 	times := m.times[:0:0]
 	for i, t := range m.times {
@@ -183,56 +188,6 @@ func (b byTime) Less(i, j int) bool { return b.times[i] < b.times[j] }
 func (b byTime) Swap(i, j int) {
 	b.places[i], b.places[j] = b.places[j], b.places[i]
 	b.times[i], b.times[j] = b.times[j], b.times[i]
-}
-
-// groups are the rows of a table by series of a scan, in the order of writing.
-type groups struct {
-	ends   []uint32
-	places []place
-}
-
-// of returns the rows of the i-th series.
-func (g *groups) of(i int) []place {
-	if i == 0 {
-		return g.places[:g.ends[0]]
-	}
-	return g.places[g.ends[i-1]:g.ends[i]]
-}
-
-// group sorts the rows below row number rows by series, by counting. It serves
-// who reads all rows of all series: chains are slower to follow.
-func (mt *memTable) group(rows uint32, series []dsdb.SeriesID) *groups {
-	index := make([]uint32, series[len(series)-1]+1) // id → place in series + 1
-	for i, id := range series {
-		index[id] = uint32(i) + 1
-	}
-	ends := make([]uint32, len(series)+1) // first: counts, shifted by one
-	mt.eachRow(rows, index, func(i uint32, _ place) { ends[i]++ })
-	for i := 1; i < len(ends); i++ {
-		ends[i] += ends[i-1]
-	}
-	g := &groups{ends: ends[1:], places: make([]place, ends[len(series)])}
-	next := slices.Clone(ends[:len(series)])
-	mt.eachRow(rows, index, func(i uint32, p place) {
-		g.places[next[i-1]] = p
-		next[i-1]++
-	})
-	return g
-}
-
-// eachRow calls fn for each row below rows whose series has an index.
-func (mt *memTable) eachRow(rows uint32, index []uint32, fn func(i uint32, p place)) {
-	for row := uint32(0); row < rows; {
-		chunk, first := chunkOf(row)
-		c := mt.chunks[chunk]
-		n := min(rows-first, uint32(len(c.series)))
-		for at, id := range c.series[:n] {
-			if int(id) < len(index) && index[id] != 0 {
-				fn(index[id], place(chunk<<16)|place(at))
-			}
-		}
-		row = first + n
-	}
 }
 
 // blocks appends the rows as blocks, known by their first row.
@@ -266,7 +221,12 @@ func (m *memRows) load(dst *column.Vector, b *block, field int) error {
 func (m *memRows) loadSlot(dst *column.Vector, slot, from, to int) (found bool) {
 	n := to - from
 	resetVector(dst, m.scan.slots[slot].typ, n)
-	if m.scan.dense[slot] && m.starts == nil && dst.Type != dsdb.String {
+	switch {
+	case !m.scan.dense[slot] || m.starts != nil || dst.Type == dsdb.String:
+	case m.staged >= 0:
+		loadBits(dst, m.scan.groups.staged[slot][m.staged+from:m.staged+to])
+		return true
+	default:
 		m.loadDense(dst, slot, m.places[from:to])
 		return true
 	}
@@ -300,6 +260,19 @@ func (m *memRows) loadDense(dst *column.Vector, slot int, places []place) {
 	dst.Ints = slices.Grow(dst.Ints, len(places))[:len(places)]
 	for i, p := range places {
 		dst.Ints[i] = int64(chunks[p>>16].values[slot].bits[p&0xffff])
+	}
+}
+
+// loadBits loads numbers that lie side by side.
+func loadBits(dst *column.Vector, bits []uint64) {
+	if dst.Type == dsdb.Float {
+		for _, b := range bits {
+			dst.Floats = append(dst.Floats, math.Float64frombits(b))
+		}
+		return
+	}
+	for _, b := range bits {
+		dst.Ints = append(dst.Ints, int64(b))
 	}
 }
 
