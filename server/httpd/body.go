@@ -110,14 +110,24 @@ func (h *Handler) inflater(r *http.Request) (io.Reader, func(), error) {
 	case "snappy", "x-snappy-framed":
 		return h.snappy(r.Body)
 	case "zstd":
-		z, err := zstd.NewReader(r.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderMaxWindow(8<<20))
-		if err != nil {
+		z := zstdReaders.Get().(*zstd.Decoder)
+		if err := z.Reset(r.Body); err != nil {
 			return nil, nil, bodyError(err)
 		}
-		return z, z.Close, nil
+		return z, func() { zstdReaders.Put(z) }, nil
 	default:
 		return nil, nil, dsdb.Errorf(dsdb.KindInvalid, "unknown Content-Encoding %q: use gzip, snappy (framed), zstd or none", enc)
 	}
 }
+
+// zstdReaders decode on the caller's goroutine and allocate no more of a
+// window than the data fill.
+var zstdReaders = sync.Pool{New: func() any {
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20))
+	if err != nil {
+		panic("BUG: zstd options: " + err.Error())
+	}
+	return z
+}}
 
 var gzipReaders = sync.Pool{New: func() any { return new(gzip.Reader) }}
