@@ -23,7 +23,11 @@
 // reverses the order of the series; at equal times first() and last() take the
 // greater value, min() and max() the earlier point; a window's fill starts, if
 // the query has no lower time bound, at the first point of that aggregate in
-// that group; x / 0 is 0.
+// that group; x / 0 is 0. Kept otherwise: LIMIT counts the rows of a series
+// (InfluxDB limits each aggregate of a row on its own), the sum behind the mean
+// of integers does not wrap, and rows of one time come in the order of their
+// series (there it is left to chance). Without an aggregate fill(previous) is
+// not applied.
 package exec
 
 import (
@@ -150,9 +154,6 @@ func (r *result) Close() error {
 	}
 	return first
 }
-
-// Counters returns what the query has read so far; not while Next runs.
-func (r *result) Counters() *Counters { return &r.q.counters }
 
 // source prepares one source: it opens its shards and lists its series.
 func (q *query) source(ctx context.Context, s *planner.Source) (operator, error) {

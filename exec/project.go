@@ -51,10 +51,11 @@ func (pr *projector) rows(times []int64, calls []column.Vector, refs func(int) (
 	return nil
 }
 
-// typed returns v as a full column of type t.
+// typed returns v as a column of type t. It is no constant: the planner refuses
+// columns that name no field.
 func (pr *projector) typed(i int, v *operand, t dsdb.FieldType) *column.Vector {
 	if v.stride == 0 {
-		v.Vector = repeat(&v.Vector, pr.times.N)
+		panic("BUG: an output column is constant")
 	}
 	if t == dsdb.NoType || v.Type == dsdb.NoType {
 		return &v.Vector
@@ -62,28 +63,9 @@ func (pr *projector) typed(i int, v *operand, t dsdb.FieldType) *column.Vector {
 	return convert(&v.Vector, t, &pr.scratch[i])
 }
 
-// repeat returns a column of n times the constant v.
-func repeat(v *column.Vector, n int) column.Vector {
-	var b builder
-	b.reset(v.Type)
-	for range n {
-		switch {
-		case v.Type == dsdb.NoType || v.Null(0):
-			b.null()
-		case v.Type == dsdb.Float:
-			b.float(v.Floats[0])
-		case v.Type == dsdb.String:
-			b.str(string(v.Str(0)))
-		default:
-			b.int(v.Ints[0])
-		}
-	}
-	return b.view()
-}
-
 // nullNonNumbers makes NaN and infinities null: there is no way to write them.
 func (ev *evaluator) nullNonNumbers(v *operand) {
-	if v.Type != dsdb.Float || v.stride == 0 {
+	if v.Type != dsdb.Float {
 		return
 	}
 	fresh := false

@@ -314,10 +314,7 @@ func addStat[T float64 | int64 | uint64](st *column.Stats, v T, to func(T) uint6
 }
 
 // world is some shards and the catalogue of what is in them.
-type world struct {
-	shards []*memShard
-	ids    map[string][]dsdb.ShardID
-}
+type world struct{ shards []*memShard }
 
 func (w *world) open(_ context.Context, id dsdb.ShardID) (Source, error) {
 	for _, s := range w.shards {
