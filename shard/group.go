@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"sort"
+
 	"github.com/dasudian/dsdb"
 )
 
@@ -19,7 +21,8 @@ type groups struct {
 	places []place  // series by series, in the order of writing
 
 	stages []uint32 // end of each stage in places
-	order  []uint32 // stage by stage: positions in places, in the order of the table
+	from   []place  // stage by stage: its rows in the order of the table
+	to     []uint32 // and where each of them lies in places
 	at     int      // the stage that is staged; -1: none
 	staged [][]uint64
 }
@@ -50,12 +53,13 @@ func (mt *memTable) group(rows uint32, series []dsdb.SeriesID) *groups {
 		sum += n
 		g.ends[i] = sum
 	}
-	stageOf, nextOrder := g.cutStages()
-	g.places, g.order = make([]place, sum), make([]uint32, sum)
+	stageOf, nextRow := g.cutStages()
+	g.places, g.from, g.to = make([]place, sum), make([]place, sum), make([]uint32, sum)
 	mt.eachRow(rows, index, func(i uint32, p place) {
 		g.places[next[i]] = p
-		g.order[nextOrder[stageOf[i]]] = next[i]
-		nextOrder[stageOf[i]]++
+		n := nextRow[stageOf[i]]
+		g.from[n], g.to[n] = p, next[i]
+		nextRow[stageOf[i]]++
 		next[i]++
 	})
 	return g
@@ -113,12 +117,25 @@ func (g *groups) copyStage(s *memScan) {
 		if len(g.staged[slot]) < int(end-begin) {
 			g.staged[slot] = make([]uint64, max(int(end-begin), stageRows))
 		}
-		to := g.staged[slot]
-		for _, at := range g.order[begin:end] {
-			p := g.places[at]
-			to[at-begin] = s.chunks[p>>16].values[slot].bits[p&0xffff]
+		staged, from, to := g.staged[slot], g.from[begin:end], g.to[begin:end]
+		for len(from) > 0 {
+			n := sameChunk(from)
+			bits := s.chunks[from[0]>>16].values[slot].bits
+			for i, p := range from[:n] {
+				staged[to[i]-begin] = bits[p&0xffff]
+			}
+			from, to = from[n:], to[n:]
 		}
 	}
+}
+
+// sameChunk returns how many of the first places, which ascend, lie in one chunk.
+func sameChunk(places []place) int {
+	end := (places[0]>>16 + 1) << 16
+	if end == 0 || places[len(places)-1] < end {
+		return len(places)
+	}
+	return sort.Search(len(places), func(i int) bool { return places[i] >= end })
 }
 
 // eachRow calls fn for each row below rows of a series that has an index, with
