@@ -171,11 +171,14 @@ func (h *Host) Flushed(g dsdb.GroupID) {
 	}
 }
 
-// Remove stops the group, waits until its state machine is no longer used, and
-// erases it from the log. Its replica id must never be used again.
+// Remove stops the group if it runs, waits until its state machine is no longer
+// used, and erases it from the log if that has it. Its replica id must never be
+// used again. Calls for one group must not overlap.
 func (h *Host) Remove(ctx context.Context, g dsdb.GroupID) error {
-	if _, err := h.call(ctx, event{kind: evRemove, group: g}); err != nil {
-		return err
+	if _, err := h.member(g); err == nil {
+		if _, err := h.call(ctx, event{kind: evRemove, group: g}); err != nil {
+			return err
+		}
 	}
 	h.mu.Lock()
 	delete(h.groups, g)
@@ -183,6 +186,9 @@ func (h *Host) Remove(ctx context.Context, g dsdb.GroupID) error {
 	h.mu.Unlock()
 	if closed {
 		return errClosed()
+	}
+	if _, known := h.opt.Log.State(g); !known {
+		return nil
 	}
 	w := newCall()
 	h.writer.push([]queued{{append: Append{Update: wal.Update{Group: g, Remove: true}}, waiter: w}})

@@ -116,6 +116,9 @@ func (n *Node) open(ctx context.Context, o Options) error {
 	if err := n.shards.reconcile(ctx); err != nil {
 		return err
 	}
+	if err := n.shards.forget(ctx, n.meta.View()); err != nil {
+		return err
+	}
 	n.damage.lost = nil // a group that is unknown from here on is new
 	reg := prometheus.NewRegistry()
 	n.registerMetrics(reg, o.Version)

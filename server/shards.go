@@ -226,6 +226,20 @@ func (s *shards) sweep(view *meta.Data) error {
 	return nil
 }
 
+// forget erases from the log the groups of shards that the catalogue had once:
+// what a crash left of them would keep the log from shrinking.
+func (s *shards) forget(ctx context.Context, view *meta.Data) error {
+	for _, g := range s.n.wal.Groups() {
+		if g == dsdb.MetaGroup || !view.ShardDropped(dsdb.ShardID(g)) {
+			continue
+		}
+		if err := s.n.host.Remove(ctx, g); err != nil {
+			return fmt.Errorf("forget raft group %d: %w", g, err)
+		}
+	}
+	return nil
+}
+
 func (s *shards) close() {
 	for _, sh := range s.list() {
 		if err := sh.Close(); err != nil {
