@@ -230,7 +230,7 @@ func (r *rawOperator) shrink(g *gathering) {
 }
 
 // share is the memory that one unit may take.
-func (r *rawOperator) share() int64 { return r.q.o.MemoryLimit / 4 }
+func (r *rawOperator) share() int64 { return r.q.o.MemoryLimit * 3 / 8 }
 
 // advance moves behind the unit u that g gathered.
 func (r *rawOperator) advance(g *gathering, u *rawUnit) {
