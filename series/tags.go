@@ -184,9 +184,7 @@ func (k *tagKey) match(where *dsdb.TagExpr, n int) column.Bitmap {
 	empty := where.MatchValue("")
 	odd := k.codesWhere(where, !empty) // the codes that do not do as "" does
 	out := column.NewBitmap(n)
-	isOdd := make([]bool, len(k.values))
 	for _, code := range odd {
-		isOdd[code] = true
 		if int(code)+1 < len(k.starts) {
 			for _, ord := range k.ordinals[k.starts[code]:k.starts[code+1]] {
 				if int(ord) < n {
@@ -195,17 +193,30 @@ func (k *tagKey) match(where *dsdb.TagExpr, n int) column.Bitmap {
 			}
 		}
 	}
-	for ord := k.posted; ord < min(n, len(k.codes)); ord++ {
-		if isOdd[k.codes[ord]] {
-			out.Set(ord)
-		}
-	}
+	k.matchTail(out, odd, n)
 	if empty {
 		for i, word := range all(n) {
 			out[i] = word &^ out[i]
 		}
 	}
 	return out
+}
+
+// matchTail marks the ordinals below n that have no postings yet and one of the codes.
+func (k *tagKey) matchTail(out column.Bitmap, codes []uint32, n int) {
+	n = min(n, len(k.codes))
+	if k.posted >= n || len(codes) == 0 {
+		return
+	}
+	wanted := make([]bool, len(k.values))
+	for _, code := range codes {
+		wanted[code] = true
+	}
+	for ord := k.posted; ord < n; ord++ {
+		if wanted[k.codes[ord]] {
+			out.Set(ord)
+		}
+	}
 }
 
 // codesWhere returns the codes of the values, but for "", for which a comparison is as wanted.

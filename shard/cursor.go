@@ -23,11 +23,16 @@ type cursor struct {
 	given  int // rows of it in the scan's range that were handed out
 
 	tile   column.Tile
-	times  []int64 // memory of tile.Times
-	direct *block  // the tile at hand is this block; nil: it is a part of merged
+	shows  tileState
+	active []*block // scratch
+}
+
+// tileState is what the tile at hand is made of.
+type tileState struct {
+	direct *block // this block; nil: piece of merged
 	merged merged
 	piece  piece
-	active []*block // scratch
+	times  []int64 // memory of the tile's times
 }
 
 // source finds the rows of the i-th series of the scan in a memtable or a file.
@@ -164,15 +169,15 @@ func (c *cursor) nextWindow() (bool, error) {
 		c.showBlock(b)
 		return true, nil
 	}
-	if err := c.merged.merge(c.tile.Series, c.active, first, last); err != nil {
+	if err := c.shows.merged.merge(c.tile.Series, c.active, first, last); err != nil {
 		return false, err
 	}
-	c.piece = piece{high: len(c.merged.times)}
+	c.shows.piece = piece{high: len(c.shows.merged.times)}
 	return c.showPiece(), nil
 }
 
 func (c *cursor) showBlock(b *block) {
-	c.direct = b
+	c.shows.direct = b
 	c.tile.Rows, c.tile.First, c.tile.Last = b.rows, b.first, b.last
 	c.tile.Times = nil
 	b.run.stats(c.tile.Stats, b)
@@ -183,7 +188,7 @@ func (c *cursor) showBlock(b *block) {
 
 // showPiece shows the next tile of the merged rows; false if none is left.
 func (c *cursor) showPiece() bool {
-	p := &c.piece
+	p := &c.shows.piece
 	if p.low == p.high {
 		return false
 	}
@@ -194,8 +199,8 @@ func (c *cursor) showPiece() bool {
 		p.from, p.to = p.low, min(p.high, p.low+column.MaxTileRows)
 		p.low = p.to
 	}
-	times := c.merged.times[p.from:p.to]
-	c.direct = nil
+	times := c.shows.merged.times[p.from:p.to]
+	c.shows.direct = nil
 	c.tile.Rows, c.tile.First, c.tile.Last = len(times), times[0], times[len(times)-1]
 	c.tile.Times = nil
 	clear(c.tile.Stats)
@@ -210,21 +215,21 @@ func (c *cursor) showPiece() bool {
 
 // LoadTimes implements column.Loader.
 func (c *cursor) LoadTimes(t *column.Tile) (err error) {
-	if c.direct == nil {
-		t.Times = c.merged.times[c.piece.from:c.piece.to]
+	if c.shows.direct == nil {
+		t.Times = c.shows.merged.times[c.shows.piece.from:c.shows.piece.to]
 		return nil
 	}
-	c.times, err = c.direct.run.appendTimes(c.times[:0], c.direct)
-	t.Times = c.times
+	c.shows.times, err = c.shows.direct.run.appendTimes(c.shows.times[:0], c.shows.direct)
+	t.Times = c.shows.times
 	return err
 }
 
 // LoadField implements column.Loader.
 func (c *cursor) LoadField(t *column.Tile, i int) (err error) {
-	if c.direct == nil {
-		err = c.merged.load(&t.Cols[i], i, c.piece.from, c.piece.to)
+	if c.shows.direct == nil {
+		err = c.shows.merged.load(&t.Cols[i], i, c.shows.piece.from, c.shows.piece.to)
 	} else {
-		err = c.direct.run.load(&t.Cols[i], c.direct, i)
+		err = c.shows.direct.run.load(&t.Cols[i], c.shows.direct, i)
 	}
 	if err == nil && c.last != nil {
 		c.last.fill(i, &t.Cols[i])
@@ -235,6 +240,6 @@ func (c *cursor) LoadField(t *column.Tile, i int) (err error) {
 // Close implements column.Cursor. What a cursor reads is pinned by its Source.
 func (c *cursor) Close() error {
 	c.blocks.list, c.window, c.next = nil, 0, len(c.scan.Series)
-	c.piece = piece{}
+	c.shows.piece = piece{}
 	return nil
 }

@@ -54,8 +54,13 @@ type Shard struct {
 	ctx        context.Context    // of compactions
 	cancel     context.CancelFunc // stops them
 	generation uint64             // counts the changes of what the files and tombstones say
-	pins       int                // snapshots that were not released
-	garbage    []string           // files to be removed when the last of them is
+	pinned
+}
+
+// pinned is what snapshots hold on to.
+type pinned struct {
+	pins    int      // snapshots that were not released
+	garbage []string // files to be removed when the last of them is
 }
 
 // state is what a shard holds. Apply, Flush, Compact and Install change it.
