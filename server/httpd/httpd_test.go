@@ -117,6 +117,7 @@ func TestWriteAnswersInInfluxDBsWords(t *testing.T) {
 		{"all lines bad", "/write?db=d", "m v=", nil, 400, `{"error":"unable to parse 'm v=': missing field value"}`},
 		{"some lines bad", "/write?db=d", "m v=1\nm v=", nil, 400, `{"error":"partial write: unable to parse 'm v=': missing field value dropped=0"}`},
 		{"conflict", "/write?db=d", "m v=1", dsdb.Errorf(dsdb.KindConflict, "partial write: x dropped=1"), 400, `{"error":"partial write: x dropped=1"}`},
+		{"conflict and bad line", "/write?db=d", "m v=1\nm v=", dsdb.Errorf(dsdb.KindConflict, "partial write: x dropped=1"), 400, `{"error":"partial write: unable to parse 'm v=': missing field value\nx dropped=1"}`},
 		{"overload", "/write?db=d", "m v=1", dsdb.Errorf(dsdb.KindUnavailable, "write failed: full"), 503, `{"error":"write failed: full"}`},
 		{"timeout", "/write?db=d", "m v=1", dsdb.Errorf(dsdb.KindTimeout, "timeout"), 503, `{"error":"timeout"}`},
 		{"empty", "/write?db=d", "", nil, 204, ""},

@@ -107,7 +107,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 	if report.Points > 0 {
 		req.Batch = &s.batch
 		if err := h.store(r.Context(), req); err != nil {
-			h.failWrite(w, "store", err)
+			h.failWrite(w, "store", withBadLines(err, &report))
 			return
 		}
 		h.metrics.points.Add(float64(report.Points))
@@ -121,6 +121,15 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// withBadLines adds to a rejection of points what else of the body was not
+// stored. Every other error is about the whole write.
+func withBadLines(err error, report *lineproto.Report) error {
+	if report.BadLines == 0 || dsdb.KindOf(err) != dsdb.KindConflict {
+		return err
+	}
+	return dsdb.Errorf(dsdb.KindConflict, "partial write: %s\n%s", report.Text(), strings.TrimPrefix(err.Error(), "partial write: "))
 }
 
 // store gives the backend WriteTimeout to make the points durable.
