@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -34,8 +35,8 @@ func newClient(o *options) *client {
 			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}}}
 }
 
-func (c *client) do(method, path string, params url.Values, body io.Reader, headers ...string) (*http.Response, error) {
-	req, err := http.NewRequest(method, c.base+path+"?"+params.Encode(), body)
+func (c *client) do(ctx context.Context, method, path string, params url.Values, body io.Reader, headers ...string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path+"?"+params.Encode(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -45,17 +46,18 @@ func (c *client) do(method, path string, params url.Values, body io.Reader, head
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	return c.http.Do(req)
+	resp, err := c.http.Do(req)
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err // the URL holds the statement
+	}
+	return resp, err
 }
 
 // ping learns the server's version.
-func (c *client) ping() error {
-	resp, err := c.do("GET", "/ping", nil, nil)
+func (c *client) ping(ctx context.Context) error {
+	resp, err := c.do(ctx, "GET", "/ping", nil, nil)
 	if err != nil {
-		var ue *url.Error
-		if errors.As(err, &ue) {
-			err = ue.Err
-		}
 		return err
 	}
 	defer resp.Body.Close()
@@ -88,8 +90,8 @@ type series struct {
 }
 
 // query runs statements and calls each for every part of the answer as it comes.
-func (c *client) query(text string, s *settings, each func(r *result) error) error {
-	resp, err := c.send(text, s, url.Values{"chunked": {"true"}})
+func (c *client) query(ctx context.Context, text string, s *settings, each func(r *result) error) error {
+	resp, err := c.send(ctx, text, s, url.Values{"chunked": {"true"}})
 	if err != nil {
 		return err
 	}
@@ -120,35 +122,68 @@ func (c *client) query(text string, s *settings, each func(r *result) error) err
 	}
 }
 
-// queryRaw copies the answer as it is.
-func (c *client) queryRaw(text string, s *settings, out io.Writer) error {
+// queryRaw copies the answer as it comes, and returns the first error in it.
+func (c *client) queryRaw(ctx context.Context, text string, s *settings, out io.Writer) error {
 	params := url.Values{}
 	if s.pretty {
 		params.Set("pretty", "true")
 	}
-	resp, err := c.send(text, s, params)
+	resp, err := c.send(ctx, text, s, params)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	var body bytes.Buffer
-	if _, err := io.Copy(io.MultiWriter(out, &body), resp.Body); err != nil {
-		return err
+	in := io.TeeReader(resp.Body, out)
+	found, err := findError(json.NewDecoder(in))
+	if _, cerr := io.Copy(io.Discard, in); err == nil {
+		err = cerr
 	}
-	if bytes.Contains(body.Bytes(), []byte(`"error":`)) {
-		var doc struct{ Results []result }
-		if json.Unmarshal(body.Bytes(), &doc) == nil {
-			for _, r := range doc.Results {
-				if r.Error != "" {
-					return errors.New(r.Error)
-				}
-			}
-		}
+	if err != nil {
+		return fmt.Errorf("the answer of the server cannot be read: %w", err)
+	}
+	if found != "" {
+		return errors.New(found)
 	}
 	return nil
 }
 
-func (c *client) send(text string, s *settings, params url.Values) (*http.Response, error) {
+// findError returns the error of the answer, or else that of its first
+// statement that has one. It holds no more than a token of the answer.
+func findError(dec *json.Decoder) (string, error) {
+	found, isKey := "", false
+	var open []json.Delim // brackets around the token
+	for {
+		t, err := dec.Token()
+		if err == io.EOF && len(open) == 0 {
+			return found, nil
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return found, err
+		}
+		isValue := isKey
+		isKey = false
+		switch t := t.(type) {
+		case json.Delim:
+			if t == '{' || t == '[' {
+				open = append(open, t)
+			} else {
+				open = open[:len(open)-1]
+			}
+		case string:
+			// Of {"results":[{"error":…,…}],"error":…} all strings but the errors are keys.
+			inObject := len(open) > 0 && len(open) <= 3 && open[len(open)-1] == '{'
+			isKey = inObject && !isValue && t == "error"
+			if isValue && found == "" {
+				found = t
+			}
+		}
+	}
+}
+
+func (c *client) send(ctx context.Context, text string, s *settings, params url.Values) (*http.Response, error) {
 	if s.precision != "rfc3339" {
 		params.Set("epoch", s.precision)
 	}
@@ -158,7 +193,7 @@ func (c *client) send(text string, s *settings, params url.Values) (*http.Respon
 	if s.policy != "" {
 		params.Set("rp", s.policy)
 	}
-	resp, err := c.do("POST", "/query", params, strings.NewReader(url.Values{"q": {text}}.Encode()), "Content-Type", "application/x-www-form-urlencoded")
+	resp, err := c.do(ctx, "POST", "/query", params, strings.NewReader(url.Values{"q": {text}}.Encode()), "Content-Type", "application/x-www-form-urlencoded")
 	if err != nil {
 		return nil, err
 	}
@@ -194,12 +229,12 @@ func (e *serverError) Error() string { return e.text }
 type writeTarget struct{ database, policy, precision, consistency string }
 
 // write sends points as line protocol, gzipped if there are many.
-func (c *client) write(points []byte, t writeTarget) error {
+func (c *client) write(ctx context.Context, points []byte, t writeTarget) error {
 	params := url.Values{"db": {t.database}, "consistency": {t.consistency}}
 	if t.policy != "" {
 		params.Set("rp", t.policy)
 	}
-	if t.precision != "" && t.precision != "rfc3339" {
+	if t.precision != "rfc3339" && t.precision != "ns" { // those are nanoseconds, for which 0.10 has another name
 		params.Set("precision", t.precision)
 	}
 	body, headers := points, []string(nil)
@@ -212,7 +247,7 @@ func (c *client) write(points []byte, t writeTarget) error {
 		}
 		body, headers = z.Bytes(), []string{"Content-Encoding", "gzip"}
 	}
-	resp, err := c.do("POST", "/write", params, bytes.NewReader(body), headers...)
+	resp, err := c.do(ctx, "POST", "/write", params, bytes.NewReader(body), headers...)
 	if err != nil {
 		return err
 	}

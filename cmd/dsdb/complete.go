@@ -1,6 +1,10 @@
 package main
 
-import "strings"
+import (
+	"context"
+	"strings"
+	"time"
+)
 
 // keywords begin or continue statements.
 var keywords = strings.Fields("SELECT FROM WHERE GROUP BY ORDER LIMIT OFFSET SLIMIT SOFFSET fill( time( AND OR ASC DESC AS " +
@@ -30,16 +34,20 @@ func (c *completer) complete(line string, pos int) (head string, words []string,
 	if !c.known {
 		c.load()
 	}
-	for _, w := range append(c.names, keywords...) {
-		if len(w) >= len(prefix) && strings.EqualFold(w[:len(prefix)], prefix) {
-			words = append(words, w)
+	for _, list := range [][]string{c.names, keywords} {
+		for _, w := range list {
+			if len(w) >= len(prefix) && strings.EqualFold(w[:len(prefix)], prefix) {
+				words = append(words, w)
+			}
 		}
 	}
 	return head, words, tail
 }
 
-// load asks for names; without an answer only keywords are offered.
+// load asks for names; without a quick answer only keywords are offered.
 func (c *completer) load() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
 	c.names, c.known = nil, true
 	statements := []string{"SHOW DATABASES"}
 	if c.s.database != "" {
@@ -47,7 +55,7 @@ func (c *completer) load() {
 	}
 	seen := map[string]bool{}
 	for _, q := range statements {
-		names, err := c.s.names(q)
+		names, err := c.s.names(ctx, q)
 		if err != nil {
 			continue
 		}

@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,12 +27,14 @@ const (
 
 // importer loads a file of InfluxDB's import format: after a line "# DDL"
 // statements, after "# DML" points, with "# CONTEXT-DATABASE: db" and
-// "# CONTEXT-RETENTION-POLICY: rp" saying where they go.
+// "# CONTEXT-RETENTION-POLICY: rp" saying where they go. A file of nothing but
+// points needs no such lines if -database says where they go.
 type importer struct {
 	s                 *shell
-	dml               bool
+	part              part
 	batch             bytes.Buffer
-	points            int
+	points            int  // in batch
+	inString          bool // batch ends within a string, which the next line continues
 	target            writeTarget
 	commands, written int
 	failed            int
@@ -39,11 +44,20 @@ type importer struct {
 	reported          int
 }
 
+// part is a part of a file.
+type part int
+
+const (
+	headless part = iota // no line has said yet what follows
+	ddl
+	dml
+)
+
 // importFile loads the file at -path.
-func (s *shell) importFile(o *options) int {
+func (s *shell) importFile(ctx context.Context, o *options) int {
 	im := &importer{s: s, began: time.Now(), pps: o.pps,
 		target: writeTarget{s.database, s.policy, s.precision, s.consistency}}
-	err := im.load(o)
+	err := im.load(ctx, o)
 	fmt.Fprintf(s.out, "Processed %d commands\nProcessed %d inserts\nFailed %d inserts\n", im.commands, im.written, im.failed)
 	if err != nil {
 		s.complain(err)
@@ -55,10 +69,7 @@ func (s *shell) importFile(o *options) int {
 	return exitOK
 }
 
-func (im *importer) load(o *options) error {
-	if o.path == "" {
-		return errors.New("-import wants -path FILE")
-	}
+func (im *importer) load(ctx context.Context, o *options) error {
 	f := os.Stdin
 	if o.path != "-" {
 		var err error
@@ -87,49 +98,78 @@ func (im *importer) load(o *options) error {
 		if err != nil && err != io.EOF {
 			return fmt.Errorf("%s: line %d: %w", o.path, n, err)
 		}
-		if text := strings.TrimRight(line, "\r\n"); strings.TrimSpace(text) != "" {
-			if err := im.line(text); err != nil {
-				return fmt.Errorf("%s: line %d: %w", o.path, n, err)
-			}
+		if lerr := im.line(ctx, line); lerr != nil {
+			return fmt.Errorf("%s: line %d: %w", o.path, n, lerr)
 		}
 		if err == io.EOF {
-			return im.flush()
+			return im.flush(ctx)
 		}
 	}
 }
 
-func (im *importer) line(text string) error {
-	if strings.HasPrefix(text, "#") {
-		return im.directive(strings.TrimSpace(text[1:]))
-	}
-	if !im.dml {
+// line takes one line, with its end.
+func (im *importer) line(ctx context.Context, line string) error {
+	text := strings.TrimSpace(line)
+	switch {
+	case im.inString:
+		return im.point(ctx, line)
+	case text == "":
+		return nil
+	case strings.HasPrefix(text, "#"):
+		return im.directive(ctx, strings.TrimSpace(text[1:]))
+	case im.part == ddl, im.part == headless && beginsStatement(text):
 		im.commands++
-		return im.s.client.query(text, &im.s.settings, func(*result) error { return nil })
-	}
-	if im.target.database == "" {
+		return im.s.client.query(ctx, text, &im.s.settings, func(*result) error { return nil })
+	case im.target.database == "":
 		return errors.New("points before a line \"# CONTEXT-DATABASE: NAME\"; or give -database")
 	}
-	im.batch.WriteString(text)
-	im.batch.WriteByte('\n')
-	if im.points++; im.points >= batchPoints || im.batch.Len() >= batchBytes {
-		return im.flush()
-	}
-	return nil
+	im.points++
+	return im.point(ctx, strings.TrimRight(line, "\r\n")+"\n")
 }
 
-func (im *importer) directive(text string) error {
+// point takes a line of line protocol. A batch ends at the end of a point,
+// unless what looks like a string never ends.
+func (im *importer) point(ctx context.Context, line string) error {
+	im.inString = endsInString(line, im.inString)
+	im.batch.WriteString(line)
+	if n := im.batch.Len(); im.inString && n < 2*batchBytes || im.points < batchPoints && n < batchBytes {
+		return nil
+	}
+	return im.flush(ctx)
+}
+
+// endsInString reports whether a line of points, which begins in a string or
+// not, ends within a string: fields begin behind the first space that no
+// backslash precedes, and quotes count from there on.
+func endsInString(line string, in bool) bool {
+	fields := in
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == '\\':
+			i++
+		case c == ' ':
+			fields = true
+		case c == '"' && fields:
+			in = !in
+		}
+	}
+	return in
+}
+
+func (im *importer) directive(ctx context.Context, text string) error {
 	key, value, _ := strings.Cut(text, ":")
 	switch strings.ToUpper(strings.TrimSpace(key)) {
 	case "DDL":
-		im.dml = false
+		im.part = ddl
+		return im.flush(ctx)
 	case "DML":
-		im.dml = true
+		im.part = dml
 	case "CONTEXT-DATABASE":
-		err := im.flush()
+		err := im.flush(ctx)
 		im.target.database = strings.TrimSpace(value)
 		return err
 	case "CONTEXT-RETENTION-POLICY":
-		err := im.flush()
+		err := im.flush(ctx)
 		im.target.policy = strings.TrimSpace(value)
 		return err
 	}
@@ -138,44 +178,77 @@ func (im *importer) directive(text string) error {
 
 // flush writes the batch. Points that the server refuses for good are counted
 // and named; what may pass is tried again.
-func (im *importer) flush() error {
+func (im *importer) flush(ctx context.Context) error {
 	if im.points == 0 {
 		return nil
 	}
-	defer func() {
-		im.batch.Reset()
-		im.points = 0
-	}()
-	var err error
-	for try := range writeTries {
-		if err = im.s.client.write(im.batch.Bytes(), im.target); err == nil {
-			break
-		}
-		var se *serverError
-		if errors.As(err, &se) && se.status/100 == 4 {
-			break
-		}
-		time.Sleep(time.Duration(try+1) * 500 * time.Millisecond)
-	}
+	err := im.write(ctx)
 	var se *serverError
 	switch {
 	case err == nil:
 		im.written += im.points
 	case errors.As(err, &se) && se.status == 400:
-		bad := min(max(strings.Count(se.text, "unable to parse"), 1), im.points)
-		if !strings.HasPrefix(se.text, "partial write") {
-			bad = im.points
-		}
+		bad := refused(se.text, im.points)
 		im.failed += bad
 		im.written += im.points - bad
 		fmt.Fprintln(im.s.errOut, "ERR:", se.text)
 	default:
 		im.failed += im.points
-		return err
+		return explain(err, "")
 	}
+	im.batch.Reset()
+	im.points, im.inString = 0, false
 	im.progress()
-	im.throttle()
-	return nil
+	return im.throttle(ctx)
+}
+
+// write sends the batch, again and again if that may help.
+func (im *importer) write(ctx context.Context) (err error) {
+	for try := range writeTries {
+		if err = im.s.client.write(ctx, im.batch.Bytes(), im.target); err == nil {
+			return nil
+		}
+		var se *serverError
+		if errors.As(err, &se) && se.status/100 == 4 {
+			return err
+		}
+		if try < writeTries-1 && wait(ctx, time.Duration(try+1)*500*time.Millisecond) != nil {
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// wait returns after d, or an error as soon as ctx ends.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+var (
+	moreLines = regexp.MustCompile(`and (\d+) more lines`)
+	dropped   = regexp.MustCompile(`dropped=(\d+)`)
+)
+
+// refused counts the points that an answer says were not stored, out of all.
+func refused(text string, all int) int {
+	if !strings.HasPrefix(text, "partial write") {
+		return all
+	}
+	bad := strings.Count(text, "unable to parse")
+	for _, re := range []*regexp.Regexp{moreLines, dropped} {
+		if m := re.FindStringSubmatch(text); m != nil {
+			n, _ := strconv.Atoi(m[1]) // digits; too many of them are cut below
+			bad += n
+		}
+	}
+	return min(max(bad, 1), all)
 }
 
 // progress tells how far it is where no bar does.
@@ -190,10 +263,10 @@ func (im *importer) progress() {
 }
 
 // throttle waits as long as -pps demands.
-func (im *importer) throttle() {
+func (im *importer) throttle(ctx context.Context) error {
 	if im.pps <= 0 {
-		return
+		return nil
 	}
 	due := im.began.Add(time.Duration(float64(im.written+im.failed) / float64(im.pps) * float64(time.Second)))
-	time.Sleep(time.Until(due))
+	return wait(ctx, time.Until(due))
 }

@@ -3,12 +3,13 @@
 // InfluxDB's shell. With -execute or with statements on standard input it runs
 // them and ends; on a terminal it asks for them, with history and completion.
 //
-// main.go reads the flags, client.go talks to the server, print.go lays out
-// answers, repl.go is the interactive part, import.go loads files.
+// main.go reads the flags, client.go talks to the server, shell.go has the
+// commands, input.go reads them from standard input and repl.go from a
+// terminal, print.go lays out answers, import.go loads files.
 package main
 
 import (
-	"bufio"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -41,7 +42,7 @@ const usage = `dsdb is the shell of DSDB.
 Flags (one dash or two):
 `
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // options are the flags.
 type options struct {
@@ -60,7 +61,7 @@ type options struct {
 func parseFlags(args []string, out io.Writer) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("dsdb", flag.ContinueOnError)
-	f.SetOutput(out)
+	f.SetOutput(io.Discard) // what is wrong is said once, by run
 	f.StringVar(&o.host, "host", "localhost", "`NAME` of the server")
 	f.IntVar(&o.port, "port", 8086, "`PORT` of the server's HTTP API")
 	f.StringVar(&o.username, "username", os.Getenv("INFLUX_USERNAME"), "`NAME` to sign in with; also INFLUX_USERNAME")
@@ -78,24 +79,26 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 	f.BoolVar(&o.compressed, "compressed", false, "the file to import is gzipped")
 	f.IntVar(&o.pps, "pps", 0, "import at most so many points per second; 0: as fast as it goes")
 	f.BoolVar(&o.version, "version", false, "print the version and end")
-	f.Usage = func() {
-		fmt.Fprint(f.Output(), usage)
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(out, usage)
+		f.SetOutput(out)
 		f.PrintDefaults()
-	}
-	if len(args) > 0 && (args[0] == "-h" || args[0] == "-help" || args[0] == "--help") {
-		f.SetOutput(os.Stdout)
-	}
-	if err := f.Parse(args); err != nil {
 		return nil, err
-	}
-	if f.NArg() > 0 {
+	case err != nil:
+		return nil, fmt.Errorf("%w (dsdb -h lists the flags)", err)
+	case f.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q; statements go in -execute", f.Arg(0))
+	case strings.Contains(o.host, "/") || strings.Count(o.host, ":") == 1:
+		return nil, fmt.Errorf("-host %q: give the name alone, the port as -port, and -ssl for https", o.host)
+	case o.doImport && o.path == "":
+		return nil, errors.New("-import wants -path FILE")
 	}
 	return o, o.check()
 }
 
-func run(args []string, in *os.File, out, errOut io.Writer) int {
-	o, err := parseFlags(args, errOut)
+func run(ctx context.Context, args []string, in *os.File, out, errOut io.Writer) int {
+	o, err := parseFlags(args, out)
 	if errors.Is(err, flag.ErrHelp) {
 		return exitOK
 	}
@@ -120,48 +123,28 @@ func run(args []string, in *os.File, out, errOut io.Writer) int {
 		}
 	}
 	s := newShell(o, out, errOut)
-	if err := s.client.ping(); err != nil {
+	if err := s.client.ping(ctx); err != nil {
 		fmt.Fprintf(errOut, "Failed to connect to %s: %v\nPlease check your connection settings and ensure 'dsdbd' is running.\n", s.client.base, err)
 		return exitConnect
 	}
 	switch {
 	case o.doImport:
-		return s.importFile(o)
+		return s.importFile(ctx, o)
 	case o.execute != "":
-		return s.executeAll(o.execute)
+		return s.execute(ctx, o.execute)
 	case !terminal:
-		return s.executeInput(in)
+		return s.executeInput(ctx, in)
 	}
-	return s.interact()
+	return s.interact(ctx)
 }
 
-// executeAll runs statements; an INSERT stands alone.
-func (s *shell) executeAll(text string) int {
-	if err := s.line(strings.TrimSpace(text)); err != nil {
+// execute runs the statements, or the one command, of -execute.
+func (s *shell) execute(ctx context.Context, text string) int {
+	if err := s.line(ctx, text); err != nil && err != errQuit {
 		s.complain(err)
 		return exitFailed
 	}
 	return exitOK
-}
-
-// executeInput runs each line of standard input; the first that fails ends it.
-func (s *shell) executeInput(in io.Reader) int {
-	r := bufio.NewReaderSize(in, 1<<20)
-	for {
-		line, err := r.ReadString('\n')
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			if code := s.executeAll(line); code != exitOK {
-				return code
-			}
-		}
-		if err == io.EOF {
-			return exitOK
-		}
-		if err != nil {
-			s.complain(err)
-			return exitFailed
-		}
-	}
 }
 
 func isTerminal(w io.Writer) bool {

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -20,8 +22,16 @@ type printer struct {
 	series int    // begun so far
 	open   bool   // the last series goes on
 	header string // csv: of the last series
-	types  map[string]string
+	schema schema // line: what the columns are
 }
+
+// schema says what JSON does not: the types of fields, and which columns are tags.
+type schema struct {
+	types map[columnName]string
+	tags  map[columnName]bool
+}
+
+type columnName struct{ measurement, column string }
 
 func newPrinter(out io.Writer, format string) *printer {
 	return &printer{out: bufio.NewWriterSize(out, 64<<10), format: format}
@@ -122,43 +132,53 @@ func (p *printer) csv(s *series) {
 	w.Flush()
 }
 
-// line prints rows as line protocol that can be imported again. It wants a
-// time and the tags as GROUP BY, so that fields and tags can be told apart.
+// line prints rows as line protocol that can be imported again.
 func (p *printer) line(s *series) error {
 	at := slices.Index(s.Columns, "time")
 	if at < 0 || s.Name == "" {
-		return fmt.Errorf("format line is for SELECT … GROUP BY *: this answer has no time and measurement")
-	}
-	head := escape(s.Name, ", ")
-	if t := tagKeys(s.Tags); len(t) > 0 {
-		for _, k := range t {
-			if s.Tags[k] != "" {
-				head += "," + escape(k, ",= ") + "=" + escape(s.Tags[k], ",= ")
-			}
-		}
+		return errors.New("format line is for points, as of SELECT * FROM cpu: this answer has no measurement or no time")
 	}
 	for _, row := range s.Values {
+		tags := maps.Clone(s.Tags)
 		var fields []string
 		for i, v := range row {
-			if i != at && v != nil {
-				fields = append(fields, escape(s.Columns[i], ",= ")+"="+p.literal(s.Name, s.Columns[i], v))
+			name := columnName{s.Name, s.Columns[i]}
+			switch {
+			case i == at || v == nil:
+			case p.schema.tags[name]:
+				if tags == nil {
+					tags = map[string]string{}
+				}
+				tags[name.column] = text(v)
+			default:
+				fields = append(fields, escape(name.column, ",= ")+"="+p.literal(name, v))
 			}
 		}
 		if len(fields) > 0 {
-			fmt.Fprintf(p.out, "%s %s %s\n", head, strings.Join(fields, ","), text(row[at]))
+			fmt.Fprintf(p.out, "%s %s %s\n", seriesKey(s.Name, tags), strings.Join(fields, ","), text(row[at]))
 		}
 	}
 	return nil
 }
 
+func seriesKey(measurement string, tags map[string]string) string {
+	key := escape(measurement, ", ")
+	for _, k := range tagKeys(tags) {
+		if tags[k] != "" {
+			key += "," + escape(k, ",= ") + "=" + escape(tags[k], ",= ")
+		}
+	}
+	return key
+}
+
 // literal writes a value as line protocol does. JSON has lost whether a whole
-// number was an integer: types tells.
-func (p *printer) literal(measurement, field string, v any) string {
+// number was an integer: the schema tells.
+func (p *printer) literal(name columnName, v any) string {
 	switch v := v.(type) {
 	case string:
 		return `"` + escape(v, `"\`) + `"`
 	case json.Number:
-		switch p.types[measurement+"\x00"+field] {
+		switch p.schema.types[name] {
 		case "integer":
 			return v.String() + "i"
 		case "unsigned":
