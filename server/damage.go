@@ -31,7 +31,7 @@ func (n *Node) logReport(r wal.Report, d time.Duration) {
 	switch {
 	case len(r.Corrupt)+len(r.Suspect) > 0:
 		level, text = slog.LevelError, "the log is damaged: replicas that may have lost entries are kept out of service"
-	case !r.Clean:
+	case !r.Clean && r.Segments > 0:
 		level, text = slog.LevelInfo, "log recovered after an unclean stop"
 	}
 	attrs := []any{"segments", r.Segments, "batches", r.Batches, "bytes", r.Bytes, "duration", d.Seconds()}
