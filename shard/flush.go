@@ -129,7 +129,9 @@ func (s *Shard) swap(next *manifest, written []string) error {
 // remove removes files that no manifest ever named.
 func (s *Shard) remove(paths []string) {
 	for _, p := range paths {
-		s.o.FS.Remove(p) // if it fails, the next Open removes it
+		if err := s.o.FS.Remove(p); err != nil { // the next Open removes it
+			s.o.Logger.Warn("file was not removed", "shard", uint64(s.o.ID), "file", p, "err", err)
+		}
 	}
 }
 

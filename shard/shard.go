@@ -34,7 +34,7 @@ type Options struct {
 	Dir    string // the shard's own folder; it is made if need be
 	ID     dsdb.ShardID
 	Range  dsdb.TimeRange // of its time group: rows outside are rejected
-	Logger *slog.Logger
+	Logger *slog.Logger   // nil: nothing is logged
 }
 
 // Shard is one replica's copy of a shard. Apply and Install are called by one
@@ -88,6 +88,9 @@ type counters struct{ rows, rejected, deletes uint64 }
 // crash left half written is removed. It reports KindCorrupt if the manifest is
 // wrong or a file that it names is missing or has another size.
 func Open(o Options) (*Shard, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	if err := o.FS.MkdirAll(o.Dir); err != nil {
 		return nil, err
 	}
@@ -99,7 +102,7 @@ func Open(o Options) (*Shard, error) {
 		err = dsdb.Errorf(dsdb.KindCorrupt, "%s is of shard %d", o.Dir, m.shard)
 	}
 	if err == nil {
-		err = sweep(o.FS, o.Dir, m)
+		err = sweep(o, m)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.ID, err)
@@ -121,7 +124,7 @@ func (s *Shard) reset(m *manifest) {
 }
 
 // sweep checks that the files that m names are there and removes other files of ours.
-func sweep(fs vfs.FS, dir string, m *manifest) error {
+func sweep(o Options, m *manifest) error {
 	want := map[string]int64{}
 	for _, f := range m.segments {
 		want[f.name(segmentSuffix)] = f.size
@@ -129,16 +132,16 @@ func sweep(fs vfs.FS, dir string, m *manifest) error {
 	for _, f := range m.indexes {
 		want[f.name(indexSuffix)] = f.size
 	}
-	names, err := fs.List(dir)
+	names, err := o.FS.List(o.Dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		full := path.Join(dir, name)
+		full := path.Join(o.Dir, name)
 		size, named := want[name]
 		switch ext := path.Ext(name); {
 		case named:
-			info, err := fs.Stat(full)
+			info, err := o.FS.Stat(full)
 			if err != nil {
 				return err
 			}
@@ -147,13 +150,14 @@ func sweep(fs vfs.FS, dir string, m *manifest) error {
 			}
 			delete(want, name)
 		case ext == segmentSuffix || ext == indexSuffix || ext == pinSuffix || name == manifestTemp:
-			if err := fs.Remove(full); err != nil {
+			if err := o.FS.Remove(full); err != nil {
 				return err
 			}
+			o.Logger.Info("removed a file that no manifest names", "shard", uint64(o.ID), "file", full)
 		}
 	}
 	for name := range want {
-		return dsdb.Errorf(dsdb.KindCorrupt, "%s is missing", path.Join(dir, name))
+		return dsdb.Errorf(dsdb.KindCorrupt, "%s is missing", path.Join(o.Dir, name))
 	}
 	return nil
 }
