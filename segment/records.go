@@ -7,9 +7,8 @@ import (
 
 // rowSet collects the rows of all record batches of a file.
 type rowSet struct {
-	r      *Reader
-	rows   []fileRow
-	blocks int // one above the greatest number of a block of times
+	r    *Reader
+	rows []fileRow
 }
 
 // fileRow is one row of the file, without its values.
