@@ -1,6 +1,8 @@
 package server
 
 import (
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/dasudian/dsdb/internal/vfs"
@@ -12,13 +14,26 @@ import (
 func TestACrashRightAfterDropLeavesNothingInTheLog(t *testing.T) {
 	for seed := range int64(5) {
 		disk := vfs.NewMem(uint64(seed))
-		c := open(t, disk, quietConfig())
+		dropping, logWrites := false, 0
+		var crashed *vfs.Mem
+		var mu sync.Mutex
+		c := open(t, vfs.Faulty(disk, func(op, path string) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if dropping && op == vfs.OpWrite && strings.HasPrefix(path, "/node/wal") {
+				if logWrites++; logWrites == 2 { // the first says DROP DATABASE, the second erases its groups
+					crashed = disk.CrashClone(0, uint64(seed))
+				}
+			}
+			return nil
+		}), quietConfig())
 		c.mustQuery("", "CREATE DATABASE d")
 		c.mustWrite("d", "m v=1 1\nm v=2 1000000000000000000")
-		c.node.shards.changing.Lock() // nothing is removed while this is held
+		mu.Lock()
+		dropping = true
+		mu.Unlock()
 		c.mustQuery("", "DROP DATABASE d")
-		crashed := disk.CrashClone(0, uint64(seed))
-		c.node.shards.changing.Unlock()
+		eventually(t, "the groups are erased", func() bool { return len(c.node.wal.Groups()) == 1 })
 		c.close()
 		c = open(t, crashed, quietConfig())
 		if got := c.node.wal.Groups(); len(got) != 1 {
