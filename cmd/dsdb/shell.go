@@ -308,7 +308,11 @@ func (s *shell) query(ctx context.Context, text string) error {
 		fmt.Fprintln(s.out)
 	}
 	if s.timing {
-		fmt.Fprintf(s.out, "%d rows in %.1f ms\n", p.rows, float64(time.Since(began).Microseconds())/1000)
+		rows := "rows"
+		if p.rows == 1 {
+			rows = "row"
+		}
+		fmt.Fprintf(s.out, "%d %s in %.1f ms\n", p.rows, rows, float64(time.Since(began).Microseconds())/1000)
 	}
 	if isChange(text) {
 		s.words.forget()
@@ -371,6 +375,8 @@ func explain(err error, statement string) error {
 		return fmt.Errorf("%s (SHOW RETENTION POLICIES lists them)", t)
 	case t == "unable to parse authentication credentials" || t == "authorization failed":
 		return fmt.Errorf("%s: sign in with -username and -password, or with auth", t)
+	case strings.HasSuffix(t, "create admin user first or disable authentication"):
+		return fmt.Errorf("%s: on the server, CREATE USER admin WITH PASSWORD '…' WITH ALL PRIVILEGES", t)
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted")
 	case t == "database name required":

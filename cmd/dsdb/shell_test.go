@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -409,6 +411,46 @@ func TestImportWithoutDatabase(t *testing.T) {
 	code, _, stderr := w.run("-import", "-database", "none", "-path", writeFile(t, "cpu v=1 1\n"))
 	if code != exitFailed || !strings.Contains(stderr, `database not found: "none"`) {
 		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+// A server that is busy is asked again; one that refuses is not.
+func TestImportTriesAgain(t *testing.T) {
+	answers := []int{503, 204, 401}
+	asked := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/write" {
+			w.WriteHeader(answers[asked])
+			asked++
+		}
+	}))
+	defer srv.Close()
+	host, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
+	w := &world{t, []string{"-host", host, "-port", port}}
+	if got := w.ok("-import", "-database", "db", "-path", writeFile(t, "cpu v=1 1")); !strings.Contains(got, "Processed 1 inserts") {
+		t.Error(got)
+	}
+	code, stdout, stderr := w.run("-import", "-database", "db", "-path", writeFile(t, "cpu v=1 1"))
+	if code != exitFailed || !strings.Contains(stdout, "Failed 1 inserts") || !strings.Contains(stderr, "401") || asked != 3 {
+		t.Errorf("%d %s%s asked %d times", code, stdout, stderr, asked)
+	}
+}
+
+// An answer that breaks off is an error, not a short answer.
+func TestBrokenAnswer(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/query" {
+			fmt.Fprint(w, `{"results":[{"series":[{"name":"cpu","columns":["time","v"],"values":[[1,1]`)
+		}
+	}))
+	defer srv.Close()
+	host, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
+	w := &world{t, []string{"-host", host, "-port", port}}
+	for _, format := range formats {
+		code, _, stderr := w.run("-database", "db", "-format", format, "-execute", "SELECT v FROM cpu")
+		if code != exitFailed || !strings.Contains(stderr, "unexpected EOF") {
+			t.Errorf("%s: %d %s", format, code, stderr)
+		}
 	}
 }
 
