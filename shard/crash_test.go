@@ -50,6 +50,7 @@ func (m *machine) on(fs vfs.FS, seed uint64) *machine {
 // The power fails before each operation on the disk: what is there afterwards,
 // with the log applied from the flushed index on, is what was written.
 func TestPowerCutAtEveryOperation(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(2) {
 		m := newMachine(t, seed)
 		mem := m.fs.(*vfs.Mem)
@@ -88,6 +89,7 @@ func TestPowerCutAtEveryOperation(t *testing.T) {
 // Each operation on the disk fails once: nothing is lost, the next attempt
 // works, and a power cut between the two is no worse.
 func TestErrorAtEveryOperation(t *testing.T) {
+	t.Parallel()
 	for fail := int64(1); ; fail++ {
 		fault := []error{syscall.ENOSPC, syscall.EIO}[fail%2]
 		m := newMachine(t, 11)

@@ -154,6 +154,7 @@ func (m *machine) moveToOther() {
 // Whatever is written, deleted, flushed, merged and opened again: the shard
 // holds what the obvious shard holds.
 func TestShardAgainstTwin(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(5) {
 		m := newMachine(t, seed)
 		for i := range 80 {
