@@ -46,7 +46,8 @@ func (c *catalog) DefaultPolicy(db string) (string, error) {
 	return d.DefaultPolicy, nil
 }
 
-// Shards implements planner.Catalog.
+// Shards implements planner.Catalog. A shard that is not open yet, since a
+// write has just had it created, holds nothing that was acknowledged.
 func (c *catalog) Shards(db, rp string, r dsdb.TimeRange) ([]planner.Shard, error) {
 	policies, err := c.policies(db, rp)
 	if err != nil {
@@ -56,6 +57,9 @@ func (c *catalog) Shards(db, rp string, r dsdb.TimeRange) ([]planner.Shard, erro
 	for _, p := range policies {
 		for _, g := range p.GroupsIn(r) {
 			for _, s := range g.Shards {
+				if _, err := c.shards.get(s.ID); err != nil {
+					continue
+				}
 				out = append(out, planner.Shard{ID: s.ID, Range: g.Range})
 			}
 		}

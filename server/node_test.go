@@ -30,6 +30,8 @@ type client struct {
 	t    testing.TB
 	node *Node
 	log  *logBook
+
+	patience time.Duration // a request that takes longer is given up
 }
 
 // quietConfig is a node without HTTP that flushes and compacts nothing by itself.
@@ -56,7 +58,7 @@ func tryOpen(t testing.TB, fs vfs.FS, cfg config.Config) (*client, error) {
 	book := &logBook{}
 	n, err := Open(context.Background(), cfg, Options{FS: fs, Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Fatal: func(err error) { t.Errorf("the log failed: %v", err) }})
-	return &client{t, n, book}, err
+	return &client{t, n, book, 30 * time.Second}, err
 }
 
 func open(t testing.TB, fs vfs.FS, cfg config.Config) *client {
@@ -79,7 +81,9 @@ func (c *client) close() {
 func (c *client) reopen() *client {
 	c.t.Helper()
 	c.close()
-	return open(c.t, c.node.fs, c.node.cfg)
+	again := open(c.t, c.node.fs, c.node.cfg)
+	again.patience = c.patience
+	return again
 }
 
 // write stores lines with nanosecond times in the default policy of db.
@@ -92,7 +96,7 @@ func (c *client) writeTo(db, policy, lines string) error {
 	if err != nil || report.BadLines > 0 {
 		c.t.Fatalf("%q is no line protocol: %v %s", lines, err, report.Text())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
 	return c.node.Write(ctx, &httpd.WriteRequest{Database: db, Policy: policy, Batch: &b})
 }
@@ -142,7 +146,7 @@ func (c *client) each(db, text string, fn func(f *column.Frame, row int)) error 
 	if err != nil {
 		c.t.Fatalf("%q: %v", text, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
 	for _, s := range statements {
 		res, err := c.node.Execute(ctx, &httpd.QueryRequest{Statement: s, Database: db, ChunkRows: 1000})

@@ -2,10 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
+	iofs "io/fs"
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/exec"
+	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
 	"github.com/dasudian/dsdb/ql"
 	"github.com/dasudian/dsdb/server/httpd"
@@ -20,7 +24,8 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 	if err := n.host.ReadIndex(ctx, dsdb.MetaGroup); err != nil {
 		return nil, err
 	}
-	plan, err := planner.Compile(r.Statement, &catalog{n.meta.View(), n.shards}, planner.Options{
+	view := n.meta.View()
+	plan, err := planner.Compile(r.Statement, &catalog{view, n.shards}, planner.Options{
 		Now: began.UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy})
 	if err != nil {
 		return nil, err
@@ -38,7 +43,10 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 		n.audit(ctx, r, err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, n.explain(err, view)
+	}
+	if res != nil {
+		res = &explainedResult{res, n, view}
 	}
 	if slow := time.Duration(n.cfg.Coordinator.LogQueriesAfter); slow > 0 && res != nil {
 		res = &timedResult{Result: res, began: began, slow: slow, n: n, text: r.Statement.String()}
@@ -75,6 +83,39 @@ func (n *Node) openSource(ctx context.Context, id dsdb.ShardID) (exec.Source, er
 		return nil, err
 	}
 	return sh.Source()
+}
+
+// explain words the error of a statement that was planned by view: the files
+// of a shard that was dropped meanwhile are gone.
+func (n *Node) explain(err error, view *meta.Data) error {
+	if !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	now := n.meta.View()
+	for _, g := range view.Groups() {
+		for _, s := range g.Group.Shards {
+			if now.ShardDropped(s.ID) {
+				return dsdb.Errorf(dsdb.KindNotFound, "shard %d was dropped while it was read: %w", s.ID, err)
+			}
+		}
+	}
+	return err
+}
+
+// explainedResult explains the errors of a result.
+type explainedResult struct {
+	exec.Result
+	n    *Node
+	view *meta.Data // by which the statement was planned
+}
+
+// Next implements exec.Result.
+func (r *explainedResult) Next(ctx context.Context) (*column.Frame, error) {
+	f, err := r.Result.Next(ctx)
+	if err != nil {
+		err = r.n.explain(err, r.view)
+	}
+	return f, err
 }
 
 // timedResult logs a query that took long, once it is over.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/httpd"
 	"github.com/dasudian/dsdb/shard"
@@ -182,13 +183,18 @@ func (w *write) ensureGroups(ctx context.Context) error {
 		}
 		times = left
 	}
-	return w.n.shards.reconcile(ctx)
+	return nil
 }
 
 // command changes the catalogue and reads it again.
 func (w *write) command(ctx context.Context, c meta.Command) error {
-	if err := w.n.command(ctx, c); err != nil {
-		return err
+	switch err := w.n.command(ctx, c); dsdb.KindOf(err) {
+	case dsdb.KindUnavailable, dsdb.KindTimeout:
+		return writeFailed(err)
+	default:
+		if err != nil {
+			return err
+		}
 	}
 	rp, err := w.n.meta.View().Policy(w.database, w.policy.Name)
 	if err != nil {
@@ -248,6 +254,9 @@ func (w *write) ensureFields(ctx context.Context) error {
 		if err := w.command(ctx, &meta.RegisterFields{Database: w.database, Policy: w.policy.Name, Sets: sets}); err != nil {
 			return err
 		}
+		if !w.grouped() {
+			return dsdb.Errorf(dsdb.KindUnavailable, "write failed: time groups of %q were dropped meanwhile", w.database)
+		}
 		conflict = true // another write may have been first: look again
 	}
 	if conflict {
@@ -256,6 +265,19 @@ func (w *write) ensureFields(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// grouped reports whether every row has a time group. Where one had, it may be
+// gone when the catalogue is read again: dropped, or with the whole database,
+// which may be there anew.
+func (w *write) grouped() bool {
+	ok := true
+	for i := range w.batch.Tables {
+		if t := &w.batch.Tables[i]; t.Rows() > 0 {
+			w.groups(t, func(_ int64, g *meta.ShardGroup) { ok = ok && g != nil })
+		}
+	}
+	return ok
 }
 
 // unknownFields returns the columns whose type is not fixed, and whether one
@@ -349,8 +371,8 @@ func contradicting(g *meta.ShardGroup, t *column.Table) []*column.Column {
 // propose sends every shard its part and waits until all have answered.
 func (w *write) propose(ctx context.Context) error {
 	parts := w.split()
-	if err := w.n.shards.ensure(ctx, parts); err != nil {
-		return err
+	if err := w.n.shards.await(ctx, parts); err != nil {
+		return writeFailed(err)
 	}
 	if len(parts) == 1 {
 		return w.proposeTo(ctx, parts[0])
@@ -475,6 +497,9 @@ func (w *write) proposeEntry(ctx context.Context, id dsdb.ShardID, entry []byte)
 func writeFailed(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || dsdb.KindOf(err) == dsdb.KindTimeout {
 		return dsdb.Errorf(dsdb.KindTimeout, "timeout")
+	}
+	if vfs.NoSpace(err) {
+		return dsdb.Errorf(dsdb.KindUnavailable, "write failed: %w", err)
 	}
 	switch k := dsdb.KindOf(err); k {
 	case dsdb.KindUnavailable, dsdb.KindCanceled, dsdb.KindTooLarge:

@@ -15,30 +15,44 @@ import (
 	"github.com/dasudian/dsdb/shard"
 )
 
-// shards are the replicas of shards that this node holds, kept in step with
-// the catalogue by reconcile.
+// shards are the replicas of shards that this node holds. reconcile keeps them
+// in step with the catalogue; one goroutine calls it, so that no request that
+// gives up leaves a shard half opened.
 type shards struct {
 	n *Node
 
-	changing sync.Mutex // held by reconcile, over I/O; guards nothing else
-
-	mu   sync.RWMutex // guards open; never held over I/O
-	open map[dsdb.ShardID]*shard.Shard
+	mu      sync.RWMutex // guards what follows; never held over I/O
+	open    map[dsdb.ShardID]*shard.Shard
+	index   uint64        // of the catalogue that reconcile last went by
+	err     error         // how that ended
+	settled chan struct{} // closed when it ends next
 }
 
 func newShards(n *Node) *shards {
-	return &shards{n: n, open: map[dsdb.ShardID]*shard.Shard{}}
+	return &shards{n: n, open: map[dsdb.ShardID]*shard.Shard{}, settled: make(chan struct{})}
 }
 
-// ensure opens the shards of a write that the catalogue has and this node has
-// not opened yet: another write may just have had them created.
-func (s *shards) ensure(ctx context.Context, parts []part) error {
-	for _, p := range parts {
-		if _, err := s.get(p.shard); err != nil {
-			return s.reconcile(ctx)
+// await returns when the shards of a write are open, or are known not to be
+// by what the catalogue says now: another write may just have had them created.
+func (s *shards) await(ctx context.Context, parts []part) error {
+	now := s.n.meta.View().Index
+	for {
+		s.mu.RLock()
+		missing := slices.ContainsFunc(parts, func(p part) bool { return s.open[p.shard] == nil })
+		index, err, settled := s.index, s.err, s.settled
+		s.mu.RUnlock()
+		if !missing {
+			return nil
+		}
+		if index >= now {
+			return err
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 func (s *shards) get(id dsdb.ShardID) (*shard.Shard, error) {
@@ -71,9 +85,18 @@ type managedShard struct {
 // are not open, and removes those that are open and no longer in it. New ones
 // are made durable together, in one write of the log.
 func (s *shards) reconcile(ctx context.Context) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
 	view := s.n.meta.View()
+	err := s.follow(ctx, view)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index, s.err = view.Index, err
+	close(s.settled)
+	s.settled = make(chan struct{})
+	return err
+}
+
+// follow carries out what reconcile is to do.
+func (s *shards) follow(ctx context.Context, view *meta.Data) error {
 	wanted := s.wanted(view)
 	s.mu.RLock()
 	var missing []meta.ShardRef
