@@ -240,7 +240,7 @@ func (f FieldChunk) Decode(i int, v *column.Vector) error {
 	k := v.N
 	var err error
 	if src[0]&0x80 != 0 {
-		if cap(v.Valid) == 0 {
+		if cap(v.Valid)*64 < column.MaxTileRows {
 			v.Valid = column.NewBitmap(column.MaxTileRows)
 		}
 		v.Valid = v.Valid[:(v.N+63)/64]

@@ -151,9 +151,6 @@ func (s *fileScan) load(dst *column.Vector, b *block, field int) error {
 			resetVector(dst, dsdb.NoType, b.rows)
 			return nil
 		}
-		if cap(dst.Valid)*64 < column.MaxTileRows {
-			dst.Valid = nil // Decode makes one of full size
-		}
 		return f.Decode(b.at, dst)
 	})
 }
