@@ -28,6 +28,7 @@ type evaluator struct {
 type operand struct {
 	column.Vector
 	stride int
+	named  bool // it is a field itself, nothing computed
 }
 
 func (o *operand) null(i int) bool { return o.Vector.Null(i * o.stride) }
@@ -86,7 +87,7 @@ func (ev *evaluator) eval(e *planner.Expr) operand {
 			ev.err = err
 			return operand{Vector: column.Vector{N: ev.n}, stride: 1}
 		}
-		return operand{Vector: *v, stride: 1}
+		return operand{Vector: *v, stride: 1, named: true}
 	case planner.OpCall:
 		return operand{Vector: ev.calls[e.Index], stride: 1}
 	case planner.OpMatch, planner.OpNotMatch:
@@ -281,7 +282,8 @@ func (ev *evaluator) logic(op planner.Op, a, b operand) operand {
 }
 
 // compare computes a comparison; it is false if either side is null, but that
-// next to a boolean a null counts as false (influxql, ValuerEval).
+// beside a boolean the null that a computation gives counts as false (influxql,
+// ValuerEval, whose nil a field without a value is not).
 func (ev *evaluator) compare(op planner.Op, a, b operand) operand {
 	out := operand{Vector: column.Vector{Type: dsdb.Boolean, N: ev.n, Ints: ev.newInts()}, stride: 1}
 	for i := range out.Ints {
@@ -304,9 +306,9 @@ func order(a, b *operand, i int) int {
 	case an && bn:
 		return incomparable
 	case an || bn:
-		if an && b.Type == dsdb.Boolean {
+		if an && !a.named && b.Type == dsdb.Boolean {
 			return orderOf(0, b.Ints[j])
-		} else if bn && a.Type == dsdb.Boolean {
+		} else if bn && !b.named && a.Type == dsdb.Boolean {
 			return orderOf(a.Ints[i], 0)
 		}
 		return incomparable

@@ -217,6 +217,9 @@ func scalar(e *planner.Expr, ref, call func(int) any) any {
 	case planner.OpOr:
 		return a == true || b == true
 	case planner.OpEqual, planner.OpNotEqual, planner.OpLess, planner.OpLessEqual, planner.OpGreater, planner.OpGreaterEqual:
+		if a == nil && e.Left.Op == planner.OpRef || b == nil && e.Right.Op == planner.OpRef {
+			return false
+		}
 		return compareAny(e.Op, a, b)
 	}
 	return arithmeticAny(e, a, b)

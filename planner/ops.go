@@ -70,7 +70,7 @@ func numeric(t dsdb.FieldType) bool {
 }
 
 // comparableTypes reports whether values of the types can be compared by op. A name
-// without values (NoType) stays, for a null beside a boolean is false.
+// without values (NoType) stays, for a computed null beside a boolean is false.
 func comparableTypes(op Op, a, b dsdb.FieldType) bool {
 	switch {
 	case numeric(a) && numeric(b):

@@ -38,7 +38,7 @@ type Explain struct {
 // a row. No Sources means an empty answer.
 type Select struct {
 	Database string
-	Sources  []Source // in output order: by name
+	Sources  []Source // in output order: by name, last first if Descending
 	// Range is dsdb.AllTime where WHERE does not bound it, but that a GROUP BY
 	// time without an upper bound ends at now (inclusive). With an open start
 	// the first window is that of the first row.
@@ -158,8 +158,9 @@ type Op uint8
 
 // The operations. Arithmetic follows InfluxQL: integer / integer is a float,
 // unsigned / unsigned is unsigned, x / 0 and x % 0 are 0. Comparisons and And,
-// Or are boolean and false on null, but for a null beside a boolean, which
-// counts as false (InfluxDB: ok != true holds for rows without ok).
+// Or are boolean and false on null, but for a computed null beside a boolean,
+// which counts as false (InfluxDB: ok & true = false holds for rows without ok,
+// but ok = false does not).
 const (
 	OpConst Op = iota // Value
 	OpRef             // Refs[Index]
