@@ -36,8 +36,8 @@ func (r *showRun) listMeasurements(ms []*shown) ([]showTable, error) {
 }
 
 // measurementMatches evaluates WHERE for a measurement as InfluxDB does: a
-// comparison holds if some series satisfies it, but a negative one (!=, !~)
-// only if no series satisfies its opposite.
+// comparison holds if some series has the tag and satisfies it, a negative one
+// (!=, !~) if some series has the tag and none that has it satisfies the opposite.
 func (r *showRun) measurementMatches(m *shown, e *dsdb.TagExpr) (bool, error) {
 	if e == nil {
 		return true, nil
@@ -58,16 +58,26 @@ func (r *showRun) measurementMatches(m *shown, e *dsdb.TagExpr) (bool, error) {
 	case dsdb.TagNotMatch:
 		positive.Op, negative = dsdb.TagMatch, true
 	}
+	present := dsdb.TagExpr{Op: dsdb.TagNotEqual, Key: e.Key}
+	both := dsdb.TagExpr{Op: dsdb.TagAnd, Args: []*dsdb.TagExpr{&present, &positive}}
+	if found, err := r.someSeries(m, &both); found || err != nil {
+		return found && !negative, err
+	}
+	if !negative {
+		return false, nil
+	}
+	return r.someSeries(m, &present)
+}
+
+// someSeries reports whether some series of m satisfies e.
+func (r *showRun) someSeries(m *shown, e *dsdb.TagExpr) (bool, error) {
 	for _, src := range m.sources {
-		set, err := src.Series(r.ctx, m.name, &positive, nil)
-		if err != nil {
-			return false, err
-		}
-		if len(set.IDs) > 0 {
-			return !negative, nil
+		set, err := src.Series(r.ctx, m.name, e, nil)
+		if err != nil || len(set.IDs) > 0 {
+			return err == nil, err
 		}
 	}
-	return negative, nil
+	return false, nil
 }
 
 // listSeries answers SHOW SERIES: canonical keys, sorted, each once.

@@ -29,7 +29,7 @@ func deleteCommand(stmt influxql.Statement, c Catalog, o Options) (*Command, err
 
 // deletion resolves what goes. Sources without a policy mean all policies.
 func (s *showCompiler) deletion(kind CommandKind, sources influxql.Sources, cond influxql.Expr) (*Command, error) {
-	p, err := s.listing(ShowSeries, clauses{sources: sources, condition: cond})
+	p, err := s.targets(ShowSeries, clauses{sources: sources, condition: cond})
 	if err != nil {
 		return nil, err
 	}
@@ -46,12 +46,14 @@ func (s *showCompiler) deletion(kind CommandKind, sources influxql.Sources, cond
 }
 
 // refuseFields reports a condition that names a field of a measurement that
-// would be deleted from: which rows match could only be known by reading them.
+// would be deleted from, or compares with what no tag can be: which rows match
+// could only be known by reading them.
 func (s *showCompiler) refuseFields(cond influxql.Expr, targets []Target) error {
 	names := refNames(cond)
 	if len(names) == 0 {
 		return nil
 	}
+	number := comparesNumbers(cond)
 	for _, t := range targets {
 		measurements, err := s.cat.Measurements(t.Database, t.Policy)
 		if err != nil {
@@ -66,13 +68,31 @@ func (s *showCompiler) refuseFields(cond influxql.Expr, targets []Target) error 
 				return err
 			}
 			for _, name := range names {
-				if _, ok := fields[name]; ok && len(t.Shards) > 0 {
+				if _, ok := fields[name]; (ok || number) && len(t.Shards) > 0 {
 					return invalid("shard %d: fields not supported in WHERE clause during deletion", t.Shards[0].ID)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// comparesNumbers reports whether something is compared with a number or a boolean.
+func comparesNumbers(e influxql.Expr) bool {
+	found := false
+	influxql.WalkFunc(e, func(n influxql.Node) {
+		b, ok := n.(*influxql.BinaryExpr)
+		if !ok || b.Op == influxql.AND || b.Op == influxql.OR {
+			return
+		}
+		for _, side := range []influxql.Expr{b.LHS, b.RHS} {
+			switch side.(type) {
+			case *influxql.NumberLiteral, *influxql.IntegerLiteral, *influxql.UnsignedLiteral, *influxql.BooleanLiteral:
+				found = true
+			}
+		}
+	})
+	return found
 }
 
 // refNames returns the names in an expression.

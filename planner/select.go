@@ -33,7 +33,7 @@ func compileSelect(in *influxql.SelectStatement, c Catalog, o Options) (*Select,
 	if err != nil {
 		return nil, err
 	}
-	if p.Sources, err = planSources(named, c, r); err != nil {
+	if p.Sources, err = planSources(named, c, r, p.Descending); err != nil {
 		return nil, err
 	}
 	return p, resolveSelect(p, stmt, sch)

@@ -96,6 +96,40 @@ func seriesComparison(e *influxql.BinaryExpr) *dsdb.TagExpr {
 	return t
 }
 
+// checkSeriesCondition refuses, in the words of InfluxDB 1.8, what SHOW cannot
+// compare: by order, and of measurements anything but a tag with a string.
+func checkSeriesCondition(e influxql.Expr, measurements bool) error {
+	switch e := e.(type) {
+	case *influxql.ParenExpr:
+		return checkSeriesCondition(e.Expr, measurements)
+	case *influxql.BinaryExpr:
+		switch e.Op {
+		case influxql.AND, influxql.OR:
+			if err := checkSeriesCondition(e.LHS, measurements); err != nil {
+				return err
+			}
+			return checkSeriesCondition(e.RHS, measurements)
+		case influxql.LT, influxql.LTE, influxql.GT, influxql.GTE:
+			return invalid("invalid tag comparison operator")
+		}
+		if measurements {
+			return checkMeasurementTest(e)
+		}
+	}
+	return nil
+}
+
+func checkMeasurementTest(e *influxql.BinaryExpr) error {
+	if _, ok := e.LHS.(*influxql.VarRef); !ok {
+		return invalid("left side of '%s' must be a tag key", e.Op)
+	}
+	switch e.RHS.(type) {
+	case *influxql.StringLiteral, *influxql.RegexLiteral:
+		return nil
+	}
+	return invalid("right side of '%s' must be a tag value string", e.Op)
+}
+
 // takeValueTests takes the conjuncts that compare `value` out of the WHERE of
 // a SHOW TAG VALUES: there value means the tag value that is listed (since 1.7).
 func takeValueTests(cond influxql.Expr) (rest influxql.Expr, tests []*dsdb.TagExpr, never bool) {

@@ -250,6 +250,19 @@ func (s *showCompiler) database(name string) (string, error) {
 
 // listing compiles the parts that the data listing statements share.
 func (s *showCompiler) listing(kind ShowKind, cl clauses) (*Show, error) {
+	p, err := s.targets(kind, cl)
+	if err != nil {
+		return nil, err
+	}
+	cond, _, err := cutTime(cl.condition, s.o.Now, nil)
+	if err != nil {
+		return nil, err
+	}
+	return p, checkSeriesCondition(cond, kind == ShowMeasurements || kind == ShowMeasurementCardinality)
+}
+
+// targets compiles what is listed, or deleted: FROM and WHERE.
+func (s *showCompiler) targets(kind ShowKind, cl clauses) (*Show, error) {
 	db, err := s.database(cl.database)
 	if err != nil {
 		return nil, err

@@ -136,9 +136,9 @@ func (s *schema) MapType(m *influxql.Measurement, name string) influxql.DataType
 	return influxql.Unknown
 }
 
-// planSources returns the sources in output order with their shards; those of
-// one measurement name become one Source.
-func planSources(ms []*influxql.Measurement, c Catalog, r dsdb.TimeRange) ([]Source, error) {
+// planSources returns the sources in output order (by name, that reversed if
+// descending) with their shards; those of one measurement name become one Source.
+func planSources(ms []*influxql.Measurement, c Catalog, r dsdb.TimeRange, descending bool) ([]Source, error) {
 	at := make(map[string]int)
 	var out []Source
 	for _, m := range ms {
@@ -157,7 +157,7 @@ func planSources(ms []*influxql.Measurement, c Catalog, r dsdb.TimeRange) ([]Sou
 	for _, s := range out {
 		sortShards(s.Shards)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Measurement < out[j].Measurement })
+	sort.Slice(out, func(i, j int) bool { return out[i].Measurement < out[j].Measurement != descending })
 	return out, nil
 }
 
