@@ -205,14 +205,14 @@ func (g *groupWriter) fillCall(call int) {
 		if g.present(call, win) {
 			c, _ := g.cell(win)
 			s.emit(c, b)
-			g.emitRefs(s, c)
+			g.emitRefs(i, s, c)
 			if !b.isNull(i) {
 				line.prev = i
 				continue
 			}
 			b.dropLast() // it has no value, as stddev of one point
 		} else {
-			g.emitRefs(nil, 0)
+			g.emitRefs(i, nil, 0)
 		}
 		filled := p.Interval.Every > 0 && first >= 0 && win >= from
 		switch {
@@ -230,13 +230,25 @@ func (g *groupWriter) fillCall(call int) {
 	}
 }
 
-// emitRefs appends the refs that go with a picked point; s nil: there is none.
-func (g *groupWriter) emitRefs(s state, cell int) {
+// emitRefs appends row i of the refs that go with a picked point; s nil: there
+// is none. Where they are null they are filled too.
+func (g *groupWriter) emitRefs(i int, s state, cell int) {
+	fill := g.a.q.p.Fill
 	for _, r := range g.a.refs {
+		b := &g.refs[r]
 		if s == nil {
-			g.refs[r].null()
+			b.null()
 		} else {
-			s.(selection).emitRef(r, cell, &g.refs[r])
+			s.(selection).emitRef(r, cell, b)
+		}
+		switch {
+		case !b.isNull(i):
+		case fill.Kind == planner.FillNumber && isNumeric(b.Type):
+			b.dropLast()
+			b.number(fill.Number)
+		case fill.Kind == planner.FillPrevious:
+			b.dropLast()
+			b.again(i - 1)
 		}
 	}
 }

@@ -22,6 +22,7 @@ type rawOperator struct {
 	refs     []int            // selected fields
 	colTypes []dsdb.FieldType // of refs
 	tagged   bool             // tags are selected
+	carry    carry            // of fill(previous)
 	workers  []*rawWorker
 	position
 	unit  *rawUnit

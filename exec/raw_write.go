@@ -143,11 +143,16 @@ func (w *rowWriter) cut(lo, hi int) (*column.Frame, error) {
 		w.done[ref], w.ready[ref] = w.column(i, lo, hi), true
 		if p.Fill.Kind == planner.FillNumber {
 			w.done[ref] = filled(&w.done[ref], p.Fill.Number)
+		} else if p.Fill.Kind == planner.FillPrevious {
+			w.done[ref] = w.op.carry.fill(w.group, ref, &w.done[ref])
 		}
 	}
 	err := w.project.rows(w.times, nil, func(ref int) (*column.Vector, error) {
 		if !w.ready[ref] {
 			w.done[ref], w.ready[ref] = w.tag(ref, lo, hi), true
+			if p.Fill.Kind == planner.FillPrevious {
+				w.done[ref] = w.op.carry.fill(w.group, ref, &w.done[ref])
+			}
 		}
 		return &w.done[ref], nil
 	})
@@ -262,4 +267,52 @@ func filled(v *column.Vector, x float64) column.Vector {
 		}
 	}
 	return b.view()
+}
+
+// carry is fill(previous) without an aggregate: a null becomes the value last
+// seen in its column of the same group, also across frames and units.
+type carry struct {
+	group   int
+	columns map[int]*carried // by ref
+}
+
+// carried is one column: the filled rows of a frame and the value before them.
+type carried struct {
+	rows builder
+	last builder // one row, or none yet
+}
+
+// fill returns v, the next rows of a ref in a group, filled. The result is valid until the next call for the ref.
+func (c *carry) fill(group, ref int, v *column.Vector) column.Vector {
+	if c.columns == nil || c.group != group {
+		c.group, c.columns = group, make(map[int]*carried)
+	}
+	f := c.columns[ref]
+	if f == nil {
+		f = &carried{}
+		f.last.reset(v.Type)
+		c.columns[ref] = f
+	}
+	if v.Type == dsdb.NoType {
+		return *v
+	}
+	src := builder{Vector: *v, hasNull: v.Valid != nil}
+	f.rows.reset(v.Type)
+	for i := range v.N {
+		switch {
+		case !src.isNull(i):
+			f.rows.appendRow(&src, i)
+		case i > 0:
+			f.rows.again(i - 1)
+		case f.last.N > 0:
+			f.rows.appendRow(&f.last, 0)
+		default:
+			f.rows.null()
+		}
+	}
+	if v.N > 0 {
+		f.last.reset(v.Type)
+		f.last.appendRow(&f.rows, v.N-1)
+	}
+	return f.rows.view()
 }

@@ -64,15 +64,24 @@ func (t *twin) aggregate(points []point) [][]any {
 		columns[c] = t.fill(c, order, picks[c], first[c])
 	}
 	var rows [][]any
+	last := make([]any, len(p.Refs)) // of fill(previous)
 	for i, w := range order {
 		one := picks[0][w]
 		row := []any{t.rowTime(w, one)}
 		for _, col := range p.Columns {
 			row = append(row, scalar(col.Expr, func(r int) any {
+				var v any
 				if one.ok {
-					return t.ref(one.pt, r, nil)
+					v = t.ref(one.pt, r, nil)
 				}
-				return nil
+				switch {
+				case v == nil && p.Fill.Kind == planner.FillNumber && isNumeric(p.Refs[r].Type):
+					v = cast(p.Fill.Number, p.Refs[r].Type)
+				case v == nil && p.Fill.Kind == planner.FillPrevious:
+					v = last[r]
+				}
+				last[r] = v
+				return v
 			}, func(c int) any { return columns[c][i] }))
 		}
 		rows = append(rows, row)
@@ -137,7 +146,9 @@ func (t *twin) fill(c int, order []int64, picks map[int64]pick, first int64) []a
 		case planner.FillNumber:
 			out[i] = cast(p.Fill.Number, typ)
 			if typ == dsdb.Boolean {
-				out[i] = p.Fill.Number != 0
+				out[i] = false
+			} else if typ == dsdb.String {
+				out[i] = ""
 			}
 		case planner.FillPrevious:
 			if i > 0 && p.Interval.Every > 0 {

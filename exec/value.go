@@ -80,7 +80,8 @@ func (b *builder) str(s string) {
 	b.Offsets = append(b.Offsets, uint32(len(b.Bytes)))
 }
 
-// number appends x as fill(x) does: cut to the column's type. There is no number for a string.
+// number appends x as fill(x) does: cut to the column's type; a boolean column
+// is filled with false and a string column with "", whatever x is (InfluxDB).
 func (b *builder) number(x float64) {
 	switch b.Type {
 	case dsdb.Float:
@@ -88,11 +89,9 @@ func (b *builder) number(x float64) {
 	case dsdb.Integer, dsdb.Unsigned:
 		b.int(int64(x))
 	case dsdb.Boolean:
-		if x != 0 {
-			b.int(1)
-		} else {
-			b.int(0)
-		}
+		b.int(0)
+	case dsdb.String:
+		b.str("")
 	default:
 		b.null()
 	}
