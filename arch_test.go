@@ -22,23 +22,20 @@ var floors = []struct {
 	packages string
 	imports  string // path prefixes of other modules
 }{
-	{0, ". column", ""},
-	{0, "internal/vfs", "golang.org/x/sys"},
+	{0, ". column internal/vfs", ""},
 	{1, "ql", "github.com/influxdata/influxql"},
-	{1, "lineproto meta", ""},
-	{1, "wal", "github.com/klauspost/compress"},
-	{1, "series", "github.com/RoaringBitmap/roaring github.com/cespare/xxhash"},
-	{1, "segment", "github.com/apache/arrow/go/v15 github.com/google/flatbuffers github.com/klauspost/compress"},
+	{1, "lineproto meta series wal", ""},
+	{1, "segment", "github.com/apache/arrow/go/v15 github.com/klauspost/compress"},
 	{2, "raftnode", "go.etcd.io/raft/v3 google.golang.org/protobuf"},
-	{2, "shard", "github.com/RoaringBitmap/roaring"},
+	{2, "shard", ""},
 	{2, "planner", "github.com/influxdata/influxql"},
-	{3, "exec", "github.com/apache/arrow/go/v15"},
+	{3, "exec", ""},
 	{4, "server/config", "github.com/BurntSushi/toml"},
-	{4, "server/httpd", "github.com/golang-jwt/jwt/v5 github.com/influxdata/influxql github.com/klauspost/compress github.com/prometheus/client_golang github.com/tinylib/msgp"},
+	{4, "server/httpd", "github.com/influxdata/influxql github.com/klauspost/compress github.com/prometheus/client_golang github.com/tinylib/msgp github.com/golang-jwt/jwt"},
 	{4, "server/tasks", ""},
 	{5, "server", "github.com/influxdata/influxql github.com/prometheus/client_golang golang.org/x/net golang.org/x/crypto"},
 	{6, "bench", "github.com/HdrHistogram/hdrhistogram-go golang.org/x/sys"},
-	{6, "internal/sim", "go.etcd.io/raft/v3"},
+	{6, "internal/sim", ""},
 	{7, "cmd/dsdbd cmd/dsdb cmd/dsdb-bench", "*"},
 }
 
