@@ -237,6 +237,7 @@ func (s *shell) use(ctx context.Context, text string) error {
 		return explain(err, "")
 	}
 	if !slices.Contains(all, db) {
+		//lint:ignore ST1005 InfluxDB's words
 		return fmt.Errorf("Database %s doesn't exist. Run SHOW DATABASES for a list of existing databases.", db)
 	}
 	s.database, s.policy = db, rp
