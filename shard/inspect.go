@@ -18,7 +18,8 @@ const nameTries = 5
 // Names returns what the numbers in the segment files of a shard's folder stand
 // for. It changes nothing, so the shard may be in use, by another process too.
 // Numbers that the index no longer knows, as of dropped measurements, are named
-// by themselves. An error that wraps fs.ErrNotExist means that dir has no manifest.
+// by themselves, as #7. An error that wraps fs.ErrNotExist means that dir has
+// no manifest.
 func Names(fs vfs.FS, dir string) (segment.Names, error) {
 	for try := 1; ; try++ {
 		m, err := readManifest(fs, path.Join(dir, manifestName))
@@ -30,7 +31,7 @@ func Names(fs vfs.FS, dir string) (segment.Names, error) {
 			return namesOf(x.View()), nil
 		}
 		if !errors.Is(err, iofs.ErrNotExist) || try == nameTries {
-			return segment.Names{}, fmt.Errorf("shard %d: %v", m.shard, err)
+			return segment.Names{}, fmt.Errorf("shard %d: %v", m.shard, err) // not %w: there is a manifest
 		}
 	}
 }
@@ -48,20 +49,20 @@ func namesOf(v *series.View) segment.Names {
 		}
 	}
 	return segment.Names{
-		Measurement: func(id uint32) string { return nameOr(measurements, id, "measurement") },
-		Field:       func(_, id uint32) string { return nameOr(fields, id, "field") },
+		Measurement: func(id uint32) string { return nameOr(measurements, id) },
+		Field:       func(_, id uint32) string { return nameOr(fields, id) },
 		Series: func(_ uint32, id dsdb.SeriesID) string {
 			if !v.Has(id) {
-				return fmt.Sprintf("series %d", id)
+				return fmt.Sprintf("#%d", id)
 			}
 			return string(v.Key(id))
 		},
 	}
 }
 
-func nameOr(names map[uint32]string, id uint32, what string) string {
+func nameOr(names map[uint32]string, id uint32) string {
 	if n, ok := names[id]; ok {
 		return n
 	}
-	return fmt.Sprintf("%s %d", what, id)
+	return fmt.Sprintf("#%d", id)
 }

@@ -75,7 +75,7 @@ func TestInspectLoneSegment(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, text, stderr := dsdbd(t, nil, "inspect", "segment", lone)
-	if code != 0 || !strings.Contains(stderr, "no manifest beside") || !strings.Contains(text, "measurement measurement 1 (1)") {
+	if code != 0 || !strings.Contains(stderr, "no manifest beside") || !strings.Contains(text, "measurement #1 (1)") {
 		t.Errorf("%d %s\n%s", code, stderr, text)
 	}
 	if err := os.WriteFile(lone, file[:len(file)/2], 0o600); err != nil {
