@@ -23,6 +23,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -366,8 +367,11 @@ func (n *Node) bind() error {
 		return nil
 	}
 	ln, err := net.Listen("tcp", h.BindAddress)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("http: %w: another server has the address: set [http] bind-address or DSDB_HTTP_BIND_ADDRESS", err)
+	}
 	if err != nil {
-		return fmt.Errorf("http: %w; another server may have the address: set [http] bind-address or DSDB_HTTP_BIND_ADDRESS", err)
+		return fmt.Errorf("[http] bind-address %q: %w", h.BindAddress, err)
 	}
 	if a, ok := ln.Addr().(*net.TCPAddr); ok {
 		n.warnOfAccess(a.AddrPort())

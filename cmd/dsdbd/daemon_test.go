@@ -172,7 +172,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 		t.Errorf("same folders: %d %s", code, stderr)
 	}
 	code, _, stderr = dsdbd(t, []string{"HOME=" + t.TempDir(), "DSDB_HTTP_BIND_ADDRESS=" + strings.TrimPrefix(d.base, "http://")})
-	if code != 1 || !strings.Contains(stderr, "another server may have the address: set [http] bind-address") {
+	if code != 1 || !strings.Contains(stderr, "another server has the address: set [http] bind-address") {
 		t.Errorf("same address: %d %s", code, stderr)
 	}
 	d.stop(syscall.SIGTERM)

@@ -134,11 +134,11 @@ func serve(c config.Config, log *slog.Logger, pidfile string) error {
 	if isTerminal(os.Stderr) {
 		fmt.Fprintf(os.Stderr, "\n  next: in another terminal, dsdb -execute 'CREATE DATABASE mydb'; then dsdb -database mydb\n\n")
 	}
-	go func() {
-		<-ctx.Done()
+	unwatch := context.AfterFunc(ctx, func() {
 		log.Info("stopping; another signal ends dsdbd at once")
 		stop()
-	}()
+	})
+	defer unwatch()
 	err = errors.Join(n.Serve(ctx), n.Close())
 	if err == nil {
 		log.Info("stopped")
