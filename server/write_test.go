@@ -48,6 +48,19 @@ func TestFieldTypeConflictWithinOneWrite(t *testing.T) {
 	c.expect("db", "SELECT usage FROM cpu", "cpu time=10 usage=1\ncpu time=30 usage=3")
 }
 
+// Each time group of a write gets only the fields that its own rows have, and
+// their types: a field may be an integer in one and a float in the next.
+func TestFieldsPerTimeGroupWithinOneWrite(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db")
+	week := int64(7 * 24 * 3600 * 1e9)
+	c.mustWrite("db", fmt.Sprintf("cpu usage=1i 10\ncpu idle=2 %d\ncpu usage=3.5 %d\ncpu usage=4i 20", 3*week, 3*week+1))
+	c.expect("db", "SELECT * FROM cpu WHERE time < 1d", "cpu time=10 usage=1\ncpu time=20 usage=4")
+	c.mustWrite("db", "cpu idle=\"x\" 30")
+	c.expect("db", fmt.Sprintf("SELECT usage FROM cpu WHERE time > %d", week), fmt.Sprintf("cpu time=%d usage=3.5", 3*week+1))
+}
+
 // Points that the policy would not keep are dropped, and counted together with
 // those of the wrong type.
 func TestPointsBeyondRetentionPolicy(t *testing.T) {
@@ -72,15 +85,25 @@ func TestWriteToNothing(t *testing.T) {
 	wantError(t, c.writeTo("db", "none", "cpu usage=1 10"), dsdb.KindNotFound, "retention policy not found: none")
 }
 
+// birthOfGroups is the index below which no raft group has entries.
+const birthOfGroups = 10
+
 // Each write to one shard is one entry of the log, as is each change of the
 // catalogue: nothing is proposed twice, and nothing beside.
 func TestOneEntryPerWrite(t *testing.T) {
 	c := open(t, vfs.NewMem(1), quietConfig())
 	defer c.close()
+	written := func() (n uint64) {
+		for _, g := range c.node.wal.Groups() {
+			_, last := c.node.wal.Bounds(g)
+			n += last - birthOfGroups
+		}
+		return n
+	}
 	applied := func(do func()) uint64 {
-		before := c.node.host.Metrics().Applied.Load()
+		before := written()
 		do()
-		return c.node.host.Metrics().Applied.Load() - before
+		return written() - before
 	}
 	commands := []string{"CREATE DATABASE db", "CREATE RETENTION POLICY rp ON db DURATION 1d REPLICATION 1",
 		"ALTER RETENTION POLICY rp ON db DURATION 2d", "CREATE USER u WITH PASSWORD 'p'", "GRANT READ ON db TO u", "DROP RETENTION POLICY rp ON db"}
@@ -102,4 +125,5 @@ func TestOneEntryPerWrite(t *testing.T) {
 	if n := applied(func() { c.mustQuery("db", "SELECT * FROM cpu; SHOW SERIES; SHOW DATABASES") }); n != 0 {
 		t.Errorf("queries: %d entries", n)
 	}
+	eventually(t, "what was written is applied, once", func() bool { return c.node.host.Metrics().Applied.Load() == written() })
 }
