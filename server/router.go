@@ -239,7 +239,7 @@ func (w *write) ensureFields(ctx context.Context) error {
 			continue
 		}
 		w.groups(t, func(at int64, g *meta.ShardGroup) {
-			fresh, bad := unknownFields(g.Fields(t.Measurement), t.Columns)
+			fresh, bad := unknownFields(g, t)
 			conflict = conflict || bad
 			switch last := len(sets) - 1; {
 			case len(fresh) == 0:
@@ -280,18 +280,26 @@ func (w *write) grouped() bool {
 	return ok
 }
 
-// unknownFields returns the columns whose type is not fixed, and whether one
-// contradicts a type that is, or another column.
-func unknownFields(known meta.FieldSet, columns []column.Column) (fresh []meta.Field, conflict bool) {
-	for i := range columns {
-		c := &columns[i]
+// unknownFields returns the fields that rows of t in group g have and whose
+// type is not fixed there, and whether a column contradicts a type that is, or
+// another column. Of two types of one field that of the earlier row is taken.
+func unknownFields(g *meta.ShardGroup, t *column.Table) (fresh []meta.Field, conflict bool) {
+	known := g.Fields(t.Measurement)
+	var rows []int // per fresh field: its first row
+	for i := range t.Columns {
+		c := &t.Columns[i]
 		switch known.Type(c.Name) {
 		case c.Type:
 		case dsdb.NoType:
-			if f := findField(fresh, c.Name); f != nil {
-				conflict = conflict || f.Type != c.Type
-			} else {
+			row := firstValue(c, t, g.Range)
+			if row < 0 {
+				continue
+			}
+			if f := findField(fresh, c.Name); f < 0 {
 				fresh = append(fresh, meta.Field{Name: c.Name, Type: c.Type})
+				rows = append(rows, row)
+			} else if conflict = true; row < rows[f] {
+				fresh[f].Type, rows[f] = c.Type, row
 			}
 		default:
 			conflict = true
@@ -300,13 +308,23 @@ func unknownFields(known meta.FieldSet, columns []column.Column) (fresh []meta.F
 	return fresh, conflict
 }
 
-func findField(fields []meta.Field, name string) *meta.Field {
-	for i := range fields {
-		if fields[i].Name == name {
-			return &fields[i]
+// firstValue returns the first row in r that has a value of c, a column of t; -1: none has.
+func firstValue(c *column.Column, t *column.Table, r dsdb.TimeRange) int {
+	for row, at := range t.Times {
+		if r.Contains(at) && (c.Valid == nil || c.Valid.Get(row)) {
+			return row
 		}
 	}
-	return nil
+	return -1
+}
+
+func findField(fields []meta.Field, name string) int {
+	for i := range fields {
+		if fields[i].Name == name {
+			return i
+		}
+	}
+	return -1
 }
 
 func sameFields(a, b []meta.Field) bool {
