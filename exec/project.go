@@ -51,11 +51,14 @@ func (pr *projector) rows(times []int64, calls []column.Vector, refs func(int) (
 	return nil
 }
 
-// typed returns v as a column of type t. It is no constant: the planner refuses
-// columns that name no field.
+// typed returns v as a column of type t. The only constant it can be is null,
+// for operands that do not go together: the planner refuses columns that name no field.
 func (pr *projector) typed(i int, v *operand, t dsdb.FieldType) *column.Vector {
 	if v.stride == 0 {
-		panic("BUG: an output column is constant")
+		if v.Type != dsdb.NoType {
+			panic("BUG: an output column is constant")
+		}
+		v.N = pr.ev.n
 	}
 	if t == dsdb.NoType || v.Type == dsdb.NoType {
 		return &v.Vector
