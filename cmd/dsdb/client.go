@@ -54,11 +54,14 @@ func (c *client) do(ctx context.Context, method, path string, params url.Values,
 	return resp, err
 }
 
-// ping learns the server's version.
+// ping learns the server's version. A server that asks who we are is there, too.
 func (c *client) ping(ctx context.Context) error {
 	resp, err := c.do(ctx, "GET", "/ping", nil, nil)
 	if err != nil {
 		return err
+	}
+	if code := resp.StatusCode; code/100 != 2 && code != http.StatusUnauthorized && code != http.StatusForbidden {
+		return responseError(resp)
 	}
 	defer resp.Body.Close()
 	if c.server = resp.Header.Get("X-Dsdb-Version"); c.server != "" {

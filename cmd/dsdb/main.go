@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -125,6 +126,13 @@ func run(ctx context.Context, args []string, in *os.File, out, errOut io.Writer)
 	s := newShell(o, out, errOut)
 	if err := s.client.ping(ctx); err != nil {
 		fmt.Fprintf(errOut, "Failed to connect to %s: %v\nPlease check your connection settings and ensure 'dsdbd' is running.\n", s.client.base, err)
+		var ce *tls.CertificateVerificationError
+		switch {
+		case errors.As(err, &ce):
+			fmt.Fprintln(errOut, "-unsafeSsl accepts any certificate.")
+		case strings.Contains(err.Error(), "HTTP request to an HTTPS server"):
+			fmt.Fprintln(errOut, "-ssl speaks https.")
+		}
 		return exitConnect
 	}
 	switch {

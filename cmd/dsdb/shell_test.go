@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -433,6 +435,32 @@ func TestImportTriesAgain(t *testing.T) {
 	code, stdout, stderr := w.run("-import", "-database", "db", "-path", writeFile(t, "cpu v=1 1"))
 	if code != exitFailed || !strings.Contains(stdout, "Failed 1 inserts") || !strings.Contains(stderr, "401") || asked != 3 {
 		t.Errorf("%d %s%s asked %d times", code, stdout, stderr, asked)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/query" {
+			fmt.Fprint(w, `{"results":[{"statement_id":0}]}`)
+		}
+	}))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	host, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
+	w := &world{t, []string{"-host", host, "-port", port, "-execute", "SHOW DATABASES"}}
+	for _, c := range []struct {
+		args   []string
+		code   int
+		stderr string
+	}{
+		{nil, exitConnect, "-ssl speaks https."},
+		{[]string{"-ssl"}, exitConnect, "-unsafeSsl accepts any certificate."},
+		{[]string{"-ssl", "-unsafeSsl"}, exitOK, ""},
+	} {
+		if code, _, stderr := w.run(c.args...); code != c.code || !strings.Contains(stderr, c.stderr) {
+			t.Errorf("%q: %d %s", c.args, code, stderr)
+		}
 	}
 }
 
