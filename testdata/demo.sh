@@ -35,7 +35,7 @@ ask() {
 }
 questions() {
   ask 'SELECT count(temp_max) FROM weather GROUP BY location'
-  ask 'SELECT mean(temp_max), max(temp_max), min(temp_min) FROM weather WHERE time >= '"'2012-01-01' AND time < '2016-01-01'"' GROUP BY time(366d), location'
+  ask 'SELECT mean(temp_max), max(temp_max), min(temp_min) FROM weather WHERE time >= '"'2012-01-01' AND time < '2016-01-01'"' GROUP BY time(366d, 334d), location'
   ask 'SELECT temp_max, wind, weather FROM weather WHERE location = '"'Seattle'"' AND temp_max > 34 LIMIT 5'
   ask 'SELECT max(precipitation), weather FROM weather GROUP BY location'
   ask 'SHOW FIELD KEYS'
