@@ -145,7 +145,6 @@ func TestDropDatabaseFreesEverything(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the log is empty", func() bool { return c.node.wal.Stats().UnflushedBytes == 0 })
-		runtime.GC()
 		return c.usage(disk)
 	}
 	for i := range 10 {
@@ -174,6 +173,8 @@ type usage struct {
 }
 
 func (c *client) usage(disk *vfs.Mem) usage {
+	c.log.clear()
+	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return usage{goroutines: runtime.NumGoroutine(), files: countFiles(c.t, disk, "/node"), groups: len(c.node.wal.Groups()),

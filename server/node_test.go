@@ -250,4 +250,11 @@ func (b *logBook) String() string {
 	return b.text.String()
 }
 
+// clear frees what was logged so far.
+func (b *logBook) clear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text = bytes.Buffer{}
+}
+
 func now() int64 { return time.Now().UnixNano() }
