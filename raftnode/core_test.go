@@ -317,6 +317,25 @@ func TestStrayMessagesAreDropped(t *testing.T) {
 	}
 }
 
+// A leader that has just learnt of a later term knows no longer what the others
+// lack: it keeps everything.
+func TestDeposedLeaderTruncatesNothing(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1)
+	tr.propose(0, "a")
+	tr.converse(0, 1)
+	last := tr.cores[0].Status(trioGroup).Applied
+	tr.sms[0].flushed = last
+	from, to := uint64(2), uint64(1)
+	tr.cores[0].Step(Envelope{Group: trioGroup, From: 2, To: 1, Message: &raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), From: &from, To: &to, Term: new(uint64(9)), Commit: &last}})
+	tr.cores[0].Flushed(trioGroup)
+	tr.settle(0)
+	if first, _ := tr.logs[0].Bounds(trioGroup); first != birth.Index+1 {
+		t.Errorf("the log begins at %d, and replica 3 lacks entry %d", first, birth.Index+1)
+	}
+}
+
 // A replica whose raft state is impossible fails alone and says so.
 func TestPanicFailsOneGroup(t *testing.T) {
 	tr := newTrio(t)

@@ -79,19 +79,22 @@ type GroupStatus struct {
 	Commit  uint64
 	Applied uint64
 	Last    uint64 // index of the last durable entry
+	Cached  uint64 // bytes of durable entries that are held in memory
+	Waiting uint64 // proposals and reads without an outcome
 	Failed  error  // why the replica is out of service, nil if it is not
 }
 
 // progress is what other goroutines may know of a group.
 type progress struct {
-	leader, term, commit, applied, last atomic.Uint64
-	failed                              atomic.Pointer[error]
+	leader, term, commit, applied, last, cached, waiting atomic.Uint64
+	failed                                               atomic.Pointer[error]
 }
 
 func (p *progress) status() GroupStatus {
 	s := GroupStatus{
 		Leader: dsdb.ReplicaID(p.leader.Load()), Term: p.term.Load(),
 		Commit: p.commit.Load(), Applied: p.applied.Load(), Last: p.last.Load(),
+		Cached: p.cached.Load(), Waiting: p.waiting.Load(),
 	}
 	if err := p.failed.Load(); err != nil {
 		s.Failed = *err
@@ -288,10 +291,11 @@ func (c *Core) truncate(g *group) {
 	g.flushed = index > g.store.applied // its ApplyDone is still to come
 	index = min(index, g.store.applied)
 	if !g.single() {
-		if !g.seen.leading {
+		st := g.node.Status() // not what the last Drain saw: it has progress only while it leads
+		if st.RaftState != raft.StateLeader {
 			return
 		}
-		for _, pr := range g.node.Status().Progress { // a minimum: any order
+		for _, pr := range st.Progress { // a minimum: any order
 			index = min(index, pr.Match)
 		}
 	}

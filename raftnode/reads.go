@@ -58,6 +58,15 @@ func (c *Core) issueReads(g *group) bool {
 	return true
 }
 
+// length is the number of reads without an outcome.
+func (q *readQueue) length() int {
+	n := len(q.waiting) + len(q.confirmed)
+	for _, b := range q.issued {
+		n += len(b.waiters)
+	}
+	return n
+}
+
 // confirmReads notes that a quorum has confirmed the request with this context.
 func (q *readQueue) confirmReads(origin uint64, ctx []byte, index uint64) {
 	if len(ctx) != 16 || binary.LittleEndian.Uint64(ctx) != origin {

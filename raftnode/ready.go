@@ -314,4 +314,6 @@ func (g *group) publish() {
 	p.commit.Store(g.seen.commit)
 	p.applied.Store(g.store.applied)
 	p.last.Store(g.store.last)
+	p.cached.Store(g.store.cacheBytes)
+	p.waiting.Store(uint64(len(g.proposals) + len(g.pending) + g.reads.length()))
 }
