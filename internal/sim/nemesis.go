@@ -1,29 +1,42 @@
 package sim
 
-import "time"
+import (
+	"errors"
+	"time"
 
-// Faults counts what a Nemesis did.
-type Faults struct {
-	Crashes, PowerCuts, VoterCrashes, Blackouts, Partitions, Pauses, Noise int
-}
+	"github.com/dasudian/dsdb"
+)
 
-func (f Faults) plus(o Faults) Faults {
-	return Faults{f.Crashes + o.Crashes, f.PowerCuts + o.PowerCuts, f.VoterCrashes + o.VoterCrashes, f.Blackouts + o.Blackouts,
-		f.Partitions + o.Partitions, f.Pauses + o.Pauses, f.Noise + o.Noise}
-}
-
-// Nemesis makes things go wrong until it is stopped.
+// Nemesis makes things go wrong until it is stopped. What it does is counted
+// in the cluster's Counts.
 type Nemesis struct {
-	Faults  Faults
 	cluster *Cluster
 	stopped bool
 	err     error
 }
 
+// faults is what a Nemesis does, each as often as its weight says.
+var faults = []struct {
+	weight int
+	strike func(*Nemesis, *Node)
+}{
+	{2, (*Nemesis).kill},
+	{2, (*Nemesis).cutPower},
+	{1, (*Nemesis).blackout},
+	{2, (*Nemesis).partition},
+	{2, (*Nemesis).oneWay},
+	{1, (*Nemesis).pause},
+	{1, (*Nemesis).pauseLeader},
+	{1, (*Nemesis).noise},
+	{1, (*Nemesis).stallDisk},
+	{1, (*Nemesis).failSync},
+	{2, (*Nemesis).fillDisk},
+}
+
 // StartNemesis starts one on a cluster.
 func StartNemesis(c *Cluster) *Nemesis {
 	n := &Nemesis{cluster: c}
-	c.voted = n.voted
+	c.voted, c.died = n.voted, n.died
 	n.next()
 	return n
 }
@@ -35,6 +48,7 @@ func (n *Nemesis) Stop() error {
 	n.cluster.voted = func(*Node) {}
 	n.cluster.network.heal()
 	for _, node := range n.cluster.Nodes {
+		node.disk.repair()
 		n.start(node)
 	}
 	return n.err
@@ -54,31 +68,42 @@ func (n *Nemesis) next() {
 func (n *Nemesis) strike() {
 	c := n.cluster
 	victim := c.Nodes[c.Rand.IntN(len(c.Nodes))]
-	switch c.Rand.IntN(10) {
-	case 0, 1:
-		n.Faults.Crashes += n.crash(victim, 100)
-	case 2, 3:
-		n.Faults.PowerCuts += n.crash(victim, []int{0, 0, 30, 70}[c.Rand.IntN(4)])
-	case 4:
-		n.Faults.Blackouts++
-		for _, node := range c.Nodes {
-			n.crash(node, c.Rand.IntN(2)*50)
+	sum := 0
+	for _, f := range faults {
+		sum += f.weight
+	}
+	lot := c.Rand.IntN(sum)
+	for _, f := range faults {
+		if lot -= f.weight; lot < 0 {
+			f.strike(n, victim)
+			return
 		}
-	case 5, 6:
-		n.isolate(victim.Index, true)
-	case 7:
-		n.isolate(victim.Index, false)
-	case 8:
-		if victim.Up() {
-			n.Faults.Pauses++
-			victim.Pause(c.Between(10*time.Millisecond, 4*time.Second))
-		}
-	case 9:
-		n.Faults.Noise++
-		c.network.drop = c.Rand.Float64() * 0.1
-		c.network.repeat = c.Rand.Float64() * 0.05
-		c.network.slow = c.Rand.Float64() * 0.05
-		c.Note("noise")
+	}
+}
+
+func (n *Nemesis) kill(victim *Node) {
+	if !victim.Up() {
+		return
+	}
+	n.cluster.count("kills")
+	victim.Kill()
+	n.startLater(victim)
+}
+
+func (n *Nemesis) cutPower(victim *Node) {
+	c := n.cluster
+	c.count("power cuts")
+	victim.CutPower([]int{0, 0, 30, 70}[c.Rand.IntN(4)])
+	n.startLater(victim)
+}
+
+// blackout cuts the power of all nodes at once.
+func (n *Nemesis) blackout(*Node) {
+	c := n.cluster
+	c.count("blackouts")
+	for _, node := range c.Nodes {
+		node.CutPower(c.Rand.IntN(2) * 50)
+		n.startLater(node)
 	}
 }
 
@@ -91,35 +116,54 @@ func (n *Nemesis) voted(node *Node) {
 	}
 	c.After(c.Between(0, 4*time.Millisecond), func() {
 		if node.Up() && !n.stopped {
-			n.Faults.VoterCrashes++
-			node.Crash(0)
+			c.count("power cuts of voters")
+			node.CutPower(0)
 			c.After(c.Between(100*time.Microsecond, 2*time.Millisecond), func() { n.start(node) })
 		}
 	})
 }
 
-// crash ends a process, to be started again later; it returns 1 if it ran.
-func (n *Nemesis) crash(node *Node, unsyncedPercent int) int {
-	if !node.Up() {
-		return 0
+// died sees to a process that its disk has ended.
+func (n *Nemesis) died(node *Node, err error) {
+	if !errors.Is(err, errSync) {
+		n.cluster.fail("node %d ended itself: %v", node.Index, err)
 	}
-	node.Crash(unsyncedPercent)
-	n.cluster.After(n.cluster.Between(10*time.Millisecond, 3*time.Second), func() { n.start(node) })
-	return 1
+	n.cluster.count("failed syncs")
+	n.startLater(node)
 }
 
+func (n *Nemesis) startLater(node *Node) {
+	n.cluster.After(n.cluster.Between(10*time.Millisecond, 3*time.Second), func() { n.start(node) })
+}
+
+// start boots a node that is down; while its disk is full or fails it tries again later.
 func (n *Nemesis) start(node *Node) {
 	if node.Up() || n.err != nil {
 		return
 	}
-	n.err = node.Start()
+	err := node.Start()
+	if !n.stopped && (dsdb.KindOf(err) == dsdb.KindUnavailable || errors.Is(err, errSync)) {
+		n.cluster.count("failed starts")
+		n.startLater(node)
+		return
+	}
+	n.err = err
 }
 
-// isolate cuts a node off from one or more others for a while, in both
-// directions or in one.
+// partition cuts a node off from one or more others for a while.
+func (n *Nemesis) partition(victim *Node) {
+	n.cluster.count("partitions")
+	n.isolate(victim.Index, true)
+}
+
+// oneWay does so in one direction, which differs from one other node to the next.
+func (n *Nemesis) oneWay(victim *Node) {
+	n.cluster.count("one-way partitions")
+	n.isolate(victim.Index, false)
+}
+
 func (n *Nemesis) isolate(victim int, bothWays bool) {
 	c := n.cluster
-	n.Faults.Partitions++
 	var cut [][2]int
 	for other := range c.Nodes {
 		if other == victim || c.Chance(0.2) {
@@ -144,4 +188,57 @@ func (n *Nemesis) isolate(victim int, bothWays bool) {
 		}
 		c.Note("mend")
 	})
+}
+
+func (n *Nemesis) pause(victim *Node) {
+	if victim.Up() {
+		n.cluster.count("pauses")
+		victim.Pause(n.cluster.Between(10*time.Millisecond, 4*time.Second))
+	}
+}
+
+// pauseLeader stops a leader for long enough to be replaced.
+func (n *Nemesis) pauseLeader(*Node) {
+	c := n.cluster
+	groups := c.Groups()
+	if l := c.Leader(groups[c.Rand.IntN(len(groups))]); l != nil {
+		c.count("pauses of leaders")
+		l.Pause(c.Between(2*time.Second, 5*time.Second))
+	}
+}
+
+// noise changes how many messages are lost, repeated and late.
+func (n *Nemesis) noise(*Node) {
+	c := n.cluster
+	c.count("changes of noise")
+	c.network.drop = c.Rand.Float64() * 0.1
+	c.network.repeat = c.Rand.Float64() * 0.05
+	c.network.slow = c.Rand.Float64() * 0.05
+	c.Note("noise")
+}
+
+func (n *Nemesis) stallDisk(victim *Node) {
+	c := n.cluster
+	c.count("disk stalls")
+	victim.disk.slow = c.Now() + c.Between(100*time.Millisecond, 4*time.Second)
+	c.Note("stall", uint64(victim.Index))
+}
+
+func (n *Nemesis) failSync(victim *Node) {
+	victim.disk.failNextSync()
+	n.cluster.Note("fail sync", uint64(victim.Index))
+}
+
+// fillDisk leaves little room on a disk, and now and then on a second one.
+func (n *Nemesis) fillDisk(victim *Node) {
+	c := n.cluster
+	victim.disk.full(c.Rand.Int64N(128 << 10))
+	c.Note("fill disk", uint64(victim.Index))
+	c.After(c.Between(500*time.Millisecond, 5*time.Second), func() {
+		victim.disk.SetCapacity(0)
+		c.Note("empty disk", uint64(victim.Index))
+	})
+	if c.Chance(0.3) {
+		n.fillDisk(c.Nodes[c.Rand.IntN(len(c.Nodes))])
+	}
 }

@@ -10,10 +10,11 @@ import (
 type network struct {
 	world  *World
 	nodes  []*Node
-	cut    map[[2]int]bool // from, to: nothing passes
-	drop   float64         // part of the messages that are lost
-	repeat float64         // part that arrive twice
-	slow   float64         // part that take up to 100 times as long
+	cut    map[[2]int]bool                                     // from, to: nothing passes
+	drop   float64                                             // part of the messages that are lost
+	repeat float64                                             // part that arrive twice
+	slow   float64                                             // part that take up to 100 times as long
+	tap    func(from, to int, e raftnode.Envelope) (keep bool) // sees what is sent, nil: nobody; what it keeps does not arrive
 }
 
 // latency is how long a message takes.
@@ -28,6 +29,9 @@ func (n *network) latency() time.Duration {
 // send lets each message find its own way, so that they overtake each other.
 func (n *network) send(from, to int, msgs []raftnode.Envelope) {
 	for _, m := range msgs {
+		if n.tap != nil && n.tap(from, to, m) {
+			continue
+		}
 		copies := 1
 		if n.world.Chance(n.repeat) {
 			copies = 2
@@ -36,8 +40,19 @@ func (n *network) send(from, to int, msgs []raftnode.Envelope) {
 			if n.cut[[2]int{from, to}] || n.world.Chance(n.drop) {
 				continue
 			}
-			n.world.After(n.latency(), func() { n.nodes[to].receive(m) })
+			n.deliver(to, m)
 		}
+	}
+}
+
+func (n *network) deliver(to int, m raftnode.Envelope) {
+	n.world.After(n.latency(), func() { n.nodes[to].receive(m) })
+}
+
+// isolate cuts a node off from all others.
+func (n *network) isolate(node int) {
+	for other := range n.nodes {
+		n.cut[[2]int{node, other}], n.cut[[2]int{other, node}] = true, true
 	}
 }
 

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -10,8 +9,7 @@ import (
 	"github.com/dasudian/dsdb/wal"
 )
 
-// Node is one simulated process with its disk. It drives a core as
-// raftnode.Host does, with simulated time in the place of goroutines.
+// Node is one simulated machine with its disk, and the process on it.
 type Node struct {
 	Index   int
 	cluster *Cluster
@@ -20,19 +18,11 @@ type Node struct {
 	votedIn map[dsdb.GroupID]uint64 // the last term with a vote
 	pausing bool                    // what arrives meanwhile waits
 	backlog []func()
-	run     *process // nil while the node is down
+	run     *process // nil while the process is down
 }
 
-// process is what a crash ends.
-type process struct {
-	log      *wal.Log
-	core     *raftnode.Core
-	draining bool // a Drain is due
-	appends  []raftnode.Append
-	writing  []raftnode.Append // being written, nil if nothing is
-	tasks    []raftnode.ApplyTask
-	applying bool
-	slice    int
+func newNode(c *Cluster, i int) *Node {
+	return &Node{Index: i, cluster: c, disk: newDisk(c.World), created: map[dsdb.GroupID]bool{}, votedIn: map[dsdb.GroupID]uint64{}}
 }
 
 // Up reports whether the process runs.
@@ -40,6 +30,9 @@ func (n *Node) Up() bool { return n.run != nil }
 
 // Status returns what the node, which must be up, knows of its replica of g.
 func (n *Node) Status(g dsdb.GroupID) raftnode.GroupStatus { return n.run.core.Status(g) }
+
+// Leads reports whether the node, which must be up, believes to lead g.
+func (n *Node) Leads(g dsdb.GroupID) bool { return n.Status(g).Leader == replica(n.Index, g) }
 
 // Start boots the process from what is on its disk.
 func (n *Node) Start() error {
@@ -49,24 +42,30 @@ func (n *Node) Start() error {
 		return fmt.Errorf("node %d: %w", n.Index, err)
 	}
 	c.boots++
-	p := &process{log: log, core: raftnode.NewCore(log, c.boots, c.options.Logger)}
+	p := &process{node: n, log: log, core: raftnode.NewCore(log, c.boots, c.options.Logger),
+		pace: c.Between(9500*time.Microsecond, 10500*time.Microsecond), seen: map[dsdb.GroupID]raftnode.GroupStatus{}}
 	n.run, n.pausing, n.backlog = p, false, nil
 	c.Note("start", uint64(n.Index), c.boots)
 	for _, g := range c.Groups() {
+		if !c.Holds(n.Index, g) {
+			continue
+		}
 		spec := c.spec(n.Index, g)
 		spec.New = !n.created[g]
 		if err := p.core.Open(spec); err != nil {
 			return fmt.Errorf("node %d: %w", n.Index, err)
 		}
+		p.groups = append(p.groups, g)
 	}
-	n.wake(p)
-	n.tick(p)
+	p.wake()
+	p.tick()
+	p.prepare()
 	return nil
 }
 
 // openLog recovers the log. Nothing that the simulated disks do may look like damage.
 func (n *Node) openLog() (*wal.Log, error) {
-	log, report, err := wal.Open(n.disk, "wal", wal.Options{SegmentSize: 256 << 10, MaxSpare: 2, CacheBytes: -1})
+	log, report, err := wal.Open(n.disk, "wal", wal.Options{SegmentSize: 128 << 10, MaxSpare: 2, CacheBytes: -1})
 	if err != nil {
 		return nil, err
 	}
@@ -76,18 +75,30 @@ func (n *Node) openLog() (*wal.Log, error) {
 	return log, nil
 }
 
-// Crash kills the process. What it had not synced survives if only the process
-// died; if the power failed, unsyncedPercent of it does.
-func (n *Node) Crash(unsyncedPercent int) {
-	c := n.cluster
-	c.Note("crash", uint64(n.Index), uint64(unsyncedPercent))
-	if n.run.writing != nil && c.Chance(0.5) { // in the middle of the write
-		n.disk.failing = true
+// Kill ends the process; what it wrote stays in the machine's page cache.
+func (n *Node) Kill() {
+	n.cluster.Note("kill", uint64(n.Index))
+	n.end()
+	n.disk.dying = false
+}
+
+// CutPower ends the process and loses what it had not synced, but for the given
+// part of the writes.
+func (n *Node) CutPower(unsyncedPercent int) {
+	n.cluster.Note("power cut", uint64(n.Index), uint64(unsyncedPercent))
+	if n.Up() {
+		n.end()
+	}
+	n.disk.powerCut(unsyncedPercent)
+}
+
+// end stops the process, half the time in the middle of a write that is under way.
+func (n *Node) end() {
+	if n.run.writing != nil && n.cluster.Chance(0.5) {
+		n.disk.dying = true
 		_ = n.run.log.Write(updates(n.run.writing), true) // what it reports dies with the process
 	}
 	n.run, n.backlog = nil, nil
-	n.disk.Crash(unsyncedPercent)
-	n.disk.failing = false
 }
 
 // Pause stops the process for d, as a SIGSTOP or a busy machine does.
@@ -113,20 +124,31 @@ func (n *Node) Pause(d time.Duration) {
 
 // Propose hands data to the node's core, which must be up.
 func (n *Node) Propose(g dsdb.GroupID, data []byte, w raftnode.Waiter) {
-	p := n.run
-	n.do(p, func() { p.core.Propose(g, data, w); n.wake(p) })
+	n.input(func(c *raftnode.Core) { c.Propose(g, data, w) })
 }
 
 // ReadIndex asks the node's core, which must be up, for a linearizable read.
 func (n *Node) ReadIndex(g dsdb.GroupID, w raftnode.Waiter) {
-	p := n.run
-	n.do(p, func() { p.core.ReadIndex(g, w); n.wake(p) })
+	n.input(func(c *raftnode.Core) { c.ReadIndex(g, w) })
 }
 
 // Flushed tells the node's core that the state machine of g flushed.
 func (n *Node) Flushed(g dsdb.GroupID) {
+	n.input(func(c *raftnode.Core) { c.Flushed(g) })
+}
+
+func (n *Node) input(f func(*raftnode.Core)) {
 	p := n.run
-	n.do(p, func() { p.core.Flushed(g); n.wake(p) })
+	n.do(p, func() { f(p.core); p.wake() })
+}
+
+// receive takes a message from the network.
+func (n *Node) receive(e raftnode.Envelope) {
+	m := e.Message
+	n.cluster.Note("message", uint64(n.Index), uint64(e.Group), uint64(e.From), uint64(m.GetType()), m.GetIndex())
+	if n.run != nil {
+		n.input(func(c *raftnode.Core) { c.Step(e) })
+	}
 }
 
 // do runs f in process p: now, after a pause, or never if p has ended.
@@ -138,117 +160,4 @@ func (n *Node) do(p *process, f func()) {
 	default:
 		f()
 	}
-}
-
-func (n *Node) after(p *process, d time.Duration, f func()) {
-	n.cluster.After(d, func() { n.do(p, f) })
-}
-
-func (n *Node) receive(e raftnode.Envelope) {
-	n.cluster.Note("message", uint64(n.Index), uint64(e.Group), uint64(e.From), uint64(e.Message.GetType()), e.Message.GetIndex())
-	if p := n.run; p != nil {
-		n.do(p, func() { p.core.Step(e); n.wake(p) })
-	}
-}
-
-// tick moves the core's clock; the clocks of nodes differ a little in speed.
-func (n *Node) tick(p *process) {
-	n.after(p, n.cluster.Between(9500*time.Microsecond, 10500*time.Microsecond), func() {
-		p.core.Tick(p.slice)
-		p.slice = (p.slice + 1) % raftnode.TickSlices
-		n.wake(p)
-		n.tick(p)
-	})
-}
-
-// wake lets the core act on its inputs soon: like a worker's loop it takes
-// several at once.
-func (n *Node) wake(p *process) {
-	if p.draining {
-		return
-	}
-	p.draining = true
-	n.after(p, n.cluster.Between(0, 100*time.Microsecond), func() {
-		p.draining = false
-		n.spread(p, p.core.Drain())
-	})
-}
-
-func (n *Node) spread(p *process, out *raftnode.Outputs) {
-	for _, box := range out.Network {
-		n.cluster.network.send(n.Index, int(box.Node), box.Messages)
-	}
-	for _, r := range out.Results {
-		r.Waiter.Done(r.Verdict, r.Err)
-	}
-	p.appends = append(p.appends, out.Appends...)
-	n.write(p)
-	p.tasks = append(p.tasks, out.Tasks...)
-	n.apply(p)
-}
-
-// write makes durable what has queued up, in one write to the log.
-func (n *Node) write(p *process) {
-	if p.writing != nil || len(p.appends) == 0 {
-		return
-	}
-	c := n.cluster
-	p.writing, p.appends = p.appends, nil
-	d := c.Between(100*time.Microsecond, 2*time.Millisecond)
-	if c.Chance(0.002) {
-		d = c.Between(50*time.Millisecond, 500*time.Millisecond) // the disk stalls
-	}
-	n.after(p, d, func() {
-		if err := p.log.Write(updates(p.writing), true); err != nil {
-			panic(&Error{c.Now().String(), fmt.Sprintf("node %d: write to the log: %v", n.Index, err)})
-		}
-		if err := p.log.Recycle(); err != nil {
-			panic(&Error{c.Now().String(), fmt.Sprintf("node %d: recycle the log: %v", n.Index, err)})
-		}
-		done := p.writing
-		p.writing = nil
-		for _, a := range done {
-			n.created[a.Update.Group] = true
-			if hs := a.Update.HardState; hs != nil && hs.Vote != 0 && hs.Term > n.votedIn[a.Update.Group] {
-				n.votedIn[a.Update.Group] = hs.Term
-				c.voted(n)
-			}
-		}
-		c.Note("stored", uint64(n.Index), uint64(len(done)))
-		p.core.StorageDone(done)
-		n.wake(p)
-		n.write(p)
-	})
-}
-
-func updates(as []raftnode.Append) []wal.Update {
-	var us []wal.Update
-	for _, a := range as {
-		if !a.Empty {
-			us = append(us, a.Update)
-		}
-	}
-	return us
-}
-
-// apply runs the next apply task.
-func (n *Node) apply(p *process) {
-	if p.applying || len(p.tasks) == 0 {
-		return
-	}
-	p.applying = true
-	t := p.tasks[0]
-	p.tasks = slices.Delete(p.tasks, 0, 1)
-	d := n.cluster.Between(20*time.Microsecond, time.Millisecond)
-	if n.cluster.Chance(0.01) {
-		d = n.cluster.Between(10*time.Millisecond, 200*time.Millisecond)
-	}
-	n.after(p, d, func() {
-		p.applying = false
-		err := t.Run()
-		n.cluster.Note("applied", uint64(n.Index), uint64(t.Group), uint64(len(t.Entries)))
-		p.core.ApplyDone(t, err)
-		n.wake(p)
-		n.apply(p)
-	})
 }

@@ -1,7 +1,7 @@
 // Package sim runs a whole cluster in one goroutine: the production cores of
 // package raftnode and the production log of package wal, on simulated disks
-// that lose unsynced bytes, a network that delays, drops, repeats and cuts, and
-// a clock that jumps from event to event. One seed decides everything; the
+// that lose unsynced bytes, stall, fail and fill up, a network that delays,
+// drops, repeats, reorders and cuts, and a clock that jumps from event to event. One seed decides everything; the
 // same seed gives the same run, event by event.
 //
 // World is the clock and the source of chance, Cluster the nodes with their
@@ -27,6 +27,7 @@ type World struct {
 	seq    uint64
 	events uint64
 	digest uint64
+	trace  func(what string, nums []uint64) // is told what is noted, nil: nobody is
 }
 
 // NewWorld makes a world at time zero.
@@ -52,6 +53,9 @@ func (w *World) Note(what string, nums ...uint64) {
 		d = (d ^ n) * 1099511628211
 	}
 	w.digest = d
+	if w.trace != nil {
+		w.trace(what, nums)
+	}
 }
 
 // After runs f when d has passed. Events of one time run in the order in which
@@ -61,16 +65,32 @@ func (w *World) After(d time.Duration, f func()) {
 	heap.Push(&w.queue, event{w.now + d, w.seq, f})
 }
 
+// RunUntil lets events happen until done, which it asks after each, or until d
+// has passed. It reports whether done was true.
+func (w *World) RunUntil(d time.Duration, done func() bool) bool {
+	for end := w.now + d; !done(); {
+		if len(w.queue) == 0 || w.queue[0].at > end {
+			return false
+		}
+		w.next()
+	}
+	return true
+}
+
 // Run lets time pass for d.
 func (w *World) Run(d time.Duration) {
 	end := w.now + d
 	for len(w.queue) > 0 && w.queue[0].at <= end {
-		e := heap.Pop(&w.queue).(event)
-		w.now = e.at
-		w.events++
-		e.run()
+		w.next()
 	}
 	w.now = end
+}
+
+func (w *World) next() {
+	e := heap.Pop(&w.queue).(event)
+	w.now = e.at
+	w.events++
+	e.run()
 }
 
 // Between returns a random duration in [lo, hi).

@@ -1,0 +1,232 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// process is what a crash ends: a core with its log. It drives the core as
+// raftnode.Host does, with simulated time in the place of goroutines.
+type process struct {
+	node     *Node
+	log      *wal.Log
+	core     *raftnode.Core
+	groups   []dsdb.GroupID
+	seen     map[dsdb.GroupID]raftnode.GroupStatus // the last time they were looked at
+	pace     time.Duration                         // of a tick: clocks of nodes differ in speed
+	slice    int
+	draining bool // a Drain is due
+	full     bool // the core was told to refuse proposals
+	appends  []raftnode.Append
+	writing  []raftnode.Append // being written, nil if nothing is
+	tasks    []raftnode.ApplyTask
+	applying bool
+}
+
+// after runs f in d, unless the process has ended by then.
+func (p *process) after(d time.Duration, f func()) {
+	n := p.node
+	n.cluster.After(d, func() { n.do(p, f) })
+}
+
+// tick moves the core's clock.
+func (p *process) tick() {
+	p.after(p.pace+p.node.cluster.Between(0, 500*time.Microsecond), func() {
+		p.core.Tick(p.slice)
+		p.slice = (p.slice + 1) % raftnode.TickSlices
+		p.wake()
+		p.tick()
+	})
+}
+
+// prepare keeps space for the log reserved. That there is none shows when it is needed.
+func (p *process) prepare() {
+	_ = p.log.PrepareSpare()
+	p.after(time.Second, p.prepare)
+}
+
+// wake lets the core act on its inputs soon: like a worker's loop it takes
+// several at once.
+func (p *process) wake() {
+	if p.draining {
+		return
+	}
+	p.draining = true
+	p.after(p.node.cluster.Between(0, 100*time.Microsecond), func() {
+		p.draining = false
+		p.spread(p.core.Drain())
+		p.inspect()
+	})
+}
+
+func (p *process) spread(out *raftnode.Outputs) {
+	for _, box := range out.Network {
+		p.node.cluster.network.send(p.node.Index, int(box.Node), box.Messages)
+	}
+	for _, r := range out.Results {
+		r.Waiter.Done(r.Verdict, r.Err)
+	}
+	p.appends = append(p.appends, out.Appends...)
+	p.tasks = append(p.tasks, out.Tasks...)
+	p.write()
+	p.apply()
+}
+
+// inspect checks what must hold of every replica at any time: nothing goes
+// back, what is applied is committed, a term has one leader.
+func (p *process) inspect() {
+	n, c := p.node, p.node.cluster
+	for _, g := range p.groups {
+		now, was := p.core.Status(g), p.seen[g]
+		p.seen[g] = now
+		if now.Term < was.Term || now.Commit < was.Commit || now.Applied < was.Applied || now.Applied > now.Commit {
+			c.fail("group %d on node %d: %+v after %+v", g, n.Index, now, was)
+		}
+		if now.Leader != replica(n.Index, g) {
+			continue
+		}
+		of := reign{g, now.Term}
+		other, led := c.leaders[of]
+		if led && other != now.Leader {
+			c.fail("group %d: replicas %d and %d lead in term %d", g, other, now.Leader, now.Term)
+		}
+		if !led {
+			c.leaders[of] = now.Leader
+			c.count("elections")
+		}
+	}
+}
+
+// write makes durable what has queued up, in one write to the log.
+func (p *process) write() {
+	if p.writing != nil || len(p.appends) == 0 {
+		return
+	}
+	c := p.node.cluster
+	p.writing, p.appends = p.appends, nil
+	d := c.Between(100*time.Microsecond, 2*time.Millisecond)
+	p.after(d+p.node.disk.stall(), p.store)
+}
+
+// store writes, and while there is no space makes the core refuse proposals
+// and tries again. Any other error ends the process.
+func (p *process) store() {
+	var err error
+	if us := updates(p.writing); len(us) > 0 {
+		err = p.log.Write(us, true)
+	}
+	if err == nil {
+		err = p.log.Recycle()
+	}
+	switch {
+	case dsdb.KindOf(err) == dsdb.KindUnavailable:
+		p.refuse(err)
+	case err != nil:
+		p.die(err)
+	default:
+		if p.full {
+			p.full = false
+			p.core.Refuse(nil)
+		}
+		p.stored()
+	}
+}
+
+func (p *process) refuse(err error) {
+	if !p.full {
+		p.node.cluster.count("disks full")
+	}
+	p.full = true
+	p.core.Refuse(err)
+	p.wake()
+	p.after(100*time.Millisecond, p.makeRoom)
+}
+
+// makeRoom writes the truncations that wait ahead of their turn: a full disk
+// must not keep itself full.
+func (p *process) makeRoom() {
+	var us []wal.Update
+	var at []int
+	for i, a := range p.appends {
+		if a.Update.Truncate != nil && !a.Empty {
+			us, at = append(us, a.Update), append(at, i)
+		}
+	}
+	if len(us) > 0 {
+		switch err := p.log.Write(us, true); {
+		case dsdb.KindOf(err) == dsdb.KindUnavailable:
+			p.refuse(err)
+			return
+		case err != nil:
+			p.die(err)
+			return
+		}
+		for _, i := range at {
+			p.appends[i].Empty = true
+		}
+	}
+	p.store()
+}
+
+// die ends the process as its host does when the log has failed.
+func (p *process) die(err error) {
+	n := p.node
+	n.cluster.Note("died", uint64(n.Index))
+	p.writing = nil
+	n.Kill()
+	n.cluster.died(n, err)
+}
+
+// stored tells the core what has become durable.
+func (p *process) stored() {
+	n, done := p.node, p.writing
+	p.writing = nil
+	for _, a := range done {
+		n.created[a.Update.Group] = true
+		if hs := a.Update.HardState; hs != nil && hs.Vote != 0 && hs.Term > n.votedIn[a.Update.Group] {
+			n.votedIn[a.Update.Group] = hs.Term
+			n.cluster.voted(n)
+		}
+	}
+	n.cluster.Note("stored", uint64(n.Index), uint64(len(done)))
+	p.core.StorageDone(done)
+	p.wake()
+	p.write()
+}
+
+func updates(as []raftnode.Append) []wal.Update {
+	var us []wal.Update
+	for _, a := range as {
+		if !a.Empty {
+			us = append(us, a.Update)
+		}
+	}
+	return us
+}
+
+// apply runs the next apply task.
+func (p *process) apply() {
+	if p.applying || len(p.tasks) == 0 {
+		return
+	}
+	p.applying = true
+	t := p.tasks[0]
+	p.tasks = slices.Delete(p.tasks, 0, 1)
+	c := p.node.cluster
+	d := c.Between(20*time.Microsecond, time.Millisecond)
+	if c.Chance(0.01) {
+		d = c.Between(10*time.Millisecond, 200*time.Millisecond)
+	}
+	p.after(d, func() {
+		p.applying = false
+		err := t.Run()
+		c.Note("applied", uint64(p.node.Index), uint64(t.Group), uint64(len(t.Entries)))
+		p.core.ApplyDone(t, err)
+		p.wake()
+		p.apply()
+	})
+}
