@@ -206,14 +206,12 @@ func (g *groupWriter) fillCall(call int) {
 			c, _ := g.cell(win)
 			s.emit(c, b)
 			g.emitRefs(i, s, c)
-			if !b.isNull(i) {
+			if !b.isNull(i) { // stddev of one point is null, and is not filled
 				line.prev = i
-				continue
 			}
-			b.dropLast() // it has no value, as stddev of one point
-		} else {
-			g.emitRefs(i, nil, 0)
+			continue
 		}
+		g.emitRefs(i, nil, 0)
 		filled := p.Interval.Every > 0 && first >= 0 && win >= from
 		switch {
 		case p.Fill.Kind == planner.FillNumber:
@@ -222,7 +220,7 @@ func (g *groupWriter) fillCall(call int) {
 			b.again(i - 1)
 		case filled && p.Fill.Kind == planner.FillNull && count:
 			b.int(0)
-		case filled && p.Fill.Kind == planner.FillLinear && !g.present(call, win):
+		case filled && p.Fill.Kind == planner.FillLinear:
 			line.append(i, b)
 		default:
 			b.null()

@@ -136,7 +136,7 @@ func (t *twin) fill(c int, order []int64, picks map[int64]pick, first int64) []a
 	out := make([]any, len(order))
 	for i, w := range order {
 		k := picks[w]
-		if k.ok && k.value != nil {
+		if k.ok { // its value may be null, as stddev of one point
 			out[i] = k.value
 			continue
 		}

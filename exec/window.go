@@ -79,9 +79,13 @@ func nextWindow(s int64, p *planner.Select) int64 {
 	if n := windowStart(e, p.Interval, p.Location); n > s {
 		return n
 	}
-	// The clock went back within the window.
-	back := zoneOffset(s, p.Location) - zoneOffset(e, p.Location)
-	return max(windowStart(e+back, p.Interval, p.Location), s+1)
+	// The clock went back within the window, which is laid in time less Offset.
+	o := p.Interval.Offset
+	back := zoneOffset(s-o, p.Location) - zoneOffset(e-o, p.Location)
+	if n := windowStart(e+back, p.Interval, p.Location); n > s {
+		return n
+	}
+	return e
 }
 
 // start returns the start of window i; start(n) is the end of the last.

@@ -97,31 +97,36 @@ func seriesComparison(e *influxql.BinaryExpr) *dsdb.TagExpr {
 }
 
 // checkSeriesCondition refuses, in the words of InfluxDB 1.8, what SHOW cannot
-// compare: by order, and of measurements anything but a tag with a string.
-func checkSeriesCondition(e influxql.Expr, measurements bool) error {
+// compare: by order; for TAG VALUES what has the tag on the right; for
+// MEASUREMENTS also anything but a tag with a string.
+func checkSeriesCondition(e influxql.Expr, kind ShowKind) error {
 	switch e := e.(type) {
 	case *influxql.ParenExpr:
-		return checkSeriesCondition(e.Expr, measurements)
+		return checkSeriesCondition(e.Expr, kind)
 	case *influxql.BinaryExpr:
 		switch e.Op {
 		case influxql.AND, influxql.OR:
-			if err := checkSeriesCondition(e.LHS, measurements); err != nil {
+			if err := checkSeriesCondition(e.LHS, kind); err != nil {
 				return err
 			}
-			return checkSeriesCondition(e.RHS, measurements)
+			return checkSeriesCondition(e.RHS, kind)
 		case influxql.LT, influxql.LTE, influxql.GT, influxql.GTE:
 			return invalid("invalid tag comparison operator")
 		}
-		if measurements {
-			return checkMeasurementTest(e)
+		switch kind {
+		case ShowTagValues, ShowTagValuesCardinality, ShowMeasurements, ShowMeasurementCardinality:
+			return checkTagTest(e, kind)
 		}
 	}
 	return nil
 }
 
-func checkMeasurementTest(e *influxql.BinaryExpr) error {
+func checkTagTest(e *influxql.BinaryExpr, kind ShowKind) error {
 	if _, ok := e.LHS.(*influxql.VarRef); !ok {
 		return invalid("left side of '%s' must be a tag key", e.Op)
+	}
+	if kind == ShowTagValues || kind == ShowTagValuesCardinality {
+		return nil
 	}
 	switch e.RHS.(type) {
 	case *influxql.StringLiteral, *influxql.RegexLiteral:

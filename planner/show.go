@@ -258,7 +258,7 @@ func (s *showCompiler) listing(kind ShowKind, cl clauses) (*Show, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p, checkSeriesCondition(cond, kind == ShowMeasurements || kind == ShowMeasurementCardinality)
+	return p, checkSeriesCondition(cond, kind)
 }
 
 // targets compiles what is listed, or deleted: FROM and WHERE.
