@@ -57,7 +57,7 @@ func (c *catalog) Shards(db, rp string, r dsdb.TimeRange) ([]planner.Shard, erro
 	for _, p := range policies {
 		for _, g := range p.GroupsIn(r) {
 			for _, s := range g.Shards {
-				if _, err := c.shards.get(s.ID); err != nil {
+				if _, err := c.shards.get(s.ID); dsdb.KindOf(err) == dsdb.KindNotFound {
 					continue
 				}
 				out = append(out, planner.Shard{ID: s.ID, Range: g.Range})
@@ -132,8 +132,11 @@ func (c *catalog) union(list []planner.Shard, ask func(*shard.Source) []string) 
 	var out []string
 	for _, ps := range list {
 		sh, err := c.shards.get(ps.ID)
-		if err != nil {
+		if dsdb.KindOf(err) == dsdb.KindNotFound {
 			continue
+		}
+		if err != nil {
+			return nil, err
 		}
 		src, err := sh.Source()
 		if err != nil {

@@ -220,6 +220,35 @@ func TestLostFiles(t *testing.T) {
 	}
 }
 
+// A shard whose files are damaged is out of service until it is dropped; the
+// others go on.
+func TestDamagedShardLeavesOthersInService(t *testing.T) {
+	disk := vfs.NewMem(1)
+	c := historied(t, disk)
+	late := fmt.Sprintf("SELECT * FROM cpu WHERE time >= %d", 12*day)
+	want := c.mustQuery("db", late)
+	c.close()
+	flip(t, disk, "/node/data/shard/1/MANIFEST", 100)
+	c = open(t, disk, quietConfig())
+	c.expect("db", late, want)
+	_, err := c.query("db", "SELECT * FROM cpu")
+	wantError(t, err, dsdb.KindCorrupt, "/node/data/shard/1/MANIFEST")
+	wantError(t, c.write("db", "cpu,host=1 usage=1 10"), dsdb.KindInternal, "write failed: shard 1 is out of service: shard 1: /node/data/shard/1/MANIFEST")
+	c.mustWrite("db", fmt.Sprintf("cpu,host=1 usage=1 %d", 200*day))
+	c.mustQuery("", "DROP SHARD 1")
+	eventually(t, "its files and its log are gone", func() bool {
+		_, err := disk.Stat("/node/data/shard/1")
+		_, known := c.node.wal.State(1)
+		return err != nil && !known
+	})
+	c = c.reopen()
+	c.mustWrite("db", "cpu,host=1 usage=1 10")
+	if rows := strings.Count(c.mustQuery("db", "SELECT * FROM cpu"), "usage"); rows < strings.Count(want, "usage")+2 {
+		t.Errorf("%d rows", rows)
+	}
+	c.close()
+}
+
 // With the log gone, a catalogue that is older than the shards would give their
 // numbers, and so their points, to other databases: the node does not start.
 func TestLostLogAndOldCatalogue(t *testing.T) {

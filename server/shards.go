@@ -23,13 +23,14 @@ type shards struct {
 
 	mu      sync.RWMutex // guards what follows; never held over I/O
 	open    map[dsdb.ShardID]*shard.Shard
-	index   uint64        // of the catalogue that reconcile last went by
-	err     error         // how that ended
-	settled chan struct{} // closed when it ends next
+	damaged map[dsdb.ShardID]error // whose files are not as they were written: out of service until they are dropped
+	index   uint64                 // of the catalogue that reconcile last went by
+	err     error                  // how that ended
+	settled chan struct{}          // closed when it ends next
 }
 
 func newShards(n *Node) *shards {
-	return &shards{n: n, open: map[dsdb.ShardID]*shard.Shard{}, settled: make(chan struct{})}
+	return &shards{n: n, open: map[dsdb.ShardID]*shard.Shard{}, damaged: map[dsdb.ShardID]error{}, settled: make(chan struct{})}
 }
 
 // await returns when the shards of a write are open, or are known not to be
@@ -39,10 +40,11 @@ func (s *shards) await(ctx context.Context, parts []part) error {
 	for {
 		s.mu.RLock()
 		missing := slices.ContainsFunc(parts, func(p part) bool { return s.open[p.shard] == nil })
+		damaged := s.damagedLocked(parts)
 		index, err, settled := s.index, s.err, s.settled
 		s.mu.RUnlock()
-		if !missing {
-			return nil
+		if damaged != nil || !missing {
+			return damaged
 		}
 		if index >= now {
 			return err
@@ -55,11 +57,28 @@ func (s *shards) await(ctx context.Context, parts []part) error {
 	}
 }
 
+// damagedLocked returns why one of the parts cannot be written. s.mu is held.
+func (s *shards) damagedLocked(parts []part) error {
+	if len(s.damaged) > 0 {
+		for _, p := range parts {
+			if err := s.damaged[p.shard]; err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// get returns an open shard. It reports KindNotFound for one that is not, and
+// KindCorrupt for one whose files are damaged.
 func (s *shards) get(id dsdb.ShardID) (*shard.Shard, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if sh := s.open[id]; sh != nil {
 		return sh, nil
+	}
+	if err := s.damaged[id]; err != nil {
+		return nil, err
 	}
 	return nil, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
 }
@@ -101,13 +120,18 @@ func (s *shards) follow(ctx context.Context, view *meta.Data) error {
 	s.mu.RLock()
 	var missing []meta.ShardRef
 	for _, ref := range wanted {
-		if s.open[ref.Shard.ID] == nil {
+		if s.open[ref.Shard.ID] == nil && s.damaged[ref.Shard.ID] == nil {
 			missing = append(missing, ref)
 		}
 	}
 	var gone []dsdb.ShardID
 	for id := range s.open {
-		if _, ok := view.Shard(id); !ok && view.ShardDropped(id) {
+		if view.ShardDropped(id) {
+			gone = append(gone, id)
+		}
+	}
+	for id := range s.damaged {
+		if view.ShardDropped(id) {
 			gone = append(gone, id)
 		}
 	}
@@ -164,6 +188,10 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 	}
 	for _, ref := range refs {
 		sh, err := shard.Open(shard.Options{FS: s.n.fs, Dir: s.dir(ref.Shard.ID), ID: ref.Shard.ID, Range: ref.Group.Range, Logger: s.n.log})
+		if dsdb.KindOf(err) == dsdb.KindCorrupt {
+			s.exclude(ref.Shard.ID, err)
+			continue
+		}
 		if err != nil {
 			return fail(fmt.Errorf("open shard %d: %w", ref.Shard.ID, err))
 		}
@@ -193,6 +221,14 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 	return nil
 }
 
+// exclude keeps a shard with damaged files out of service, and the others in it.
+func (s *shards) exclude(id dsdb.ShardID, err error) {
+	s.n.log.Error("a shard is out of service: its files are damaged", "shard", id, "err", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged[id] = fmt.Errorf("shard %d is out of service: %w", id, err)
+}
+
 // spec describes the raft group of a shard.
 func (s *shards) spec(sh meta.Shard, machine raftnode.StateMachine) raftnode.GroupSpec {
 	spec := raftnode.GroupSpec{ID: sh.ID.Group(), Replica: s.replica(sh), New: true, StateMachine: machine}
@@ -207,14 +243,14 @@ func (s *shards) remove(ctx context.Context, id dsdb.ShardID) error {
 	s.mu.Lock()
 	sh := s.open[id]
 	delete(s.open, id)
+	delete(s.damaged, id)
 	s.mu.Unlock()
-	if sh == nil {
-		return nil
-	}
 	if err := s.n.host.Remove(ctx, id.Group()); err != nil {
 		return fmt.Errorf("remove shard %d: %w", id, err)
 	}
-	if err := sh.Close(); err != nil {
+	if sh == nil {
+		s.n.log.Warn("a damaged shard was dropped", "shard", id)
+	} else if err := sh.Close(); err != nil {
 		s.n.log.Warn("closing a dropped shard", "shard", id, "err", err)
 	}
 	if err := shard.Remove(s.n.fs, s.dir(id)); err != nil {
