@@ -11,7 +11,7 @@ COUNT   ?= 6
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 TOOL    := go tool -modfile=tools/go.mod
-TESTSUM := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg --hide-summary output
+TESTSUM := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg
 HAVE_CC := $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo yes)
 ifeq ($(HAVE_CC),yes)
 RACE := -race
