@@ -22,13 +22,13 @@ func windowStart(t int64, iv planner.Interval, loc *time.Location) int64 {
 	if t <= dsdb.MinTime+into {
 		return dsdb.MinTime
 	}
-	start := t - into
+	start := t - into + iv.Offset
 	if loc != nil {
 		if o := zone - zoneOffset(start, loc); o != 0 && o > -iv.Every && o < iv.Every {
 			start += o
 		}
 	}
-	return start + iv.Offset
+	return start
 }
 
 // zoneOffset is how far local time is ahead of UTC at t, in nanoseconds.
@@ -58,6 +58,9 @@ func newWindows(rng dsdb.TimeRange, p *planner.Select) (windows, error) {
 		return windows{n: 1, first: rng.Start, starts: []int64{rng.Start, rng.End}}, nil
 	}
 	w := windows{first: windowStart(rng.Start, p.Interval, p.Location), every: p.Interval.Every}
+	if late := w.first - rng.Start; late > 0 { // an offset moved the change of the clock into the range's first hour
+		w.first = windowStart(rng.Start-late, p.Interval, p.Location)
+	}
 	n := uint64(rng.End-1-w.first)/uint64(w.every) + 1
 	if n > maxWindows {
 		return w, dsdb.Errorf(dsdb.KindTooLarge, "too many points in the group by interval. maybe you forgot to specify a where time clause?")
