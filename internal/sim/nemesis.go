@@ -28,6 +28,7 @@ var faults = []struct {
 	{1, (*Nemesis).pause},
 	{1, (*Nemesis).pauseLeader},
 	{1, (*Nemesis).noise},
+	{1, (*Nemesis).slowMachines},
 	{1, (*Nemesis).stallDisk},
 	{1, (*Nemesis).failSync},
 	{2, (*Nemesis).fillDisk},
@@ -49,6 +50,7 @@ func (n *Nemesis) Stop() error {
 	n.cluster.network.heal()
 	for _, node := range n.cluster.Nodes {
 		node.disk.repair()
+		node.lagging = 0
 		n.start(node)
 	}
 	return n.err
@@ -205,6 +207,14 @@ func (n *Nemesis) pauseLeader(*Node) {
 		c.count("pauses of leaders")
 		l.Pause(c.Between(2*time.Second, 5*time.Second))
 	}
+}
+
+// slowMachines lets the state machines of a node fall behind its log.
+func (n *Nemesis) slowMachines(victim *Node) {
+	c := n.cluster
+	c.count("slow state machines")
+	victim.lagging = c.Now() + c.Between(time.Second, 6*time.Second)
+	c.Note("lag", uint64(victim.Index))
 }
 
 // noise changes how many messages are lost, repeated and late.

@@ -16,6 +16,7 @@ type Node struct {
 	disk    *disk
 	created map[dsdb.GroupID]bool   // groups whose creation is durable
 	votedIn map[dsdb.GroupID]uint64 // the last term with a vote
+	lagging time.Duration           // until then its state machines are slow
 	pausing bool                    // what arrives meanwhile waits
 	backlog []func()
 	run     *process // nil while the process is down

@@ -218,7 +218,7 @@ func (p *process) apply() {
 	p.tasks = slices.Delete(p.tasks, 0, 1)
 	c := p.node.cluster
 	d := c.Between(20*time.Microsecond, time.Millisecond)
-	if c.Chance(0.01) {
+	if c.Chance(0.01) || c.Now() < p.node.lagging {
 		d = c.Between(10*time.Millisecond, 200*time.Millisecond)
 	}
 	p.after(d, func() {

@@ -80,7 +80,7 @@ func TestSeeds(t *testing.T) {
 var (
 	clientCounts = []string{"writes acknowledged", "writes refused", "writes without space",
 		"writes of unknown outcome", "reads", "registers checked", "elections", "flushes"}
-	processCounts = []string{"kills", "power cuts", "power cuts of voters", "blackouts", "pauses", "pauses of leaders"}
+	processCounts = []string{"kills", "power cuts", "power cuts of voters", "blackouts", "pauses", "pauses of leaders", "slow state machines"}
 	networkCounts = []string{"partitions", "one-way partitions", "changes of noise"}
 	diskCounts    = []string{"disk stalls", "failed syncs", "disks full", "failed starts"}
 )
