@@ -104,7 +104,7 @@ func (c *client) writeTo(db, policy, lines string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
-	return c.node.Write(ctx, &httpd.WriteRequest{Database: db, Policy: policy, Batch: &b})
+	return c.node.Write(ctx, &httpd.WriteRequest{Database: db, Policy: policy, Batch: &b, Refused: report.Dropped, Reason: report.Reason})
 }
 
 func (c *client) mustWrite(db, lines string) {

@@ -31,7 +31,7 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	if err != nil {
 		return err
 	}
-	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch}
+	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch, rejected: r.Refused, reason: r.Reason}
 	w.dropLong()
 	if err := w.ensureGroups(ctx); err != nil {
 		return err
@@ -111,7 +111,7 @@ func (w *write) dropLong() {
 				if n := len(c.Str(r)); n > maxString && c.Valid.Get(r) && !drop.Get(r) {
 					drop.Set(r)
 					count++
-					w.reject(1, fmt.Sprintf("input field %q on measurement %q is too long, %d > %d", c.Name, t.Measurement, n, maxString))
+					w.reject(1, fmt.Sprintf("input field \"%s\" on measurement \"%s\" is too long, %d > %d", c.Name, t.Measurement, n, maxString))
 				}
 			}
 		}
@@ -364,7 +364,7 @@ func (w *write) dropConflicts(table int) {
 			}
 			drop.Set(r)
 			count++
-			w.reject(1, fmt.Sprintf("field type conflict: input field %q on measurement %q is type %v, already exists as type %v",
+			w.reject(1, fmt.Sprintf("field type conflict: input field \"%s\" on measurement \"%s\" is type %v, already exists as type %v",
 				c.Name, t.Measurement, c.Type, group.Fields(t.Measurement).Type(c.Name)))
 			break
 		}

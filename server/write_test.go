@@ -61,6 +61,22 @@ func TestFieldsPerTimeGroupWithinOneWrite(t *testing.T) {
 	c.expect("db", fmt.Sprintf("SELECT usage FROM cpu WHERE time > %d", week), fmt.Sprintf("cpu time=%d usage=3.5", 3*week+1))
 }
 
+// time is no name for a tag or an only field; names are quoted as they are.
+func TestTimeAsNameIsPartialWrite(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db")
+	wantError(t, c.write("db", "cpu,time=x usage=1 10"), dsdb.KindConflict,
+		`partial write: invalid tag key: input tag "time" on measurement "cpu" is invalid dropped=1`)
+	wantError(t, c.write("db", `"q" time=1 10`), dsdb.KindConflict,
+		`partial write: invalid field name: input field "time" on measurement ""q"" is invalid dropped=1`)
+	wantError(t, c.write("db", "cpu time=1 10\ncpu usage=2 20\ncpu usage=3i 30"), dsdb.KindConflict,
+		`partial write: invalid field name: input field "time" on measurement "cpu" is invalid dropped=2`)
+	c.expect("db", "SELECT * FROM cpu", "cpu time=20 usage=2")
+	wantError(t, c.write("db", "\"q\" v=1i 1\n\"q\" v=2 2"), dsdb.KindConflict,
+		`partial write: field type conflict: input field "v" on measurement ""q"" is type float, already exists as type integer dropped=1`)
+}
+
 // Points that the policy would not keep are dropped, and counted together with
 // those of the wrong type.
 func TestPointsBeyondRetentionPolicy(t *testing.T) {

@@ -163,7 +163,7 @@ func (s *Shard) rejectRows(t *column.Table, v *dsdb.Verdict) {
 			if typ := w.fixedBy(t, row, i); typ != t.Columns[i].Type && t.Columns[i].Valid.Get(row) {
 				w.reject[row] = true
 				addRejected(v, dsdb.KindConflict, fmt.Sprintf(
-					"field type conflict: input field %q on measurement %q is type %s, already exists as type %s",
+					"field type conflict: input field \"%s\" on measurement \"%s\" is type %s, already exists as type %s",
 					t.Columns[i].Name, t.Measurement, t.Columns[i].Type, typ))
 				break
 			}

@@ -36,6 +36,8 @@ type WriteRequest struct {
 	Database, Policy string // Policy "": the default one
 	Consistency      string // any, one, quorum, all or ""
 	Batch            *column.WriteBatch
+	Refused          int    // points of the body that are not in Batch, for they may not be stored
+	Reason           string // of the first of them
 }
 
 // QueryRequest is one statement of a /query.

@@ -104,8 +104,8 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 		h.failWrite(w, "parse", err)
 		return
 	}
-	if report.Points > 0 {
-		req.Batch = &s.batch
+	if report.Points > 0 || report.Dropped > 0 {
+		req.Batch, req.Refused, req.Reason = &s.batch, report.Dropped, report.Reason
 		if err := h.store(r.Context(), req); err != nil {
 			h.failWrite(w, "store", withBadLines(err, &report))
 			return
