@@ -11,6 +11,10 @@ import (
 // maxWriteBytes bounds the data of one write to the log; a single update may be larger.
 const maxWriteBytes = 8 << 20
 
+// markAfter is how long the log rests before a mark is written that proves its
+// last batch: without one, damage to that batch looks like an unfinished write.
+const markAfter = 50 * time.Millisecond
+
 // retryEvery is how often a write is tried again that found no space.
 const retryEvery = 100 * time.Millisecond
 
@@ -30,10 +34,11 @@ type writer struct {
 	done    sync.WaitGroup
 	updates []wal.Update
 	full    bool // the workers were told to refuse proposals
+	proven  bool // nothing was written since the last mark
 }
 
 func newWriter(h *Host) *writer {
-	return &writer{host: h, in: newInbox[queued](), stop: make(chan struct{})}
+	return &writer{host: h, in: newInbox[queued](), stop: make(chan struct{}), proven: true}
 }
 
 func (w *writer) start() {
@@ -65,7 +70,10 @@ func (w *writer) run() {
 	for open := true; open; {
 		queue, open = w.in.swap(queue)
 		if len(queue) == 0 && open {
-			<-w.in.wake
+			if err := w.idle(); err != nil {
+				w.fail(nil, err)
+				return
+			}
 			continue
 		}
 		for rest := queue; len(rest) > 0; {
@@ -79,6 +87,28 @@ func (w *writer) run() {
 		}
 		clear(queue)
 	}
+}
+
+// idle waits for work. If none comes for a while it has the log mark its end; a
+// full disk puts that off.
+func (w *writer) idle() error {
+	if w.proven {
+		<-w.in.wake
+		return nil
+	}
+	t := time.NewTimer(markAfter)
+	defer t.Stop()
+	select {
+	case <-w.in.wake:
+		return nil
+	case <-t.C:
+	}
+	err := w.host.opt.Log.Write(nil, true)
+	w.proven = err == nil
+	if dsdb.KindOf(err) == dsdb.KindUnavailable {
+		return nil
+	}
+	return err
 }
 
 // writeLength returns how many of qs go into one write; at least one.
@@ -124,6 +154,7 @@ func (w *writer) write(qs []queued) error {
 	if err != nil {
 		return err
 	}
+	w.proven = false
 	if w.full {
 		w.refuse(nil)
 	}

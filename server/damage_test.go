@@ -192,6 +192,30 @@ func TestFlippedBitInLastWrite(t *testing.T) {
 	}
 }
 
+// When the log has rested for a moment it carries a mark behind its last write:
+// damage to that write is then told apart from an unfinished one.
+func TestFlippedBitInLastWriteOfAnIdleLog(t *testing.T) {
+	disk := vfs.NewMem(1)
+	c := historied(t, disk)
+	last := c.node.wal.Stats().LastBatch
+	eventually(t, "the log is marked", func() bool { return c.node.wal.Stats().LastBatch > last })
+	crashed := disk.CrashClone(0, 1)
+	c.close()
+	const file, page = "/node/wal/wal-0000000000000001.seg", 4096
+	mark := (len(strings.TrimRight(string(readAll(t, crashed, file)), "\x00")) - 1) / page * page
+	for i := range 20 {
+		broken := crashed.CrashClone(100, 1)
+		flip(t, broken, file, (mark-page+i*7)*8+i%8)
+		c, err := tryOpen(t, broken, quietConfig())
+		if !strings.Contains(c.log.String(), "the log is damaged") {
+			t.Errorf("byte %d of the last write flipped, and the log is not called damaged: %v\n%s", i*7, err, c.log)
+		}
+		if err == nil {
+			c.close()
+		}
+	}
+}
+
 // A file that is gone is noticed. Only of the log as a whole nobody can tell
 // what it held: a loud warning is all that can be had.
 func TestLostFiles(t *testing.T) {
