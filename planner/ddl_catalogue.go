@@ -41,20 +41,12 @@ func databaseCommand(stmt influxql.Statement, o Options) (*Command, error) {
 }
 
 func createDatabase(st *influxql.CreateDatabaseStatement) (*Command, error) {
-	if err := validName(st.Name); err != nil {
-		return nil, err
-	}
 	if err := noWriteLimits(st.FutureWriteLimit, st.PastWriteLimit); err != nil {
 		return nil, err
 	}
 	cmd := &Command{Kind: CreateDatabase, Database: st.Name}
 	if !st.RetentionPolicyCreate {
 		return cmd, nil
-	}
-	if st.RetentionPolicyName != "" {
-		if err := validName(st.RetentionPolicyName); err != nil {
-			return nil, err
-		}
 	}
 	cmd.Policy = &PolicySpec{
 		Name: st.RetentionPolicyName, Duration: st.RetentionPolicyDuration,
@@ -73,33 +65,11 @@ func policyCommand(kind CommandKind, db string, spec PolicySpec, o Options) (*Co
 	if db == "" {
 		return nil, invalid("database name required")
 	}
-	if kind == CreatePolicy {
-		if err := validName(spec.Name); err != nil {
-			return nil, err
-		}
-	}
 	cmd := &Command{Kind: kind, Database: db, Name: spec.Name}
 	if kind != DropPolicy {
 		cmd.Policy = &spec
 	}
 	return cmd, nil
-}
-
-// validName refuses names that could not be folders in InfluxDB (meta.ValidName).
-func validName(name string) error {
-	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\\") || !printable(name) {
-		return invalid("invalid name")
-	}
-	return nil
-}
-
-func printable(s string) bool {
-	for _, r := range s {
-		if r < ' ' || r == 0x7f || r == 0xfffd {
-			return false
-		}
-	}
-	return true
 }
 
 func noWriteLimits(limits ...*time.Duration) error {
