@@ -112,14 +112,20 @@ func (r *run) once(f func()) func() {
 	}
 }
 
-// flushes makes a random machine's state durable now and then.
+// flushes makes a random machine's state durable now and then. That takes time,
+// in which more is applied.
 func (r *run) flushes() {
 	r.After(r.Between(50*time.Millisecond, 400*time.Millisecond), func() {
 		g := r.Groups()[r.Rand.IntN(len(r.groups))]
 		ns := r.Voters(g)
 		if n := ns[r.Rand.IntN(len(ns))]; n.Up() {
-			r.count("flushes")
-			r.flush(n, g)
+			m := r.groups[g].copies[n.Index]
+			upTo := len(m.log)
+			n.run.after(r.Between(0, 300*time.Millisecond), func() {
+				r.count("flushes")
+				m.flushed = max(m.flushed, upTo)
+				n.Flushed(g)
+			})
 		}
 		r.flushes()
 	})

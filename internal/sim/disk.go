@@ -19,8 +19,9 @@ type disk struct {
 	dying   bool                // syncs do nothing from now on
 	slow    time.Duration       // until then writes stall
 	failing syncFault           // what the next sync does
-	written map[string][]change // by path: writes since the last sync, while it is to fail
+	written map[string][]change // by the path they were opened with: unsynced writes, while a sync is to fail
 	lost    []change            // writes that are in the page cache alone, for good
+	moved   map[string]string   // what open files are called by now, by the path they were opened with
 }
 
 // syncFault is how a sync fails.
@@ -44,7 +45,7 @@ type change struct {
 var errSync = fmt.Errorf("injected: %w", syscall.EIO)
 
 func newDisk(w *World) *disk {
-	return &disk{Mem: vfs.NewMem(w.Rand.Uint64()), world: w, written: map[string][]change{}}
+	return &disk{Mem: vfs.NewMem(w.Rand.Uint64()), world: w, written: map[string][]change{}, moved: map[string]string{}}
 }
 
 // failNextSync makes the next sync of a file fail, once.
@@ -83,6 +84,7 @@ func (d *disk) powerCut(unsyncedPercent int) {
 	}
 	d.lost, d.dying, d.failing = nil, false, syncWorks
 	clear(d.written)
+	clear(d.moved)
 }
 
 // revert takes back a write that never reached the platter, sector by sector,
@@ -125,14 +127,35 @@ func (d *disk) Open(path string) (vfs.File, error) {
 
 // OpenReadWrite opens a file.
 func (d *disk) OpenReadWrite(path string) (vfs.File, error) {
+	delete(d.moved, path)
 	f, err := d.Mem.OpenReadWrite(path)
 	return d.wrap(path, f, err)
 }
 
 // Create makes a file.
 func (d *disk) Create(path string) (vfs.File, error) {
+	delete(d.moved, path)
 	f, err := d.Mem.Create(path)
 	return d.wrap(path, f, err)
+}
+
+// Rename renames a file, also for those who have it open.
+func (d *disk) Rename(from, to string) error {
+	if err := d.Mem.Rename(from, to); err != nil {
+		return err
+	}
+	d.moved[from] = to
+	for opened, now := range d.moved { // any order: each is changed by itself
+		if now == from {
+			d.moved[opened] = to
+		}
+	}
+	for i := range d.lost {
+		if d.lost[i].path == from {
+			d.lost[i].path = to
+		}
+	}
+	return nil
 }
 
 // SyncDir does nothing once the power fails.
@@ -168,7 +191,12 @@ func (f *diskFile) SyncData() error {
 	if err := f.File.SyncData(); err != nil || d.failing == syncWorks {
 		return err
 	}
-	d.lost = append(d.lost, d.written[f.path]...)
+	for _, c := range d.written[f.path] {
+		if now, renamed := d.moved[c.path]; renamed {
+			c.path = now
+		}
+		d.lost = append(d.lost, c)
+	}
 	clear(d.written)
 	d.failing = syncWorks
 	return errSync
