@@ -31,7 +31,7 @@ type Cluster struct {
 	boots   uint64
 	leaders map[reign]dsdb.ReplicaID // who led, ever
 	Counts  map[string]int           // how often things happened, by their names
-	voted   func(*Node)              // told when a node's vote in a new term is durable
+	voted   func(*Node)              // told when a node's new term is durable, mostly with its vote
 	died    func(*Node, error)       // told when a process ended itself, which its disk made it do
 }
 

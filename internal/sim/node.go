@@ -15,7 +15,7 @@ type Node struct {
 	cluster *Cluster
 	disk    *disk
 	created map[dsdb.GroupID]bool   // groups whose creation is durable
-	votedIn map[dsdb.GroupID]uint64 // the last term with a vote
+	terms   map[dsdb.GroupID]uint64 // the latest that are durable
 	lagging time.Duration           // until then its state machines are slow
 	pausing bool                    // what arrives meanwhile waits
 	backlog []func()
@@ -23,7 +23,7 @@ type Node struct {
 }
 
 func newNode(c *Cluster, i int) *Node {
-	return &Node{Index: i, cluster: c, disk: newDisk(c.World), created: map[dsdb.GroupID]bool{}, votedIn: map[dsdb.GroupID]uint64{}}
+	return &Node{Index: i, cluster: c, disk: newDisk(c.World), created: map[dsdb.GroupID]bool{}, terms: map[dsdb.GroupID]uint64{}}
 }
 
 // Up reports whether the process runs.

@@ -23,6 +23,7 @@ type process struct {
 	full     bool // the core was told to refuse proposals
 	appends  []raftnode.Append
 	writing  []raftnode.Append // being written, nil if nothing is
+	newest   *raftnode.Append  // the first of those written last
 	tasks    []raftnode.ApplyTask
 	applying bool
 }
@@ -187,8 +188,8 @@ func (p *process) stored() {
 	p.writing = nil
 	for _, a := range done {
 		n.created[a.Update.Group] = true
-		if hs := a.Update.HardState; hs != nil && hs.Vote != 0 && hs.Term > n.votedIn[a.Update.Group] {
-			n.votedIn[a.Update.Group] = hs.Term
+		if hs := a.Update.HardState; hs != nil && hs.Term > n.terms[a.Update.Group] {
+			n.terms[a.Update.Group] = hs.Term
 			n.cluster.voted(n)
 		}
 	}
@@ -196,6 +197,23 @@ func (p *process) stored() {
 	p.core.StorageDone(done)
 	p.wake()
 	p.write()
+	p.mark(done)
+}
+
+// mark lets the log prove its last batch if nothing is written for a while
+// after done.
+func (p *process) mark(done []raftnode.Append) {
+	p.newest = &done[0]
+	p.after(50*time.Millisecond, func() {
+		if p.newest != &done[0] || p.writing != nil {
+			return
+		}
+		if err := p.log.Write(nil, true); err != nil && dsdb.KindOf(err) != dsdb.KindUnavailable {
+			p.die(err)
+			return
+		}
+		p.node.cluster.count("marks")
+	})
 }
 
 func updates(as []raftnode.Append) []wal.Update {

@@ -222,6 +222,7 @@ func TestS17FullDisks(t *testing.T) {
 		fill(f)
 		s.write(l)
 		fill(l)
+		s.Run(100 * time.Millisecond) // for what is on its way
 		acked := s.Counts["writes acknowledged"]
 		var during []*attempt
 		for range 100 {

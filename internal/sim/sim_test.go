@@ -82,7 +82,7 @@ var (
 		"writes of unknown outcome", "reads", "registers checked", "elections", "flushes"}
 	processCounts = []string{"kills", "power cuts", "power cuts of voters", "blackouts", "pauses", "pauses of leaders", "slow state machines"}
 	networkCounts = []string{"partitions", "one-way partitions", "changes of noise"}
-	diskCounts    = []string{"disk stalls", "failed syncs", "disks full", "failed starts"}
+	diskCounts    = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts"}
 )
 
 // total sums up outcomes.
