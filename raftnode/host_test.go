@@ -232,6 +232,8 @@ func TestManyGroupsStartInFewWrites(t *testing.T) {
 	if err := h.Ready(t.Context(), ids); err != nil {
 		t.Fatal(err)
 	}
+	log.mu.Lock()
+	defer log.mu.Unlock()
 	if log.writes > 60 {
 		t.Errorf("1040 groups took %d writes", log.writes)
 	}
