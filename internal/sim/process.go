@@ -120,21 +120,22 @@ func (p *process) store() {
 	if us := updates(p.writing); len(us) > 0 {
 		err = p.log.Write(us, true)
 	}
+	if dsdb.KindOf(err) == dsdb.KindUnavailable {
+		p.refuse(err)
+		return
+	}
 	if err == nil {
 		err = p.log.Recycle()
 	}
-	switch {
-	case dsdb.KindOf(err) == dsdb.KindUnavailable:
-		p.refuse(err)
-	case err != nil:
+	if err != nil {
 		p.die(err)
-	default:
-		if p.full {
-			p.full = false
-			p.core.Refuse(nil)
-		}
-		p.stored()
+		return
 	}
+	if p.full {
+		p.full = false
+		p.core.Refuse(nil)
+	}
+	p.stored()
 }
 
 func (p *process) refuse(err error) {

@@ -23,7 +23,6 @@ type run struct {
 	groups map[dsdb.GroupID]*history
 	write  uint64 // id of the newest write
 	stamp  int64  // orders the starts and ends of calls
-	open   int    // calls without an outcome
 	most   sizes
 	errs   []string
 	quiet  bool // clients have stopped

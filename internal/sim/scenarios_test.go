@@ -217,12 +217,19 @@ func TestS17FullDisks(t *testing.T) {
 		f := s.followers(l)[0]
 		fill := func(n *Node) {
 			n.disk.full(0)
-			s.until("the disk is full", func() bool { s.propose(l); s.Run(time.Millisecond); return n.run.full })
+			since := s.Now()
+			s.until("the disk has been full for a second", func() bool {
+				s.propose(l)
+				s.Run(time.Millisecond)
+				if !n.run.full {
+					since = s.Now()
+				}
+				return s.Now() > since+time.Second
+			})
 		}
 		fill(f)
 		s.write(l)
 		fill(l)
-		s.Run(100 * time.Millisecond) // for what is on its way
 		acked := s.Counts["writes acknowledged"]
 		var during []*attempt
 		for range 100 {

@@ -30,8 +30,6 @@ type attempt struct {
 	err  error
 }
 
-func (a *attempt) succeeded() bool { return a.told > 0 && a.err == nil }
-
 // scenario plays a script on a few seeds, which differ in who is fast and who is slow.
 func scenario(t *testing.T, nodes int, seeds uint64, play func(s *script)) {
 	for seed := uint64(1); seed <= seeds; seed++ {
