@@ -2,12 +2,14 @@
 # make test    everything that must hold (with the race detector where there is a C compiler)
 # make check   before every commit, under two minutes
 # make lint    gofmt, vet, staticcheck
+# make sim     a thousand clusters under simulated clocks, networks and disks (a minute; SEEDS=N)
 # make fuzz T=10m   every fuzz target for T
 # make bench   the benchmarks beside the code, with benchstat
 # make build   bin/dsdbd, bin/dsdb, bin/dsdb-bench
 SHELL   := /bin/sh
 T       ?= 20s
 COUNT   ?= 6
+SEEDS   ?= 1000
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 TOOL    := go tool -modfile=tools/go.mod
@@ -17,7 +19,7 @@ ifeq ($(HAVE_CC),yes)
 RACE := -race
 endif
 
-.PHONY: build demo test lint check fuzz bench clean help
+.PHONY: build demo test lint check sim fuzz bench clean help
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
 
@@ -39,6 +41,9 @@ lint:
 
 check: lint
 	@$(TESTSUM) -- -short -timeout 2m ./...
+
+sim:
+	go test -count=1 -timeout 60m ./internal/sim -run TestSeeds -seeds=$(SEEDS) -v
 
 # Each target alone: go's fuzzer takes one at a time.
 fuzz:
