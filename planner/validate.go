@@ -81,7 +81,7 @@ func (c *fieldCheck) expr(e influxql.Expr) error {
 	case influxql.Literal:
 		return invalid("field must contain at least one variable")
 	}
-	return invalid("unimplemented")
+	return unsupported("the expression " + e.String())
 }
 
 func (c *fieldCheck) binaryExpr(e *influxql.BinaryExpr) error {

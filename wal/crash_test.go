@@ -11,7 +11,7 @@ import (
 	"github.com/dasudian/dsdb/internal/vfs"
 )
 
-var crashPoints = flag.Int("crash-points", 1000, "power cuts that TestPowerCut makes, at least")
+var crashPoints = flag.Int("crash-points", 10_000, "power cuts that TestPowerCut makes, at least; a tenth with -short")
 
 // mutates holds the operations that change what a power cut leaves.
 var mutates = map[string]bool{vfs.OpCreate: true, vfs.OpWrite: true, vfs.OpSync: true, vfs.OpPreallocate: true, vfs.OpTruncate: true,
@@ -139,8 +139,11 @@ func (p *powerCuts) run(seed uint64, steps int) error {
 // Whenever the power is cut, every update that was acknowledged is there after
 // it and none that was never written, and the log can be used.
 func TestPowerCut(t *testing.T) {
-	cuts := 0
-	for seed := uint64(1); cuts < *crashPoints; seed++ {
+	cuts, want := 0, *crashPoints
+	if testing.Short() {
+		want /= 10
+	}
+	for seed := uint64(1); cuts < want; seed++ {
 		p := powerCuts{mem: vfs.NewMem(seed)}
 		if err := p.run(seed, 8<<(seed%4)); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
