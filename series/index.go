@@ -122,7 +122,7 @@ func (x *Index) Insert(dst []dsdb.SeriesID, measurement uint32, keys *column.Key
 		key := keys.At(i)
 		// Writers send their series in the same order again and again, so the next
 		// one is mostly the one that was made next.
-		if id := guess + 1; guess != 0 && int(id) <= x.keys.len() && x.alive(id) && bytes.Equal(x.keys.arena.at(uint32(id)), key) {
+		if id := guess + 1; guess != 0 && int(id) <= x.keys.len() && x.owner[id-1] == measurement && x.alive(id) && bytes.Equal(x.keys.arena.at(uint32(id)), key) {
 			dst, guess = append(dst, id), id
 			continue
 		}
@@ -135,6 +135,9 @@ func (x *Index) Insert(dst []dsdb.SeriesID, measurement uint32, keys *column.Key
 func (x *Index) insert(m *measurement, mid uint32, key []byte) dsdb.SeriesID {
 	hash := x.keys.hash(key)
 	if id := x.keys.findHash(key, hash); id != 0 {
+		if x.owner[id-1] != mid {
+			return 0
+		}
 		return dsdb.SeriesID(id)
 	}
 	if !validKey(key, m.name) {
