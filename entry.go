@@ -9,6 +9,15 @@ type Entry struct {
 	Data        []byte
 }
 
+// ProposalID names one proposal to one raft group for all time. Whoever tries
+// it again uses the same id, so that the state machine can tell a second copy
+// of an entry from a new one. The zero ProposalID names nothing.
+type ProposalID struct {
+	Node  NodeID // of the process that proposes
+	Epoch uint64 // of that process: counts its starts
+	Seq   uint64 // counts its proposals to that group in this epoch, from 1
+}
+
 // Verdict is what a state machine decided about one entry. The zero Verdict
 // means: applied in full. It is a function of the log alone, so that every
 // replica reaches the same.
@@ -17,6 +26,7 @@ type Verdict struct {
 	Kind     Kind   // why, if Rejected > 0
 	Reason   string // InfluxDB's words for the first rejection
 	Value    []byte // what the entry produced, e.g. the id of a created shard; nil for most
+	Index    uint64 // of the entry in its group's log; set by whoever tells the proposer
 }
 
 // Err returns the verdict as an error, nil if nothing was rejected.

@@ -22,14 +22,16 @@ const (
 	KindTimeout                  // the outcome is unknown; 503
 	KindCanceled                 // the client went away or the query was killed
 	KindCorrupt                  // stored bytes are not what was written; 500
+	KindNotLeader                // the replica asked does not lead; nothing was done, another may be asked; 503
 )
 
 // Error is an error with a kind. Its text is complete in itself: for kinds
 // that a client sees it is InfluxDB's wording.
 type Error struct {
-	Kind Kind
-	Text string
-	Err  error // the cause, or nil
+	Kind   Kind
+	Text   string
+	Err    error  // the cause, or nil
+	Leader NodeID // of KindNotLeader: the node that leads, 0: it is not known
 }
 
 func (e *Error) Error() string { return e.Text }

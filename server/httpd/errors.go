@@ -22,7 +22,7 @@ func status(err error) int {
 		return http.StatusForbidden
 	case dsdb.KindTooLarge:
 		return http.StatusRequestEntityTooLarge
-	case dsdb.KindUnavailable, dsdb.KindTimeout, dsdb.KindCanceled:
+	case dsdb.KindUnavailable, dsdb.KindTimeout, dsdb.KindCanceled, dsdb.KindNotLeader:
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
