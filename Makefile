@@ -3,6 +3,7 @@
 # make check   before every commit, under two minutes
 # make lint    gofmt, vet, staticcheck
 # make sim     a thousand clusters under simulated clocks, networks and disks (a minute; SEEDS=N)
+# make chaos   real nodes in network namespaces, killed, paused, cut off (root, iproute2; SECONDS=60 NODES=3 SEED=n)
 # make fuzz T=10m   every fuzz target for T
 # make bench   the benchmarks beside the code, with benchstat
 # make build   bin/dsdbd, bin/dsdb, bin/dsdb-bench
@@ -10,6 +11,8 @@ SHELL   := /bin/sh
 T       ?= 20s
 COUNT   ?= 6
 SEEDS   ?= 1000
+SECONDS ?= 60
+NODES   ?= 3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 TOOL    := go tool -modfile=tools/go.mod
@@ -19,7 +22,7 @@ ifeq ($(HAVE_CC),yes)
 RACE := -race
 endif
 
-.PHONY: build demo test lint check sim fuzz bench clean help
+.PHONY: build demo test lint check sim chaos fuzz bench clean help
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
 
@@ -44,6 +47,9 @@ check: lint
 
 sim:
 	go test -count=1 -timeout 60m ./internal/sim -run TestSeeds -seeds=$(SEEDS) -v
+
+chaos:
+	go test -count=1 -timeout 30m ./internal/chaos -run TestChaos -v -seconds=$(SECONDS) -nodes=$(NODES) $(if $(SEED),-seed=$(SEED))
 
 # Each target alone: go's fuzzer takes one at a time.
 fuzz:

@@ -1,0 +1,188 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Nemesis does harm to the nodes of a cluster, by chance but decided by a seed,
+// and undoes it.
+type Nemesis struct {
+	c      *Cluster
+	rand   *rand.Rand
+	log    *slog.Logger
+	Faults map[string]int // how many of each kind there were
+}
+
+// NewNemesis makes one.
+func NewNemesis(c *Cluster, seed uint64, log *slog.Logger) *Nemesis {
+	return &Nemesis{c: c, rand: rand.New(rand.NewPCG(seed, 2)), log: log, Faults: map[string]int{}}
+}
+
+// fault is one kind of harm; do returns when it is undone.
+type fault struct {
+	name string
+	do   func(ctx context.Context, n *Nemesis) error
+}
+
+var faults = []fault{
+	{"kill", func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(1)) }},
+	{"kill-two", func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(2)) }},
+	{"kill-all", func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(len(n.c.Nodes))) }},
+	{"restart", func(ctx context.Context, n *Nemesis) error { return n.restart(ctx) }},
+	{"pause", func(ctx context.Context, n *Nemesis) error { return n.pause(ctx) }},
+	{"link-down", func(ctx context.Context, n *Nemesis) error { return n.linkDown(ctx) }},
+	{"one-way", func(ctx context.Context, n *Nemesis) error { return n.oneWay(ctx) }},
+	{"delay", func(ctx context.Context, n *Nemesis) error { return n.delay(ctx) }},
+	{"reset", func(_ context.Context, n *Nemesis) error { n.c.Proxy.Reset(); return nil }},
+	{"disk-full", func(ctx context.Context, n *Nemesis) error { return n.fillDisk(ctx) }},
+}
+
+// Run does harm every 5 to 15 seconds until ctx ends. When it returns all harm
+// is undone and every process runs.
+func (n *Nemesis) Run(ctx context.Context) error {
+	left := n.rand.Perm(len(faults))
+	for n.sleep(ctx, 2*time.Second, 7*time.Second) {
+		if len(left) == 0 {
+			left = n.rand.Perm(len(faults))
+		}
+		f := faults[left[0]]
+		left = left[1:]
+		n.Faults[f.name]++
+		if err := f.do(ctx, n); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	return nil
+}
+
+// sleep waits for a time between least and most; false if ctx ended.
+func (n *Nemesis) sleep(ctx context.Context, least, most time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(least + time.Duration(n.rand.Int64N(int64(most-least)))):
+		return true
+	}
+}
+
+// some picks nodes.
+func (n *Nemesis) some(count int) []*Process {
+	var out []*Process
+	for _, i := range n.rand.Perm(len(n.c.Nodes))[:count] {
+		out = append(out, n.c.Nodes[i])
+	}
+	return out
+}
+
+func ids(ps []*Process) []int {
+	var out []int
+	for _, p := range ps {
+		out = append(out, p.ID)
+	}
+	return out
+}
+
+func (n *Nemesis) kill(ctx context.Context, ps []*Process) error {
+	n.log.Info("kill -9", "nodes", ids(ps))
+	for _, p := range ps {
+		if err := p.Signal(syscall.SIGKILL); err != nil {
+			return err
+		}
+	}
+	n.sleep(ctx, 200*time.Millisecond, 6*time.Second)
+	for _, p := range ps {
+		n.log.Info("start", "node", p.ID)
+		if err := p.Start(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restart stops each node in turn and starts it again.
+func (n *Nemesis) restart(ctx context.Context) error {
+	for _, p := range n.some(len(n.c.Nodes)) {
+		n.log.Info("restart", "node", p.ID)
+		if err := p.Signal(syscall.SIGTERM); err != nil {
+			return err
+		}
+		if err := p.Start(); err != nil {
+			return err
+		}
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), 60*time.Second)
+		err := p.WaitReady(wait)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Nemesis) pause(ctx context.Context) error {
+	p := n.some(1)[0]
+	n.log.Info("pause", "node", p.ID)
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	n.sleep(ctx, time.Second, 8*time.Second)
+	n.log.Info("resume", "node", p.ID)
+	return p.Signal(syscall.SIGCONT)
+}
+
+func (n *Nemesis) linkDown(ctx context.Context) error {
+	p := n.some(1)[0]
+	n.log.Info("link down", "node", p.ID)
+	if err := n.c.Net.SetLink(p.ID, false); err != nil {
+		return err
+	}
+	n.sleep(ctx, time.Second, 8*time.Second)
+	n.log.Info("link up", "node", p.ID)
+	return n.c.Net.SetLink(p.ID, true)
+}
+
+func (n *Nemesis) oneWay(ctx context.Context) error {
+	ps := n.some(2)
+	n.log.Info("one direction cut", "from", ps[0].ID, "to", ps[1].ID)
+	n.c.Proxy.Cut(ps[0].ID, ps[1].ID, true)
+	n.sleep(ctx, time.Second, 8*time.Second)
+	n.log.Info("one direction open", "from", ps[0].ID, "to", ps[1].ID)
+	n.c.Proxy.Cut(ps[0].ID, ps[1].ID, false)
+	return nil
+}
+
+func (n *Nemesis) delay(ctx context.Context) error {
+	n.log.Info("delay")
+	n.c.Proxy.SetDelay(20 * time.Millisecond)
+	n.sleep(ctx, time.Second, 6*time.Second)
+	n.log.Info("no delay")
+	n.c.Proxy.SetDelay(0)
+	return nil
+}
+
+// fillDisk takes the space of the node whose folder is a small file system of its own.
+func (n *Nemesis) fillDisk(ctx context.Context) error {
+	p := n.c.Nodes[len(n.c.Nodes)-1]
+	n.log.Info("disk full", "node", p.ID)
+	name := filepath.Join(p.Dir(), "balloon")
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(name)
+	defer f.Close()
+	chunk := make([]byte, 1<<20)
+	for err == nil {
+		_, err = f.Write(chunk)
+	}
+	n.sleep(ctx, time.Second, 6*time.Second)
+	n.log.Info("disk has space", "node", p.ID)
+	return nil
+}
