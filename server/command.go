@@ -167,7 +167,7 @@ func (n *Node) deleteFrom(ctx context.Context, id dsdb.ShardID, t *planner.Targe
 			return nil
 		}
 	}
-	v, err := n.host.Propose(ctx, id.Group(), shard.AppendDelete(nil, del))
+	v, err := n.host.Propose(ctx, id.Group(), shard.AppendDelete(nil, dsdb.ProposalID{}, del))
 	if err != nil {
 		return err
 	}

@@ -34,20 +34,24 @@ func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
 	if err := s.load(); err != nil {
 		return v, err
 	}
-	switch e.Data[0] {
+	kind, _, body, err := cutHeader(e.Data)
+	if err != nil {
+		return v, err
+	}
+	switch kind {
 	case entryWrite:
-		if err := s.writer.batch.Decode(e.Data[1:]); err != nil {
+		if err := s.writer.batch.Decode(body); err != nil {
 			return v, err
 		}
 		return s.applyWrite(at)
 	case entryDelete:
-		d, err := decodeDelete(e.Data[1:])
+		d, err := decodeDelete(body)
 		if err != nil {
 			return v, err
 		}
 		return v, s.applyDelete(at, d)
 	}
-	return v, dsdb.Errorf(dsdb.KindCorrupt, "unknown kind %d", e.Data[0])
+	return v, dsdb.Errorf(dsdb.KindCorrupt, "unknown kind %d", kind)
 }
 
 // writer is the scratch memory of applyWrite: one entry is applied at a time.

@@ -26,7 +26,7 @@ func cpuEntry(n int, at int64) []byte {
 		}
 		t.Columns = append(t.Columns, c)
 	}
-	return AppendWrite(nil, &column.WriteBatch{Tables: []column.Table{t}})
+	return AppendWrite(nil, dsdb.ProposalID{}, &column.WriteBatch{Tables: []column.Table{t}})
 }
 
 func benchShard(b *testing.B) *Shard {

@@ -29,7 +29,7 @@ func sampleDeletes() []Delete {
 // A delete survives the log unchanged.
 func TestDeleteRoundTrip(t *testing.T) {
 	for _, d := range sampleDeletes() {
-		b := AppendDelete([]byte("x"), d)
+		b := AppendDelete([]byte("x"), dsdb.ProposalID{}, d)
 		got, err := decodeDelete(b[2:])
 		check(t, err)
 		if !reflect.DeepEqual(got, d) {
@@ -41,7 +41,7 @@ func TestDeleteRoundTrip(t *testing.T) {
 // Any bytes decode to a delete that encodes again, or are reported.
 func FuzzDecodeDelete(f *testing.F) {
 	for _, d := range sampleDeletes() {
-		f.Add(AppendDelete(nil, d)[1:])
+		f.Add(AppendDelete(nil, dsdb.ProposalID{}, d)[1:])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		d, err := decodeDelete(b)
@@ -51,10 +51,10 @@ func FuzzDecodeDelete(f *testing.F) {
 			}
 			return
 		}
-		once := AppendDelete(nil, d)
+		once := AppendDelete(nil, dsdb.ProposalID{}, d)
 		again, err := decodeDelete(once[1:])
 		check(t, err)
-		if twice := AppendDelete(nil, again); !bytes.Equal(once, twice) {
+		if twice := AppendDelete(nil, dsdb.ProposalID{}, again); !bytes.Equal(once, twice) {
 			t.Fatalf("%x, then %x", once, twice)
 		}
 	})
@@ -115,9 +115,9 @@ func FuzzDecodeManifest(f *testing.F) {
 func FuzzApply(f *testing.F) {
 	m := newMachine(f, 1)
 	for range 3 {
-		f.Add(AppendWrite(nil, batchOf(randomPoints(m.r, &m.clock))))
+		f.Add(AppendWrite(nil, dsdb.ProposalID{}, batchOf(randomPoints(m.r, &m.clock))))
 	}
-	f.Add(AppendDelete(nil, sampleDeletes()[2]))
+	f.Add(AppendDelete(nil, dsdb.ProposalID{}, sampleDeletes()[2]))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var b column.WriteBatch
 		if len(data) > 0 && data[0] == entryWrite && b.Decode(data[1:]) == nil && b.Rows() > 5000 {

@@ -48,14 +48,14 @@ func TestSnapshotsAreConsistent(t *testing.T) {
 	})
 	for i := range 400 {
 		if i%40 == 39 {
-			m.apply(AppendDelete(nil, Delete{Range: dsdb.TimeRange{Start: int64(i) - 30, End: int64(i) - 20}}))
+			m.apply(AppendDelete(nil, dsdb.ProposalID{}, Delete{Range: dsdb.TimeRange{Start: int64(i) - 30, End: int64(i) - 20}}))
 			continue
 		}
 		var points []point
 		for h := range 5 {
 			points = append(points, point{"cpu", dsdb.Tags{{Key: "host", Value: fmt.Sprint(h)}}, int64(i - i%7), []field{{"i", dsdb.Integer, fmt.Sprintf("%di", i)}}})
 		}
-		m.apply(AppendWrite(nil, batchOf(points)))
+		m.apply(AppendWrite(nil, dsdb.ProposalID{}, batchOf(points)))
 	}
 	close(stop)
 	wg.Wait()

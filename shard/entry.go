@@ -8,19 +8,48 @@ import (
 	"github.com/dasudian/dsdb/column"
 )
 
-// The kinds of log entries: the first byte of an entry. A kind is never given
-// another meaning.
+// The kinds of log entries: the first byte of an entry, with withID added if the
+// id of the proposal comes next. A kind is never given another meaning.
 const (
 	entryWrite  = 1
 	entryDelete = 2
+
+	withID = 0x80
 )
 
 // maxExprDepth bounds the nesting of a condition in a log entry.
 const maxExprDepth = 100
 
-// AppendWrite appends the log entry that writes b.
-func AppendWrite(dst []byte, b *column.WriteBatch) []byte {
-	return b.Append(append(dst, entryWrite))
+// AppendWrite appends the log entry that writes b, proposed as id. A shard
+// applies one entry of each id; the zero id makes an entry that is always applied.
+func AppendWrite(dst []byte, id dsdb.ProposalID, b *column.WriteBatch) []byte {
+	return b.Append(appendHeader(dst, entryWrite, id))
+}
+
+// appendHeader appends the kind of an entry and the id it was proposed as.
+func appendHeader(dst []byte, kind byte, id dsdb.ProposalID) []byte {
+	if id == (dsdb.ProposalID{}) {
+		return append(dst, kind)
+	}
+	dst = append(dst, kind|withID)
+	for _, v := range []uint64{uint64(id.Node), id.Epoch, id.Seq} {
+		dst = binary.AppendUvarint(dst, v)
+	}
+	return dst
+}
+
+// cutHeader cuts an entry, which is not empty, into its header and the rest.
+func cutHeader(src []byte) (kind byte, id dsdb.ProposalID, rest []byte, err error) {
+	kind, rest = src[0], src[1:]
+	if kind&withID == 0 {
+		return kind, id, rest, nil
+	}
+	r := reader{rest}
+	id = dsdb.ProposalID{Node: dsdb.NodeID(r.uvarint()), Epoch: r.uvarint(), Seq: r.uvarint()}
+	if r.rest == nil || id == (dsdb.ProposalID{}) {
+		return 0, id, nil, dsdb.Errorf(dsdb.KindCorrupt, "entry of %d bytes: malformed proposal id", len(src))
+	}
+	return kind &^ withID, id, r.rest, nil
 }
 
 // Delete is a DELETE, DROP SERIES or DROP MEASUREMENT as it concerns one shard.
@@ -31,9 +60,9 @@ type Delete struct {
 	DropSeries   bool           // forget the series with all their rows, whatever Range says
 }
 
-// AppendDelete appends the log entry that deletes d. Regular expressions
-// travel as their source.
-func AppendDelete(dst []byte, d Delete) []byte {
+// AppendDelete appends the log entry that deletes d, proposed as id. Regular
+// expressions travel as their source.
+func AppendDelete(dst []byte, id dsdb.ProposalID, d Delete) []byte {
 	flags := byte(0)
 	if d.DropSeries {
 		flags |= 1
@@ -44,7 +73,7 @@ func AppendDelete(dst []byte, d Delete) []byte {
 	if d.Where != nil {
 		flags |= 4
 	}
-	dst = append(dst, entryDelete, flags)
+	dst = append(appendHeader(dst, entryDelete, id), flags)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(d.Range.Start))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(d.Range.End))
 	if d.Measurements != nil {
@@ -78,7 +107,7 @@ func appendString(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
 }
 
-// decodeDelete decodes what AppendDelete wrote after the kind byte.
+// decodeDelete decodes what AppendDelete wrote after the header.
 func decodeDelete(src []byte) (d Delete, err error) {
 	if len(src) < 17 || src[0] > 7 {
 		return d, errShort(src)

@@ -35,13 +35,13 @@ func (m *machine) run(t *testing.T, d *datadriven.TestData) string {
 	m.t = t
 	switch d.Cmd {
 	case "write":
-		v := m.apply(AppendWrite(nil, batchOf(parsePoints(t, d.Input))))
+		v := m.apply(AppendWrite(nil, dsdb.ProposalID{}, batchOf(parsePoints(t, d.Input))))
 		if v.Rejected > 0 {
 			return fmt.Sprintf("rejected %d: %s", v.Rejected, v.Reason)
 		}
 		return ""
 	case "delete", "drop":
-		m.apply(AppendDelete(nil, parseDelete(d)))
+		m.apply(AppendDelete(nil, dsdb.ProposalID{}, parseDelete(d)))
 		return ""
 	case "flush":
 		_, err := m.shard.Flush()

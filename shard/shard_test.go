@@ -69,7 +69,7 @@ func (m *machine) apply(data []byte) dsdb.Verdict {
 
 func (m *machine) write(points []point) {
 	m.t.Helper()
-	v := m.apply(AppendWrite(nil, batchOf(points)))
+	v := m.apply(AppendWrite(nil, dsdb.ProposalID{}, batchOf(points)))
 	if want := m.twin.write(points); v.Rejected != want {
 		m.t.Fatalf("rejected %d rows (%s), want %d", v.Rejected, v.Reason, want)
 	}
@@ -77,7 +77,7 @@ func (m *machine) write(points []point) {
 
 func (m *machine) delete(d Delete) {
 	m.t.Helper()
-	m.apply(AppendDelete(nil, d))
+	m.apply(AppendDelete(nil, dsdb.ProposalID{}, d))
 	m.twin.delete(d)
 }
 
@@ -129,7 +129,7 @@ func (m *machine) moveToOther() {
 	other, err := Open(o)
 	check(m.t, err)
 	points := randomPoints(m.r, &m.clock)
-	_, err = other.Apply([]dsdb.Entry{{Index: 1, Data: AppendWrite(nil, batchOf(points))}})
+	_, err = other.Apply([]dsdb.Entry{{Index: 1, Data: AppendWrite(nil, dsdb.ProposalID{}, batchOf(points))}})
 	check(m.t, err)
 	_, err = other.Flush()
 	check(m.t, err)
