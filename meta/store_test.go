@@ -288,7 +288,7 @@ func TestIdentity(t *testing.T) {
 	if _, err := ReadIdentity(mem, "meta"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: error %v", err)
 	}
-	want := Identity{ClusterID: 77, UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", MetaID: 1, DataID: 2}
+	want := Identity{ClusterID: 77, UUID: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", MetaID: 1, DataID: 2, Replica: 3, Epoch: 4}
 	if err := WriteIdentity(mem, "meta", want); err != nil {
 		t.Fatal(err)
 	}
@@ -310,11 +310,26 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
+// What a node of the first version wrote is read; what a newer one wrote is not.
+func TestIdentityVersions(t *testing.T) {
+	file := func(identity string) []byte {
+		return []byte(`{"identity":` + identity + `,"crc32c":"` + crcText([]byte(identity)) + `"}`)
+	}
+	id, err := DecodeIdentity("node.json", file(`{"cluster":7,"uuid":"u","meta_id":1,"data_id":2}`))
+	if want := (Identity{ClusterID: 7, UUID: "u", MetaID: 1, DataID: 2, Replica: 1}); err != nil || id != want {
+		t.Errorf("version 1: %+v, error %v", id, err)
+	}
+	_, err = DecodeIdentity("node.json", file(`{"version":3,"cluster":7,"uuid":"u","meta_id":1,"data_id":2}`))
+	if dsdb.KindOf(err) != dsdb.KindInvalid || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("version 3: error %v", err)
+	}
+}
+
 func FuzzDecodeIdentity(f *testing.F) {
 	f.Add([]byte(`{"identity":{"cluster":1,"uuid":"u","meta_id":1,"data_id":2},"crc32c":"00000000"}`))
 	f.Add([]byte(`{"identity":{},"crc32c":"` + crcText([]byte("{}")) + `"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := DecodeIdentity("node.json", b); err != nil && dsdb.KindOf(err) != dsdb.KindCorrupt {
+		if _, err := DecodeIdentity("node.json", b); err != nil && dsdb.KindOf(err) != dsdb.KindCorrupt && dsdb.KindOf(err) != dsdb.KindInvalid {
 			t.Fatal(err)
 		}
 	})
