@@ -27,21 +27,22 @@ func NewNemesis(c *Cluster, seed uint64, log *slog.Logger) *Nemesis {
 
 // fault is one kind of harm; do returns when it is undone.
 type fault struct {
-	name string
-	do   func(ctx context.Context, n *Nemesis) error
+	name  string
+	nodes int // it takes
+	do    func(ctx context.Context, n *Nemesis) error
 }
 
 var faults = []fault{
-	{"kill", func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(1)) }},
-	{"kill-two", func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(2)) }},
-	{"kill-all", func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(len(n.c.Nodes))) }},
-	{"restart", func(ctx context.Context, n *Nemesis) error { return n.restart(ctx) }},
-	{"pause", func(ctx context.Context, n *Nemesis) error { return n.pause(ctx) }},
-	{"link-down", func(ctx context.Context, n *Nemesis) error { return n.linkDown(ctx) }},
-	{"one-way", func(ctx context.Context, n *Nemesis) error { return n.oneWay(ctx) }},
-	{"delay", func(ctx context.Context, n *Nemesis) error { return n.delay(ctx) }},
-	{"reset", func(_ context.Context, n *Nemesis) error { n.c.Proxy.Reset(); return nil }},
-	{"disk-full", func(ctx context.Context, n *Nemesis) error { return n.fillDisk(ctx) }},
+	{"kill", 1, func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(1)) }},
+	{"kill-two", 2, func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(2)) }},
+	{"kill-all", 1, func(ctx context.Context, n *Nemesis) error { return n.kill(ctx, n.some(len(n.c.Nodes))) }},
+	{"restart", 1, func(ctx context.Context, n *Nemesis) error { return n.restart(ctx) }},
+	{"pause", 1, func(ctx context.Context, n *Nemesis) error { return n.pause(ctx) }},
+	{"link-down", 1, func(ctx context.Context, n *Nemesis) error { return n.linkDown(ctx) }},
+	{"one-way", 2, func(ctx context.Context, n *Nemesis) error { return n.oneWay(ctx) }},
+	{"delay", 1, func(ctx context.Context, n *Nemesis) error { return n.delay(ctx) }},
+	{"reset", 1, func(_ context.Context, n *Nemesis) error { n.c.Proxy.Reset(); return nil }},
+	{"disk-full", 1, func(ctx context.Context, n *Nemesis) error { return n.fillDisk(ctx) }},
 }
 
 // Run does harm every 5 to 15 seconds until ctx ends. When it returns all harm
@@ -54,6 +55,9 @@ func (n *Nemesis) Run(ctx context.Context) error {
 		}
 		f := faults[left[0]]
 		left = left[1:]
+		if f.nodes > len(n.c.Nodes) {
+			continue
+		}
 		n.Faults[f.name]++
 		if err := f.do(ctx, n); err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
