@@ -40,12 +40,24 @@ type WriteRequest struct {
 	Reason           string // of the first of them
 }
 
+// ReadConsistency says what a query may miss.
+type ReadConsistency string
+
+// The levels of read consistency.
+const (
+	ReadLinearizable ReadConsistency = "linearizable" // nothing that was acknowledged before it; "" means the same
+	ReadLeader       ReadConsistency = "leader"       // what a new leader acknowledged that the old one has not heard of yet
+	ReadStale        ReadConsistency = "stale"        // what the replica asked has not heard of; needs no quorum
+)
+
 // QueryRequest is one statement of a /query.
 type QueryRequest struct {
 	Statement        ql.Statement
 	Database, Policy string
-	ChunkRows        int   // most rows per frame
-	User             *User // who asks, and may: the answer holds what they may see
+	Read             ReadConsistency
+	MaxStaleness     time.Duration // of ReadStale: what was acknowledged longer ago is not missed; 0: anything may be
+	ChunkRows        int           // most rows per frame
+	User             *User         // who asks, and may: the answer holds what they may see
 }
 
 // Backend is the node behind the API. Its methods are safe for concurrent use

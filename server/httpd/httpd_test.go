@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeBackend struct {
 	writes []string
 	frames []*column.Frame
+	asked  *QueryRequest // last
 	err    error
 	ready  error
 }
@@ -44,6 +45,7 @@ func (b *fakeBackend) Write(_ context.Context, r *WriteRequest) error {
 }
 
 func (b *fakeBackend) Execute(ctx context.Context, r *QueryRequest) (exec.Result, error) {
+	b.asked = r
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -251,6 +253,38 @@ func TestQueryErrors(t *testing.T) {
 		r := do("GET", c.path, "")
 		if got := strings.TrimSpace(bodyOf(t, r)); r.StatusCode != c.status || got != c.want {
 			t.Errorf("%s: %d %s\nwant %d %s", c.path, r.StatusCode, got, c.status, c.want)
+		}
+	}
+}
+
+// What a query may miss is asked for by parameters; wrong ones are refused.
+func TestReadConsistency(t *testing.T) {
+	b := &fakeBackend{}
+	do := serve(t, b)
+	for _, c := range []struct {
+		params, answer string
+		read           ReadConsistency
+		staleness      time.Duration
+	}{
+		{"", "", ReadLinearizable, 0},
+		{"&read_consistency=linearizable", "", ReadLinearizable, 0},
+		{"&read_consistency=leader", "", ReadLeader, 0},
+		{"&read_consistency=stale", "", ReadStale, 0},
+		{"&read_consistency=stale&max_staleness=5s", "", ReadStale, 5 * time.Second},
+		{"&read_consistency=one", `invalid read_consistency \"one\" (use linearizable, leader or stale)`, "", 0},
+		{"&read_consistency=stale&max_staleness=soon", `invalid max_staleness \"soon\" (use a duration such as 5s)`, "", 0},
+		{"&read_consistency=stale&max_staleness=0s", "invalid max_staleness", "", 0},
+		{"&max_staleness=5s", "max_staleness needs read_consistency=stale", "", 0},
+	} {
+		b.asked = nil
+		r := do("GET", "/query?q=SHOW+DATABASES"+c.params, "")
+		switch body := bodyOf(t, r); {
+		case c.answer != "":
+			if r.StatusCode != http.StatusBadRequest || !strings.Contains(body, c.answer) || b.asked != nil {
+				t.Errorf("%s: %d %s, want 400 %s", c.params, r.StatusCode, body, c.answer)
+			}
+		case b.asked == nil || b.asked.Read != c.read || b.asked.MaxStaleness != c.staleness:
+			t.Errorf("%s: %d %s, asked %+v", c.params, r.StatusCode, body, b.asked)
 		}
 	}
 }

@@ -28,6 +28,8 @@ type queryParams struct {
 	text, db, rp string
 	params       map[string]any
 	format       format
+	read         ReadConsistency
+	staleness    time.Duration // 0: any
 	async        bool
 }
 
@@ -73,6 +75,9 @@ func readQueryParams(w http.ResponseWriter, r *http.Request) (*queryParams, erro
 	if p.format, err = readFormat(r); err != nil {
 		return nil, err
 	}
+	if err := p.readConsistency(r); err != nil {
+		return nil, err
+	}
 	if raw := r.FormValue("params"); raw != "" {
 		dec := json.NewDecoder(strings.NewReader(raw))
 		dec.UseNumber()
@@ -81,6 +86,29 @@ func readQueryParams(w http.ResponseWriter, r *http.Request) (*queryParams, erro
 		}
 	}
 	return p, nil
+}
+
+// readConsistency reads the parameters read_consistency and max_staleness.
+func (p *queryParams) readConsistency(r *http.Request) (err error) {
+	switch c := ReadConsistency(r.FormValue("read_consistency")); c {
+	case "":
+		p.read = ReadLinearizable
+	case ReadLinearizable, ReadLeader, ReadStale:
+		p.read = c
+	default:
+		return dsdb.Errorf(dsdb.KindInvalid, "invalid read_consistency %q (use linearizable, leader or stale)", string(c))
+	}
+	raw := r.FormValue("max_staleness")
+	if raw == "" {
+		return nil
+	}
+	if p.staleness, err = influxql.ParseDuration(raw); err != nil || p.staleness <= 0 {
+		return dsdb.Errorf(dsdb.KindInvalid, "invalid max_staleness %q (use a duration such as 5s)", raw)
+	}
+	if p.read != ReadStale {
+		return dsdb.Errorf(dsdb.KindInvalid, "max_staleness needs read_consistency=stale")
+	}
+	return nil
 }
 
 // queryText finds the statements: in the parameter q, or in a file of that name in a form.
@@ -142,7 +170,8 @@ func (q *queryRun) one(ctx context.Context, s ql.Statement, enc encoder) error {
 	if limit := q.h.cfg.MaxQueries; limit > 0 && n > int64(limit) {
 		return dsdb.Errorf(dsdb.KindUnavailable, "max-concurrent-queries limit exceeded(%d, %d)", n, limit)
 	}
-	res, err := q.h.backend.Execute(ctx, &QueryRequest{Statement: s, Database: q.p.db, Policy: q.p.rp, ChunkRows: q.p.format.chunkRows, User: q.user})
+	res, err := q.h.backend.Execute(ctx, &QueryRequest{Statement: s, Database: q.p.db, Policy: q.p.rp,
+		Read: q.p.read, MaxStaleness: q.p.staleness, ChunkRows: q.p.format.chunkRows, User: q.user})
 	if err != nil || res == nil {
 		return why(ctx, err)
 	}

@@ -1,0 +1,276 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/meta"
+)
+
+// groups calls fn for each time group that rows of t lie in, at least once
+// each, and for each run of rows without a group with fn's group nil. In the
+// usual case, all rows in one group, it looks once.
+func (w *write) groups(t *column.Table, fn func(at int64, g *meta.ShardGroup)) {
+	if g := w.policy.GroupFor(t.MinTime); g != nil && g.Range.Contains(t.MaxTime) {
+		fn(t.MinTime, g)
+		return
+	}
+	var last *meta.ShardGroup
+	seen := map[*meta.ShardGroup]bool{}
+	for _, at := range t.Times {
+		if last != nil && last.Range.Contains(at) {
+			continue
+		}
+		g := w.policy.GroupFor(at)
+		if g == nil || !seen[g] {
+			fn(at, g)
+		}
+		if last = g; g != nil {
+			seen[g] = true
+		}
+	}
+}
+
+// ensureGroups drops points that the retention policy no longer keeps and has
+// the missing time groups of the others created, all by one command.
+func (w *write) ensureGroups(ctx context.Context) error {
+	now := time.Now().UnixNano()
+	w.dropExpired(now)
+	var times []int64
+	span := max(int64(w.policy.ShardGroupDuration), 1)
+	asked := map[int64]bool{}
+	for i := range w.batch.Tables {
+		if w.batch.Tables[i].Rows() == 0 {
+			continue
+		}
+		w.groups(&w.batch.Tables[i], func(at int64, g *meta.ShardGroup) {
+			if g == nil && !asked[at/span] {
+				asked[at/span] = true
+				times = append(times, at)
+			}
+		})
+	}
+	if len(times) == 0 {
+		return nil
+	}
+	for len(times) > 0 { // a clipped group may leave times without one: ask again for those
+		if err := w.command(ctx, &meta.EnsureShardGroups{Database: w.database, Policy: w.policy.Name, Times: times, Now: now}); err != nil {
+			return err
+		}
+		left := times[:0]
+		for i := range w.batch.Tables {
+			if w.batch.Tables[i].Rows() > 0 {
+				w.groups(&w.batch.Tables[i], func(at int64, g *meta.ShardGroup) {
+					if g == nil {
+						left = append(left, at)
+					}
+				})
+			}
+		}
+		times = left
+	}
+	return nil
+}
+
+// command changes the catalogue and reads it again.
+func (w *write) command(ctx context.Context, c meta.Command) error {
+	switch err := w.n.command(ctx, c); dsdb.KindOf(err) {
+	case dsdb.KindUnavailable, dsdb.KindTimeout:
+		return writeFailed(err)
+	default:
+		if err != nil {
+			return err
+		}
+	}
+	rp, err := w.n.meta.View().Policy(w.database, w.policy.Name)
+	if err != nil {
+		return err
+	}
+	w.policy = rp
+	return nil
+}
+
+// dropExpired removes the points that are older than the policy keeps them.
+func (w *write) dropExpired(now int64) {
+	if w.policy.Duration == 0 {
+		return
+	}
+	oldest := now - int64(w.policy.Duration)
+	for i := range w.batch.Tables {
+		t := &w.batch.Tables[i]
+		if t.MinTime >= oldest || t.Rows() == 0 {
+			continue
+		}
+		drop := column.NewBitmap(t.Rows())
+		count := 0
+		for r, at := range t.Times {
+			if at < oldest {
+				drop.Set(r)
+				count++
+			}
+		}
+		w.batch.Drop(i, drop)
+		w.reject(count, "points beyond retention policy")
+	}
+}
+
+// ensureFields has the types of new fields fixed, by one command, and drops
+// the points that contradict the types that are fixed.
+func (w *write) ensureFields(ctx context.Context) error {
+	var sets []meta.NewFields
+	conflict := false
+	for i := range w.batch.Tables {
+		t := &w.batch.Tables[i]
+		if t.Rows() == 0 {
+			continue
+		}
+		w.groups(t, func(at int64, g *meta.ShardGroup) {
+			fresh, bad := unknownFields(g, t)
+			conflict = conflict || bad
+			switch last := len(sets) - 1; {
+			case len(fresh) == 0:
+			case last >= 0 && sets[last].Measurement == t.Measurement && sameFields(sets[last].Fields, fresh):
+				sets[last].Times = append(sets[last].Times, at)
+			default:
+				sets = append(sets, meta.NewFields{Measurement: t.Measurement, Times: []int64{at}, Fields: fresh})
+			}
+		})
+	}
+	if len(sets) > 0 {
+		if err := w.command(ctx, &meta.RegisterFields{Database: w.database, Policy: w.policy.Name, Sets: sets}); err != nil {
+			return err
+		}
+		if !w.grouped() {
+			return dsdb.Errorf(dsdb.KindUnavailable, "write failed: time groups of %q were dropped meanwhile", w.database)
+		}
+		conflict = true // another write may have been first: look again
+	}
+	if conflict {
+		for i := range w.batch.Tables {
+			w.dropConflicts(i)
+		}
+	}
+	return nil
+}
+
+// grouped reports whether every row has a time group. Where one had, it may be
+// gone when the catalogue is read again: dropped, or with the whole database,
+// which may be there anew.
+func (w *write) grouped() bool {
+	ok := true
+	for i := range w.batch.Tables {
+		if t := &w.batch.Tables[i]; t.Rows() > 0 {
+			w.groups(t, func(_ int64, g *meta.ShardGroup) { ok = ok && g != nil })
+		}
+	}
+	return ok
+}
+
+// unknownFields returns the fields that rows of t in group g have and whose
+// type is not fixed there, and whether a column contradicts a type that is, or
+// another column. Of two types of one field that of the earlier row is taken.
+func unknownFields(g *meta.ShardGroup, t *column.Table) (fresh []meta.Field, conflict bool) {
+	known := g.Fields(t.Measurement)
+	var rows []int // per fresh field: its first row
+	for i := range t.Columns {
+		c := &t.Columns[i]
+		switch known.Type(c.Name) {
+		case c.Type:
+		case dsdb.NoType:
+			row := firstValue(c, t, g.Range)
+			if row < 0 {
+				continue
+			}
+			if f := findField(fresh, c.Name); f < 0 {
+				fresh = append(fresh, meta.Field{Name: c.Name, Type: c.Type})
+				rows = append(rows, row)
+			} else if conflict = true; row < rows[f] {
+				fresh[f].Type, rows[f] = c.Type, row
+			}
+		default:
+			conflict = true
+		}
+	}
+	return fresh, conflict
+}
+
+// firstValue returns the first row in r that has a value of c, a column of t; -1: none has.
+func firstValue(c *column.Column, t *column.Table, r dsdb.TimeRange) int {
+	for row, at := range t.Times {
+		if r.Contains(at) && (c.Valid == nil || c.Valid.Get(row)) {
+			return row
+		}
+	}
+	return -1
+}
+
+func findField(fields []meta.Field, name string) int {
+	for i := range fields {
+		if fields[i].Name == name {
+			return i
+		}
+	}
+	return -1
+}
+
+func sameFields(a, b []meta.Field) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// dropConflicts removes the rows of a table that hold a value of another type
+// than the one fixed for its field in the row's time group.
+func (w *write) dropConflicts(table int) {
+	t := &w.batch.Tables[table]
+	if t.Rows() == 0 {
+		return
+	}
+	var drop column.Bitmap
+	count := 0
+	var group *meta.ShardGroup
+	var bad []*column.Column
+	for r, at := range t.Times {
+		if group == nil || !group.Range.Contains(at) {
+			group = w.policy.GroupFor(at)
+			bad = contradicting(group, t)
+		}
+		for _, c := range bad {
+			if !c.Valid.Get(r) {
+				continue
+			}
+			if drop == nil {
+				drop = column.NewBitmap(t.Rows())
+			}
+			drop.Set(r)
+			count++
+			w.reject(1, fmt.Sprintf("field type conflict: input field \"%s\" on measurement \"%s\" is type %v, already exists as type %v",
+				c.Name, t.Measurement, c.Type, group.Fields(t.Measurement).Type(c.Name)))
+			break
+		}
+	}
+	if count > 0 {
+		w.batch.Drop(table, drop)
+	}
+}
+
+// contradicting returns the columns whose type is not the fixed one.
+func contradicting(g *meta.ShardGroup, t *column.Table) []*column.Column {
+	var bad []*column.Column
+	known := g.Fields(t.Measurement)
+	for i := range t.Columns {
+		if typ := known.Type(t.Columns[i].Name); typ != t.Columns[i].Type && typ != dsdb.NoType {
+			bad = append(bad, &t.Columns[i])
+		}
+	}
+	return bad
+}
