@@ -29,7 +29,7 @@ var floors = []struct {
 	{2, "raftnode", "go.etcd.io/raft/v3 google.golang.org/protobuf"},
 	{2, "shard", ""},
 	{2, "planner", "github.com/influxdata/influxql"},
-	{3, "exec", ""},
+	{3, "exec", "github.com/apache/arrow/go/v15"},
 	{4, "server/config", "github.com/BurntSushi/toml"},
 	{4, "server/httpd", "github.com/influxdata/influxql github.com/klauspost/compress github.com/prometheus/client_golang github.com/tinylib/msgp github.com/golang-jwt/jwt"},
 	{4, "server/coord server/tasks", ""},

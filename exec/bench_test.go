@@ -76,9 +76,11 @@ func (s *benchShard) Series(_ context.Context, _ string, where *dsdb.TagExpr, ke
 	return set, nil
 }
 
-func (s *benchShard) Measurements() []string  { return []string{"cpu"} }
-func (s *benchShard) TagKeys(string) []string { return []string{"hostname"} }
-func (s *benchShard) Close() error            { return nil }
+func (s *benchShard) Measurements(context.Context) ([]string, error) { return []string{"cpu"}, nil }
+func (s *benchShard) TagKeys(context.Context, string) ([]string, error) {
+	return []string{"hostname"}, nil
+}
+func (s *benchShard) Close() error { return nil }
 
 func (s *benchShard) Scan(_ context.Context, sc dsdb.Scan) (column.Cursor, error) {
 	c := &benchCursor{s: s, sc: sc}

@@ -45,7 +45,11 @@ func (t *seriesTable) tags(q *query, g int) dsdb.Tags {
 // listSeries asks every shard for its series, drops those whose tags make the
 // condition false, sorts them into groups and applies SLIMIT and SOFFSET.
 func (q *query) listSeries(ctx context.Context, s *planner.Source, shards []openShard) (*seriesTable, error) {
-	t := &seriesTable{keys: q.tagKeys(s, shards)}
+	keys, err := q.tagKeys(ctx, s, shards)
+	if err != nil {
+		return nil, err
+	}
+	t := &seriesTable{keys: keys}
 	sets := make([]*column.SeriesSet, len(shards))
 	for i := range shards {
 		set, err := shards[i].src.Series(ctx, s.Measurement, q.p.Tags, t.keys)
@@ -81,7 +85,7 @@ func (q *query) listSeries(ctx context.Context, s *planner.Source, shards []open
 // tagKeys returns the keys whose values the query needs: the dimensions, the
 // tags that expressions name and, where rows of several series are merged by
 // time, every key, to have an order for rows of one time.
-func (q *query) tagKeys(s *planner.Source, shards []openShard) []string {
+func (q *query) tagKeys(ctx context.Context, s *planner.Source, shards []openShard) ([]string, error) {
 	keys := slices.Clone(q.p.Dims)
 	for _, r := range q.p.Refs {
 		if r.Tag {
@@ -90,11 +94,15 @@ func (q *query) tagKeys(s *planner.Source, shards []openShard) []string {
 	}
 	if len(q.p.Calls) == 0 {
 		for i := range shards {
-			keys = append(keys, shards[i].src.TagKeys(s.Measurement)...)
+			own, err := shards[i].src.TagKeys(ctx, s.Measurement)
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, own...)
 		}
 	}
 	slices.Sort(keys)
-	return slices.Compact(keys)
+	return slices.Compact(keys), nil
 }
 
 // mergeOrder returns the keys by which series are sorted, the most significant

@@ -151,7 +151,11 @@ func (r *showRun) measurements() ([]*shown, error) {
 			if src == nil {
 				continue
 			}
-			for _, name := range src.Measurements() {
+			names, err := src.Measurements(r.ctx)
+			if err != nil {
+				return nil, err
+			}
+			for _, name := range names {
 				if !t.Matches(name) {
 					continue
 				}

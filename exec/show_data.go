@@ -110,7 +110,11 @@ func (r *showRun) seriesKeys(m *shown) (map[string]struct{}, error) {
 		if err := r.ctx.Err(); err != nil {
 			return nil, err
 		}
-		set, err := src.Series(r.ctx, m.name, r.p.Where, src.TagKeys(m.name))
+		all, err := src.TagKeys(r.ctx, m.name)
+		if err != nil {
+			return nil, err
+		}
+		set, err := src.Series(r.ctx, m.name, r.p.Where, all)
 		if err != nil {
 			return nil, err
 		}
@@ -176,7 +180,11 @@ func (r *showRun) total(ms []*shown) ([]showTable, error) {
 func (r *showRun) tagKeys(m *shown) ([]string, error) {
 	found := make(map[string]struct{})
 	for _, src := range m.sources {
-		keys := r.wanted(src.TagKeys(m.name))
+		all, err := src.TagKeys(r.ctx, m.name)
+		if err != nil {
+			return nil, err
+		}
+		keys := r.wanted(all)
 		if r.p.Where == nil || len(keys) == 0 {
 			for _, k := range keys {
 				found[k] = struct{}{}
@@ -223,7 +231,11 @@ func usedCodes(set *column.SeriesSet, k int) int {
 func (r *showRun) tagValues(m *shown) (keys, values []string, err error) {
 	byKey := make(map[string]map[string]struct{})
 	for _, src := range m.sources {
-		wanted := r.wanted(src.TagKeys(m.name))
+		all, err := src.TagKeys(r.ctx, m.name)
+		if err != nil {
+			return nil, nil, err
+		}
+		wanted := r.wanted(all)
 		if len(wanted) == 0 {
 			continue
 		}

@@ -62,16 +62,16 @@ func (s *showShard) Scan(context.Context, dsdb.Scan) (column.Cursor, error) {
 	return nil, fmt.Errorf("SHOW must not read rows")
 }
 
-func (s *showShard) Measurements() []string {
+func (s *showShard) Measurements(context.Context) ([]string, error) {
 	found := make(map[string]struct{})
 	for _, k := range s.keys {
 		m, _, _ := dsdb.ParseSeriesKey([]byte(k))
 		found[m] = struct{}{}
 	}
-	return sortedKeys(found)
+	return sortedKeys(found), nil
 }
 
-func (s *showShard) TagKeys(measurement string) []string {
+func (s *showShard) TagKeys(_ context.Context, measurement string) ([]string, error) {
 	found := make(map[string]struct{})
 	_, all := s.parsed(measurement)
 	for _, tags := range all {
@@ -79,7 +79,7 @@ func (s *showShard) TagKeys(measurement string) []string {
 			found[t.Key] = struct{}{}
 		}
 	}
-	return sortedKeys(found)
+	return sortedKeys(found), nil
 }
 
 func (s *showShard) Close() error {

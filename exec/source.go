@@ -18,9 +18,9 @@ type Source interface {
 	// each other and may run on different goroutines.
 	Scan(ctx context.Context, s dsdb.Scan) (column.Cursor, error)
 	// Measurements returns the names of those that have a series, sorted.
-	Measurements() []string
+	Measurements(ctx context.Context) ([]string, error)
 	// TagKeys returns the tag keys that series of a measurement have, sorted.
-	TagKeys(measurement string) []string
+	TagKeys(ctx context.Context, measurement string) ([]string, error)
 	Close() error
 }
 

@@ -115,9 +115,11 @@ func (s *memShard) Series(_ context.Context, m string, where *dsdb.TagExpr, keys
 	return set, nil
 }
 
-func (s *memShard) Measurements() []string { return nil }
+func (s *memShard) Measurements(context.Context) ([]string, error) { return nil, nil }
 
-func (s *memShard) TagKeys(m string) []string {
+func (s *memShard) TagKeys(_ context.Context, m string) ([]string, error) { return s.tagKeys(m), nil }
+
+func (s *memShard) tagKeys(m string) []string {
 	var keys []string
 	for _, se := range s.series {
 		for _, t := range se.tags {
@@ -367,7 +369,7 @@ func (w *world) Fields(_, _, m string, _ dsdb.TimeRange) (map[string]dsdb.FieldT
 func (w *world) TagKeys(_, _, m string, _ dsdb.TimeRange) ([]string, error) {
 	var keys []string
 	for _, s := range w.shards {
-		keys = append(keys, s.TagKeys(m)...)
+		keys = append(keys, s.tagKeys(m)...)
 	}
 	sort.Strings(keys)
 	return slices.Compact(keys), nil

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"slices"
 
 	"github.com/dasudian/dsdb"
@@ -84,7 +85,7 @@ func (c *catalog) Measurements(db, rp string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.union(shards, (*shard.Source).Measurements)
+	return c.union(shards, func(s *shard.Source) ([]string, error) { return s.Measurements(context.Background()) })
 }
 
 // Fields implements planner.Catalog.
@@ -123,12 +124,12 @@ func (c *catalog) TagKeys(db, rp, measurement string, r dsdb.TimeRange) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	return c.union(shards, func(s *shard.Source) []string { return s.TagKeys(measurement) })
+	return c.union(shards, func(s *shard.Source) ([]string, error) { return s.TagKeys(context.Background(), measurement) })
 }
 
 // union merges what the shards say, sorted and without duplicates. A shard
 // that was dropped meanwhile says nothing.
-func (c *catalog) union(list []planner.Shard, ask func(*shard.Source) []string) ([]string, error) {
+func (c *catalog) union(list []planner.Shard, ask func(*shard.Source) ([]string, error)) ([]string, error) {
 	var out []string
 	for _, ps := range list {
 		sh, err := c.shards.get(ps.ID)
@@ -142,8 +143,11 @@ func (c *catalog) union(list []planner.Shard, ask func(*shard.Source) []string) 
 		if err != nil {
 			return nil, err
 		}
-		names := ask(src)
+		names, err := ask(src)
 		_ = src.Close() // a snapshot; closing it cannot fail in a way that matters here
+		if err != nil {
+			return nil, err
+		}
 		if out == nil {
 			out = slices.Clone(names)
 		} else if !slices.Equal(out, names) {

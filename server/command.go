@@ -184,7 +184,7 @@ func (n *Node) measurementsOf(id dsdb.ShardID) ([]string, error) {
 		return nil, err
 	}
 	defer src.Close()
-	return src.Measurements(), nil
+	return src.Measurements(context.Background())
 }
 
 // forgetMeasurements frees the field types of measurements without any series.

@@ -134,7 +134,9 @@ func FuzzApply(f *testing.F) {
 		}
 		src, err := m.shard.Source()
 		check(t, err)
-		for _, name := range src.Measurements() {
+		names, err := src.Measurements(t.Context())
+		check(t, err)
+		for _, name := range names {
 			fields, _ := src.Fields(name)
 			dump(t, src, dsdb.Scan{Measurement: name, Fields: fields, Range: dsdb.AllTime}, nil)
 		}

@@ -125,8 +125,8 @@ func (m *machine) show() string {
 	src := m.source()
 	defer src.Close()
 	var b strings.Builder
-	for _, name := range src.Measurements() {
-		fmt.Fprintf(&b, "%s tags %q fields", name, src.TagKeys(name))
+	for _, name := range src.view.Measurements() {
+		fmt.Fprintf(&b, "%s tags %q fields", name, src.view.TagKeys(name))
 		fields, types := src.Fields(name)
 		for i := range fields {
 			fmt.Fprintf(&b, " %s %s", fields[i], types[i])

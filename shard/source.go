@@ -82,10 +82,14 @@ func (src *Source) Series(ctx context.Context, measurement string, where *dsdb.T
 }
 
 // Measurements returns the names of those that have a series, sorted.
-func (src *Source) Measurements() []string { return src.view.Measurements() }
+func (src *Source) Measurements(ctx context.Context) ([]string, error) {
+	return src.view.Measurements(), ctx.Err()
+}
 
 // TagKeys returns the tag keys that series of a measurement have, sorted.
-func (src *Source) TagKeys(measurement string) []string { return src.view.TagKeys(measurement) }
+func (src *Source) TagKeys(ctx context.Context, measurement string) ([]string, error) {
+	return src.view.TagKeys(measurement), ctx.Err()
+}
 
 // Fields returns the fields of a measurement, sorted by name, and their types.
 func (src *Source) Fields(measurement string) ([]string, []dsdb.FieldType) {

@@ -361,7 +361,9 @@ func compare(t testing.TB, r *rand.Rand, s *Shard, w *twin) {
 	src, err := s.Source()
 	check(t, err)
 	defer src.Close()
-	if got, want := src.Measurements(), w.measurements(); !slices.Equal(got, want) {
+	got, err := src.Measurements(t.Context())
+	check(t, err)
+	if want := w.measurements(); !slices.Equal(got, want) {
 		t.Fatalf("measurements %q, want %q", got, want)
 	}
 	for _, m := range testMeasurements {
