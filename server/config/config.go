@@ -25,6 +25,9 @@ import (
 // Config is everything that can be configured, one struct per TOML section.
 // Make it with Default and change it with Load.
 type Config struct {
+	Hostname    string      `toml:"hostname" doc:"name or address at which others reach this machine; empty: that of the bind addresses"`
+	BindAddress string      `toml:"bind-address" doc:"InfluxDB's other name of [meta] bind-address, which wins"`
+	Join        string      `toml:"join" doc:"InfluxDB's other name of [meta] join, which wins"`
 	Meta        Meta        `toml:"meta"`
 	Data        Data        `toml:"data"`
 	Coordinator Coordinator `toml:"coordinator"`
@@ -34,14 +37,9 @@ type Config struct {
 	Logging     Logging     `toml:"logging"`
 }
 
-// Meta is [meta]: the catalogue.
-type Meta struct {
-	Dir                 string `toml:"dir" doc:"folder of the catalogue"`
-	RetentionAutocreate bool   `toml:"retention-autocreate" doc:"a new database gets the policy autogen"`
-}
-
 // Data is [data]: the points.
 type Data struct {
+	Enabled               bool     `toml:"enabled" doc:"the node stores points"`
 	Dir                   string   `toml:"dir" doc:"folder of the segments"`
 	WALDir                string   `toml:"wal-dir" doc:"folder of the log; a disk of its own with low fsync latency pays off"`
 	CacheMaxMemory        Size     `toml:"cache-max-memory-size" doc:"points in memory in all; above it writes are answered with 503 until some are flushed"`
@@ -82,6 +80,7 @@ type Precreation struct {
 type HTTP struct {
 	Enabled         bool     `toml:"enabled" doc:"serve the API"`
 	BindAddress     string   `toml:"bind-address" doc:"host:port; beyond loopback only with a firewall while auth-enabled is false"`
+	Advertise       string   `toml:"advertise-address" doc:"host:port that SHOW SERVERS tells clients; empty: bind-address, with hostname if that is set"`
 	AuthEnabled     bool     `toml:"auth-enabled" doc:"clients sign in; the first admin is created without, from this machine: CREATE USER … WITH ALL PRIVILEGES"`
 	SharedSecret    string   `toml:"shared-secret" doc:"key of the signatures of bearer tokens (JWT, HS256), 32 bytes or more; empty: no such tokens"`
 	LogEnabled      bool     `toml:"log-enabled" doc:"log each request"`
@@ -105,8 +104,9 @@ type Logging struct {
 // folders are below dir, it listens on loopback.
 func Default(dir string) Config {
 	return Config{
-		Meta: Meta{Dir: filepath.Join(dir, "meta"), RetentionAutocreate: true},
-		Data: Data{Dir: filepath.Join(dir, "data"), WALDir: filepath.Join(dir, "wal"),
+		Meta: Meta{Enabled: true, Dir: filepath.Join(dir, "meta"), BindAddress: "127.0.0.1:8088", HTTPBindAddress: "127.0.0.1:8091",
+			MaxVoters: 5, RetentionAutocreate: true},
+		Data: Data{Enabled: true, Dir: filepath.Join(dir, "data"), WALDir: filepath.Join(dir, "wal"),
 			CacheMaxMemory: 1 << 30, CacheSnapshotMemory: 64 << 20, CacheSnapshotCold: Duration(10 * time.Minute),
 			CompactFullCold: Duration(4 * time.Hour), WALMaxSize: 1 << 30},
 		Coordinator: Coordinator{WriteTimeout: Duration(10 * time.Second), QueryMemory: 256 << 20},
@@ -121,6 +121,8 @@ func Default(dir string) Config {
 // Load applies the file at path ("": none) and then the environment (as
 // os.Environ gives it) to c. The warnings name keys that have no effect.
 func (c *Config) Load(path string, env []string) (warnings []string, err error) {
+	defaults := *c
+	c.Meta.BindAddress, c.Meta.HTTPBindAddress, c.HTTP.BindAddress = "", "", ""
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -134,6 +136,7 @@ func (c *Config) Load(path string, env []string) (warnings []string, err error) 
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
+	c.settleAddresses(&defaults)
 	return append(warnings, more...), c.validate()
 }
 
@@ -224,6 +227,8 @@ func lineOf(name, text string) (line int, header bool) {
 
 func (c *Config) validate() error {
 	switch {
+	case !c.Meta.Enabled && !c.Data.Enabled:
+		return errors.New("config: either Meta, Data, or both must be enabled")
 	case c.Meta.Dir == "":
 		return errors.New("config: meta.dir must be specified")
 	case c.Data.Dir == "" || c.Data.WALDir == "":
@@ -232,6 +237,9 @@ func (c *Config) validate() error {
 		return errors.New("config: data.cache-snapshot-memory-size must be positive")
 	case c.HTTP.HTTPS && c.HTTP.Certificate == "":
 		return errors.New("config: http.https-enabled wants http.https-certificate")
+	}
+	if err := c.validateCluster(); err != nil {
+		return err
 	}
 	switch c.Logging.Format {
 	case "auto", "text", "json", "logfmt", "console":

@@ -67,7 +67,7 @@ bind-address = "localhost:8088"
 		t.Fatal(err)
 	}
 	got := strings.Join(warnings, "\n")
-	for _, want := range []string{"reporting-disabled", "bind-address", "meta.election-timeout", "hinted-handoff.max-size", "monitor.store-enabled",
+	for _, want := range []string{"reporting-disabled", "meta.election-timeout", "hinted-handoff.max-size", "monitor.store-enabled",
 		"graphite.templates", "udp.enabled", "continuous_queries.log-enabled", "DSDB_ADMIN_ENABLED"} {
 		if n := strings.Count(got, want+" has no effect"); n != 1 {
 			t.Errorf("%s: %d warnings, want 1", want, n)

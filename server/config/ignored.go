@@ -7,7 +7,11 @@ import (
 
 // Why a known key does nothing here.
 const (
-	noCluster = "this version runs as one node"
+	noHandoff = "writes are handed off through the log of their shard"
+	noPool    = "connections between nodes need no such setting"
+	noRepair  = "replicas repair themselves from the log of their shard"
+	noLease   = "there is nothing to lease"
+	voters    = "meta nodes become voters by themselves, up to max-voters"
 	noTSM     = "DSDB stores segments, not TSM files; they need no such setting"
 	noMonitor = "DSDB is watched through /metrics"
 	noReport  = "DSDB never reports to anybody"
@@ -23,15 +27,15 @@ const (
 // ignoredSections names, by section ("": none), the keys of InfluxDB 0.10 to
 // 1.12 that do nothing here, by reason.
 var ignoredSections = map[string]map[string]string{
-	"": {noReport: "reporting-disabled reporting-enabled", noCluster: "bind-address hostname join"},
+	"": {noReport: "reporting-disabled reporting-enabled"},
 	"meta": {
-		noCluster: "enabled bind-address http-bind-address https-enabled https-certificate raft-promotion-enabled lease-duration",
+		voters:    "raft-promotion-enabled",
+		noLease:   "lease-duration",
 		raftTimes: "election-timeout heartbeat-timeout leader-lease-timeout commit-timeout",
 		logsOnce:  "cluster-tracing logging-enabled",
 		notNeeded: "pprof-enabled",
 	},
 	"data": {
-		noCluster: "enabled",
 		noTSM: "engine max-points-per-block compact-min-file-count max-wal-size wal-flush-interval wal-partition-flush-delay " +
 			"wal-ready-series-size wal-compaction-threshold wal-max-series-size wal-flush-cold-interval wal-partition-size-threshold " +
 			"index-version compact-throughput compact-throughput-burst tsm-use-madv-willneed max-index-log-file-size " +
@@ -41,10 +45,10 @@ var ignoredSections = map[string]map[string]string{
 		"series are limited by memory alone": "max-series-per-database max-values-per-tag",
 		"input is always checked":            "strict-error-handling validate-keys",
 	},
-	"hinted-handoff": {noCluster: "enabled dir max-size max-age retry-rate-limit retry-interval retry-max-interval purge-interval retry-concurrency batch-size max-writes-pending"},
-	"cluster":        {noCluster: clusterKeys + " force-remote-mapping shard-mapper-timeout"},
-	"coordinator":    {noCluster: clusterKeys},
-	"anti-entropy":   {noCluster: "enabled check-interval max-fetch max-sync max-repair-queue"},
+	"hinted-handoff": {noHandoff: "enabled dir max-size max-age retry-rate-limit retry-interval retry-max-interval purge-interval retry-concurrency batch-size max-writes-pending"},
+	"cluster":        {noPool: clusterKeys + " force-remote-mapping shard-mapper-timeout"},
+	"coordinator":    {noPool: clusterKeys},
+	"anti-entropy":   {noRepair: "enabled check-interval max-fetch max-sync max-repair-queue"},
 	"monitor":        {noMonitor: "store-enabled store-database store-interval"},
 	"subscriber":     {noSub: "enabled http-timeout insecure-skip-verify ca-certs write-concurrency write-buffer-size total-buffer-bytes"},
 	"admin":          {noPage: "enabled bind-address https-enabled https-certificate"},
