@@ -3,12 +3,8 @@ package chaos
 import (
 	"context"
 	"flag"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,9 +18,6 @@ var (
 	clients = flag.Int("clients", 16, "clients at a time")
 )
 
-// inHub is set in the environment of the process that runs in the hub.
-const inHub = "DSDB_CHAOS_HUB"
-
 // least is how many operations must be acknowledged each second.
 const least = 500
 
@@ -34,74 +27,11 @@ const healed = 30 * time.Second
 // TestChaos lets clients write and read while nodes suffer, and checks that
 // nothing acknowledged is lost, nothing appears that was not written, and that
 // each register behaves as if there was one copy of it.
-func TestChaos(t *testing.T) {
-	if hub := os.Getenv(inHub); hub != "" {
-		run(t, Attach(hub, *nodes), os.Getenv("DSDB_CHAOS_DIR"), os.Getenv("DSDB_CHAOS_BINARY"))
-		return
-	}
-	if err := Available(); err != nil {
-		t.Skip(err)
-	}
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "dsdbd")
-	if out, err := exec.Command("go", "build", "-o", binary, "github.com/dasudian/dsdb/cmd/dsdbd").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	small := filepath.Join(dir, fmt.Sprintf("node%d", *nodes)) // the last node's disk can be filled
-	if err := os.Mkdir(small, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=1g"); err != nil {
-		t.Fatalf("mount a small disk: %v", err)
-	}
-	defer func() {
-		if err := syscall.Unmount(small, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	}()
-	hub := fmt.Sprintf("dsdb%d", os.Getpid())
-	n, err := NewNetwork(hub, *nodes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := n.InHub(self, "-test.run=^TestChaos$", "-test.v", fmt.Sprint("-seconds=", *seconds), fmt.Sprint("-nodes=", *nodes),
-		fmt.Sprint("-seed=", *seed), fmt.Sprint("-clients=", *clients))
-	cmd.Env = append(os.Environ(), inHub+"="+hub, "DSDB_CHAOS_DIR="+dir, "DSDB_CHAOS_BINARY="+binary)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		if keep := os.Getenv("DSDB_CHAOS_KEEP"); keep != "" {
-			_ = exec.Command("cp", "-a", dir, keep).Run() // for whoever looks into it
-		}
-		t.Fatalf("%v; again: make chaos SECONDS=%d NODES=%d SEED=%d", err, *seconds, *nodes, *seed)
-	}
-}
+func TestChaos(t *testing.T) { inNetwork(t, *nodes, chaos) }
 
-// run is the test as it runs in the hub.
-func run(t *testing.T, n *Network, dir, binary string) {
+func chaos(t *testing.T, c *Cluster) {
 	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
-	p := NewProxy(n, *seed)
-	defer p.Close()
-	c, err := NewCluster(n, p, binary, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	starting, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	defer cancel()
-	if err := c.Start(starting); err != nil {
-		t.Fatal(err)
-	}
-	load, err := NewLoad(starting, c, 3)
+	load, err := NewLoad(t.Context(), c, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,11 +57,6 @@ func run(t *testing.T, n *Network, dir, binary string) {
 	}
 	checkPoints(t, c, load)
 	checkRegisters(t, load)
-	if t.Failed() {
-		for _, p := range c.Nodes {
-			t.Logf("node %d:\n%s", p.ID, p.Tail())
-		}
-	}
 }
 
 // checkPoints waits until every node answers, and compares what they answer.
