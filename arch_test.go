@@ -35,7 +35,7 @@ var floors = []struct {
 	{4, "server/coord server/tasks", ""},
 	{5, "server", "github.com/influxdata/influxql github.com/prometheus/client_golang golang.org/x/net golang.org/x/crypto"},
 	{6, "bench", "github.com/HdrHistogram/hdrhistogram-go golang.org/x/sys"},
-	{6, "internal/sim", ""},
+	{6, "internal/chaos internal/sim", ""},
 	{7, "cmd/dsdbd cmd/dsdb cmd/dsdb-bench", "*"},
 }
 
