@@ -14,12 +14,14 @@ var tree = language()
 
 // language returns influxql's grammar and our additions to it: CREATE DATABASE
 // IF NOT EXISTS and DROP DATABASE IF EXISTS, which InfluxDB 0.10 knew and whose
-// meaning the statements without these words have had since.
+// meaning the statements without these words have had since, and the statements
+// about the nodes of a cluster.
 func language() *influxql.ParseTree {
 	t := clone(influxql.Language)
 	create, drop := t.Tokens[influxql.CREATE], t.Tokens[influxql.DROP]
 	create.Handlers[influxql.DATABASE] = skipping(create.Handlers[influxql.DATABASE], "NOT", "EXISTS")
 	drop.Handlers[influxql.DATABASE] = skipping(drop.Handlers[influxql.DATABASE], "EXISTS")
+	addClusterStatements(t)
 	return t
 }
 
