@@ -17,6 +17,8 @@ type Command struct {
 	Policy   *PolicySpec // of CreateDatabase (nil: no WITH), CreatePolicy, AlterPolicy
 	Delete   *Deletion   // of DropMeasurement, DropSeries, DeleteRows
 	Shard    dsdb.ShardID
+	Node     dsdb.NodeID // of DropMetaServer, DropDataServer
+	Force    bool        // of DropDataServer: though a last copy of points goes
 	Password string
 	Admin    bool // of CreateUser: WITH ALL PRIVILEGES; of Grant, Revoke: of everything, Database is ""
 	Right    influxql.Privilege
@@ -41,12 +43,15 @@ const (
 	SetPassword
 	Grant
 	Revoke
+	DropMetaServer
+	DropDataServer
 )
 
 var commandNames = [...]string{
 	"create database", "drop database", "create retention policy", "alter retention policy",
 	"drop retention policy", "drop measurement", "drop series", "delete", "drop shard",
 	"create user", "drop user", "set password", "grant", "revoke",
+	"drop meta server", "drop data server",
 }
 
 // String returns the statement's first words.

@@ -5,10 +5,11 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/ql"
 	"github.com/influxdata/influxql"
 )
 
-// databaseCommand compiles statements about databases, policies and shards;
+// databaseCommand compiles statements about databases, policies, shards and nodes;
 // nil for others. Whether names exist is for the meta store to say.
 func databaseCommand(stmt influxql.Statement, o Options) (*Command, error) {
 	switch st := stmt.(type) {
@@ -36,6 +37,12 @@ func databaseCommand(stmt influxql.Statement, o Options) (*Command, error) {
 		return policyCommand(DropPolicy, st.Database, PolicySpec{Name: st.Name}, o)
 	case *influxql.DropShardStatement:
 		return &Command{Kind: DropShard, Shard: dsdb.ShardID(st.ID)}, nil
+	case *ql.DropServer:
+		c := &Command{Kind: DropDataServer, Node: dsdb.NodeID(st.ID), Force: st.Force}
+		if st.Meta {
+			c.Kind = DropMetaServer
+		}
+		return c, nil
 	}
 	return nil, nil
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/ql"
 	"github.com/influxdata/influxql"
 )
 
@@ -19,6 +20,8 @@ const (
 	ShowShardGroups
 	ShowUsers
 	ShowGrants
+	ShowServers
+	ShowCluster
 	ShowMeasurements
 	ShowSeries
 	ShowTagKeys
@@ -32,7 +35,7 @@ const (
 )
 
 var showNames = [...]string{
-	"databases", "retention policies", "shards", "shard groups", "users", "grants",
+	"databases", "retention policies", "shards", "shard groups", "users", "grants", "servers", "cluster",
 	"measurements", "series", "tag keys", "tag values", "field keys",
 	"measurement cardinality", "series cardinality", "tag key cardinality",
 	"tag values cardinality", "field key cardinality",
@@ -41,7 +44,7 @@ var showNames = [...]string{
 // String returns the words after SHOW.
 func (k ShowKind) String() string { return showNames[k] }
 
-// Show is the plan of one SHOW statement. The kinds up to ShowGrants list the
+// Show is the plan of one SHOW statement. The kinds up to ShowCluster list the
 // catalogue (of Database, or for User); the others list what the Targets hold.
 type Show struct {
 	Kind     ShowKind
@@ -146,6 +149,10 @@ func (s *showCompiler) catalogueShow(stmt influxql.Statement) (p *Show, ok bool,
 		return &Show{Kind: ShowUsers}, true, nil
 	case *influxql.ShowGrantsForUserStatement:
 		return &Show{Kind: ShowGrants, User: stmt.Name}, true, nil
+	case *ql.ShowServers:
+		return &Show{Kind: ShowServers}, true, nil
+	case *ql.ShowCluster:
+		return &Show{Kind: ShowCluster}, true, nil
 	}
 	return nil, false, nil
 }

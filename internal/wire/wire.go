@@ -2,7 +2,7 @@
 // nodes: numbers, strings, floats bit by bit. It owns the bounds checks, so that
 // a decoder built on a Reader allocates no more than its input can fill and
 // does not panic; it knows nothing of what the values mean. A message is put
-// together by the Append functions (and encoding/binary's) and taken apart by a
+// together by the Append functions and taken apart by a
 // Reader in the same order; the first fault sticks and makes all later values zero.
 package wire
 
@@ -13,6 +13,12 @@ import (
 
 	"github.com/dasudian/dsdb"
 )
+
+// AppendUint appends an unsigned number, small ones in few bytes.
+func AppendUint(dst []byte, v uint64) []byte { return binary.AppendUvarint(dst, v) }
+
+// AppendInt appends a signed number.
+func AppendInt(dst []byte, v int64) []byte { return binary.AppendVarint(dst, v) }
 
 // AppendString appends the length and the bytes of s.
 func AppendString(dst []byte, s string) []byte {
@@ -100,8 +106,8 @@ func (r *Reader) Bool() bool {
 	return c == 1
 }
 
-// Uvarint reads an unsigned number of at most limit.
-func (r *Reader) Uvarint(limit uint64) uint64 {
+// Uint reads an unsigned number of at most limit.
+func (r *Reader) Uint(limit uint64) uint64 {
 	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
 		r.Fail("no number")
@@ -115,8 +121,8 @@ func (r *Reader) Uvarint(limit uint64) uint64 {
 	return v
 }
 
-// Varint reads a signed number.
-func (r *Reader) Varint() int64 {
+// Int reads a signed number.
+func (r *Reader) Int() int64 {
 	v, n := binary.Varint(r.b)
 	if n <= 0 {
 		r.Fail("no number")
@@ -126,12 +132,12 @@ func (r *Reader) Varint() int64 {
 	return v
 }
 
-// Int reads a number of at most limit, which is not negative.
-func (r *Reader) Int(limit int) int { return int(r.Uvarint(uint64(limit))) }
+// Size reads a number of at most limit, which is not negative.
+func (r *Reader) Size(limit int) int { return int(r.Uint(uint64(limit))) }
 
 // Count reads the number of things that follow, each of at least size bytes.
 func (r *Reader) Count(size int) int {
-	n := r.Uvarint(math.MaxInt32)
+	n := r.Uint(math.MaxInt32)
 	if n > uint64(len(r.b)/size) {
 		r.Fail("%d things of %d bytes in %d", n, size, len(r.b))
 		return 0

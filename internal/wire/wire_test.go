@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/binary"
 	"math"
 	"slices"
 	"testing"
@@ -17,8 +16,8 @@ func TestRoundTrip(t *testing.T) {
 	b = AppendFloat(b, nan)
 	b = AppendStrings(b, []string{"", "x"})
 	b = AppendStrings(b, nil)
-	b = binary.AppendUvarint(b, 300)
-	b = binary.AppendVarint(b, math.MinInt64)
+	b = AppendUint(b, 300)
+	b = AppendInt(b, math.MinInt64)
 	r := NewReader(b)
 	if s := r.String(); s != "a\x00b" {
 		t.Errorf("string %q", s)
@@ -35,7 +34,7 @@ func TestRoundTrip(t *testing.T) {
 	if l := r.Strings(); l != nil {
 		t.Errorf("strings %q", l)
 	}
-	if n, v := r.Int(300), r.Varint(); n != 300 || v != math.MinInt64 {
+	if n, v := r.Size(300), r.Int(); n != 300 || v != math.MinInt64 {
 		t.Errorf("numbers %d, %d", n, v)
 	}
 	if err := r.End(); err != nil {
@@ -52,8 +51,8 @@ func TestFaults(t *testing.T) {
 	}{
 		{nil, func(r *Reader) { r.Byte() }, "message malformed at byte 0: ends early"},
 		{[]byte{2}, func(r *Reader) { r.Bool() }, "message malformed at byte 1: truth value 2"},
-		{[]byte{9}, func(r *Reader) { r.Int(8) }, "message malformed at byte 0: number 9 exceeds 8"},
-		{[]byte{0x80}, func(r *Reader) { r.Varint() }, "message malformed at byte 0: no number"},
+		{[]byte{9}, func(r *Reader) { r.Size(8) }, "message malformed at byte 0: number 9 exceeds 8"},
+		{[]byte{0x80}, func(r *Reader) { r.Int() }, "message malformed at byte 0: no number"},
 		{[]byte{5, 'a'}, func(r *Reader) { _ = r.String() }, "message malformed at byte 1: 5 things of 1 bytes in 1"},
 		{[]byte{1, 2, 3}, func(r *Reader) { r.Float() }, "message malformed at byte 0: ends within a float"},
 		{[]byte{1, 2}, func(r *Reader) { r.Byte() }, "message malformed at byte 1: 1 bytes too many"},
