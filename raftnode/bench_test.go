@@ -88,7 +88,7 @@ func BenchmarkReadIndex(b *testing.B) {
 	startSingle(b, h, 1, new(sink))
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := h.ReadIndex(context.Background(), 1); err != nil {
+		if err := readNow(context.Background(), h, 1); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -163,7 +163,7 @@ func BenchmarkIdle(b *testing.B) {
 				var specs []GroupSpec
 				for _, g := range ids {
 					s := trioSpec(i, g, true, new(sink))
-					s.Voters = s.Voters[:nodes]
+					s.Founders = s.Founders[:nodes]
 					specs = append(specs, s)
 				}
 				if err := net.hosts[dsdb.NodeID(i)].Start(b.Context(), specs); err != nil {

@@ -30,19 +30,24 @@ import (
 // groups of one slice only, so that a thousand groups do not tick at once.
 const TickSlices = 10
 
-// Peer is one voter of a group and the node that holds it.
+// Peer is one replica of a group and the node that holds it.
 type Peer struct {
 	Replica dsdb.ReplicaID
 	Node    dsdb.NodeID
 }
 
-// GroupSpec describes one replica that this node is to run.
+// GroupSpec describes one replica that this node is to run. If the log knows
+// the group, its members come from the log and Founders counts for nothing.
 type GroupSpec struct {
-	ID           dsdb.GroupID
-	Replica      dsdb.ReplicaID // this node's
-	Voters       []Peer         // in the same order on all nodes; the first campaigns for a new group
-	New          bool           // create it if the log does not know the group
-	Suspect      bool           // the log may have lost entries of the group: it is kept out of service
+	ID      dsdb.GroupID
+	Replica dsdb.ReplicaID // this node's
+	Node    dsdb.NodeID    // this node, as Peer.Node names it
+	// Founders are the voters of a group that is new on all its nodes, in the same
+	// order on all; the first campaigns. Without them the replica joins a group
+	// that exists: it is blank, and takes no part, until a snapshot arrives.
+	Founders     []Peer
+	New          bool // create it if the log does not know the group
+	Suspect      bool // the log may have lost entries of the group: it is kept out of service
 	StateMachine StateMachine
 }
 
@@ -110,6 +115,7 @@ func (t *ApplyTask) Run() error {
 		if t.group.broken == nil {
 			for i, w := range t.Waiters {
 				if w != nil {
+					verdicts[i].Index = t.Entries[i].Index
 					w.Done(verdicts[i], nil)
 				}
 			}
@@ -142,10 +148,11 @@ func (t *ApplyTask) apply() (vs []dsdb.Verdict, err error) {
 
 // Outputs is what the inputs since the last Drain led to. It is valid until the next.
 type Outputs struct {
-	Appends []Append
-	Network []Outbox
-	Tasks   []ApplyTask
-	Results []Result
+	Appends   []Append
+	Network   []Outbox
+	Snapshots []SendTask
+	Tasks     []ApplyTask
+	Results   []Result
 }
 
 // Core runs the groups of one worker. It is used by one goroutine at a time.
@@ -189,9 +196,9 @@ func (c *Core) Ticking() int {
 	return n
 }
 
-// Step takes a message from another node. What is not from a voter of the
-// group to this node's replica is dropped.
-func (c *Core) Step(e Envelope) {
+// Step takes a message that another node has sent. What is not from a replica
+// of the group to this node's replica is dropped.
+func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	g := c.groups[e.Group]
 	if g == nil || g.failed != nil || !g.accepts(e) {
 		return
@@ -221,8 +228,9 @@ func (c *Core) Propose(id dsdb.GroupID, data []byte, w Waiter) {
 	}
 }
 
-// ReadIndex tells the waiter when the local state machine has applied
-// everything that had been acknowledged before the call.
+// ReadIndex tells the waiter, in Verdict.Index, an index below which lies
+// everything that had been acknowledged before the call. Only the leader
+// can, once a quorum has confirmed that it leads; elsewhere it is KindNotLeader.
 func (c *Core) ReadIndex(id dsdb.GroupID, w Waiter) {
 	g := c.groups[id]
 	switch {
@@ -231,7 +239,21 @@ func (c *Core) ReadIndex(id dsdb.GroupID, w Waiter) {
 	case g.failed != nil:
 		c.result(w, g.failedError())
 	default:
-		g.reads.waiting = append(g.reads.waiting, w)
+		g.reads.waiting = append(g.reads.waiting, readWaiter{waiter: w})
+		c.touch(g)
+	}
+}
+
+// Applied tells the waiter when the local state machine has applied index.
+func (c *Core) Applied(id dsdb.GroupID, index uint64, w Waiter) {
+	g := c.groups[id]
+	switch {
+	case g == nil:
+		c.result(w, errNoGroup(id))
+	case g.failed != nil:
+		c.result(w, g.failedError())
+	default:
+		g.reads.confirm(index, w)
 		c.touch(g)
 	}
 }
@@ -239,12 +261,16 @@ func (c *Core) ReadIndex(id dsdb.GroupID, w Waiter) {
 // Ready tells the waiter when the group has applied what its log held when it
 // was opened: for a single voter everything, else what was known to be committed.
 func (c *Core) Ready(id dsdb.GroupID, w Waiter) {
-	if g := c.groups[id]; g != nil && g.failed == nil && !g.single() {
-		g.reads.confirm(g.openCommit, w)
+	if g := c.groups[id]; g != nil && g.failed == nil && g.single() {
+		g.reads.waiting = append(g.reads.waiting, readWaiter{waiter: w, apply: true})
 		c.touch(g)
 		return
 	}
-	c.ReadIndex(id, w)
+	index := uint64(0)
+	if g := c.groups[id]; g != nil {
+		index = g.openCommit
+	}
+	c.Applied(id, index, w)
 }
 
 // StorageDone says that the appends, in the order in which Drain gave them, are durable.

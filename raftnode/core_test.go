@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"reflect"
 	"slices"
 	"testing"
 
@@ -38,7 +39,7 @@ func newTrio(t *testing.T) *trio {
 func (tr *trio) open(i int, isNew bool) {
 	spec := GroupSpec{ID: trioGroup, Replica: dsdb.ReplicaID(i + 1), New: isNew, StateMachine: tr.sms[i]}
 	for n := range tr.cores {
-		spec.Voters = append(spec.Voters, Peer{dsdb.ReplicaID(n + 1), dsdb.NodeID(n)})
+		spec.Founders = append(spec.Founders, Peer{dsdb.ReplicaID(n + 1), dsdb.NodeID(n)})
 	}
 	if err := tr.cores[i].Open(spec); err != nil {
 		tr.t.Fatal(err)
@@ -85,7 +86,7 @@ func (tr *trio) take(i int) []Envelope {
 
 func (tr *trio) deliver(i int, msgs ...Envelope) {
 	for _, m := range msgs {
-		tr.cores[i].Step(m)
+		tr.cores[i].Step(dsdb.NodeID(m.From-1), m)
 	}
 	tr.settle(i)
 }
@@ -312,7 +313,7 @@ func TestStrayMessagesAreDropped(t *testing.T) {
 		Envelope{Group: trioGroup, From: 2, To: 1},
 		other,
 	)
-	if got := tr.cores[0].Status(trioGroup); got != before {
+	if got := tr.cores[0].Status(trioGroup); !reflect.DeepEqual(got, before) {
 		t.Errorf("status %+v, before %+v", got, before)
 	}
 }
@@ -327,7 +328,7 @@ func TestDeposedLeaderTruncatesNothing(t *testing.T) {
 	last := tr.cores[0].Status(trioGroup).Applied
 	tr.sms[0].flushed = last
 	from, to := uint64(2), uint64(1)
-	tr.cores[0].Step(Envelope{Group: trioGroup, From: 2, To: 1, Message: &raftpb.Message{
+	tr.cores[0].Step(1, Envelope{Group: trioGroup, From: 2, To: 1, Message: &raftpb.Message{
 		Type: raftpb.MsgHeartbeat.Enum(), From: &from, To: &to, Term: new(uint64(9)), Commit: &last}})
 	tr.cores[0].Flushed(trioGroup)
 	tr.settle(0)

@@ -74,14 +74,20 @@ type pending struct {
 
 // GroupStatus is what a node knows of one of its replicas.
 type GroupStatus struct {
-	Leader  dsdb.ReplicaID // 0: none is known
-	Term    uint64
-	Commit  uint64
-	Applied uint64
-	Last    uint64 // index of the last durable entry
-	Cached  uint64 // bytes of durable entries that are held in memory
-	Waiting uint64 // proposals and reads without an outcome
-	Failed  error  // why the replica is out of service, nil if it is not
+	Replica    dsdb.ReplicaID // this node's
+	Leader     dsdb.ReplicaID // 0: none is known
+	LeaderNode dsdb.NodeID    // where that is; 0: not known
+	Leading    bool           // this replica leads
+	Removed    bool           // this replica was a member and is none any more
+	Members    Members
+	Progress   []PeerProgress // while leading: of the others, not older than half a second
+	Term       uint64
+	Commit     uint64
+	Applied    uint64
+	Last       uint64 // index of the last durable entry
+	Cached     uint64 // bytes of durable entries that are held in memory
+	Waiting    uint64 // proposals and reads without an outcome
+	Failed     error  // why the replica is out of service, nil if it is not
 }
 
 // progress is what other goroutines may know of a group.
@@ -136,10 +142,10 @@ func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 	if c.groups[spec.ID] != nil {
 		return nil, dsdb.Errorf(dsdb.KindConflict, "raft group %d is already open", spec.ID)
 	}
-	if !slices.ContainsFunc(spec.Voters, func(p Peer) bool { return p.Replica == spec.Replica }) {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: replica %d is not among its voters", spec.ID, spec.Replica)
-	}
 	state, known := c.log.State(spec.ID)
+	if !known && len(spec.Founders) > 0 && !slices.ContainsFunc(spec.Founders, func(p Peer) bool { return p.Replica == spec.Replica }) {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: replica %d is not among its founders", spec.ID, spec.Replica)
+	}
 	if known && state.Replica != spec.Replica {
 		return nil, dsdb.Errorf(dsdb.KindConflict, "raft group %d: the log holds replica %d, not %d", spec.ID, state.Replica, spec.Replica)
 	}
@@ -149,7 +155,7 @@ func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 	if !known && !spec.New {
 		return nil, dsdb.Errorf(dsdb.KindNotFound, "raft group %d is not in the log", spec.ID)
 	}
-	g := &group{id: spec.ID, peers: slices.Clone(spec.Voters), machine: spec.StateMachine, progress: new(progress)}
+	g := &group{id: spec.ID, peers: slices.Clone(spec.Founders), machine: spec.StateMachine, progress: new(progress)}
 	g.seen.replica = uint64(spec.Replica)
 	g.store.group, g.store.log = spec.ID, c.log
 	c.groups[spec.ID] = g

@@ -40,6 +40,9 @@ type Transport interface {
 	// Send passes messages on to the Host of another node. It never blocks and
 	// may drop, delay, repeat or reorder them. The messages are immutable.
 	Send(to dsdb.NodeID, msgs []Envelope)
+	// SendSnapshot brings a snapshot with its files to the Install of another
+	// node's Host, and calls s.Done with what came of it. It never blocks.
+	SendSnapshot(to dsdb.NodeID, s *OutgoingSnapshot)
 }
 
 // Options are what a Host works with.
@@ -148,18 +151,91 @@ func (h *Host) Ready(ctx context.Context, groups []dsdb.GroupID) error {
 }
 
 // Propose returns the state machine's verdict on data once it is committed and
-// applied here. KindUnavailable means: not the leader, overload, no space (see
-// Core.Propose); KindTimeout, when ctx ends first: the outcome is unknown. The
+// applied here; Verdict.Index tells its place in the group's log. KindNotLeader
+// and KindUnavailable (overload, no space) mean that data is not in the log and
+// never will be; KindTimeout, also when ctx ends first, that nobody knows. The
 // caller must not change data afterwards, whatever is returned.
 func (h *Host) Propose(ctx context.Context, g dsdb.GroupID, data []byte) (dsdb.Verdict, error) {
 	h.metrics.Proposals.Add(1)
 	return h.call(ctx, event{kind: evPropose, group: g, data: data})
 }
 
-// ReadIndex returns when the local state machine has applied everything that
-// was acknowledged before the call.
-func (h *Host) ReadIndex(ctx context.Context, g dsdb.GroupID) error {
-	_, err := h.call(ctx, event{kind: evRead, group: g})
+// ReadIndex returns an index up to which the group's log holds everything that
+// was acknowledged before the call. Only the leader can tell, once a quorum has
+// confirmed that it leads; elsewhere the error is KindNotLeader. It does not
+// wait for the state machine, see Applied.
+func (h *Host) ReadIndex(ctx context.Context, g dsdb.GroupID) (uint64, error) {
+	v, err := h.call(ctx, event{kind: evRead, group: g})
+	return v.Index, err
+}
+
+// Applied returns when the local state machine of the group has applied index.
+func (h *Host) Applied(ctx context.Context, g dsdb.GroupID, index uint64) error {
+	if m, err := h.member(g); err == nil && m.progress.applied.Load() >= index && m.progress.failed.Load() == nil {
+		return nil
+	}
+	_, err := h.call(ctx, event{kind: evApplyWait, group: g, index: index})
+	return err
+}
+
+// Matched returns when the logs of all voters hold index durably. Only the
+// leader can tell; elsewhere the error is KindNotLeader.
+func (h *Host) Matched(ctx context.Context, g dsdb.GroupID, index uint64) error {
+	_, err := h.call(ctx, event{kind: evMatched, group: g, index: index})
+	return err
+}
+
+// Change changes the members of a group that this node leads: several changes at
+// once go through a joint configuration. It returns when the final members are in
+// force here; what is so already is no change. See Core.Change for what is refused.
+func (h *Host) Change(ctx context.Context, g dsdb.GroupID, changes []Change) error {
+	_, err := h.call(ctx, event{kind: evChange, group: g, changes: changes})
+	return err
+}
+
+// Transfer hands the leadership of a group that this node leads to another
+// voter; 0: to the active one that is closest. It returns when that is known to lead.
+func (h *Host) Transfer(ctx context.Context, g dsdb.GroupID, to dsdb.ReplicaID) error {
+	_, err := h.call(ctx, event{kind: evTransfer, group: g, index: uint64(to)})
+	return err
+}
+
+// TransferAll hands on the leadership of every group led here that has another
+// voter, before the process ends. The error is that of the first group that stays.
+func (h *Host) TransferAll(ctx context.Context) error {
+	all := newGather()
+	h.mu.RLock()
+	for g, m := range h.groups { // in any order
+		s := m.progress.status()
+		if s.Leading && len(s.Members.Voters) > 1 {
+			m.worker.push(event{kind: evTransfer, group: g, waiter: all.add(1)})
+		}
+	}
+	h.mu.RUnlock()
+	return all.wait(ctx)
+}
+
+// PeerDown says that the process of another node is gone: the groups that are
+// led from there elect a new leader at once rather than wait for their clocks.
+func (h *Host) PeerDown(node dsdb.NodeID) {
+	for _, w := range h.workers {
+		w.push(event{kind: evPeerDown, node: node})
+	}
+}
+
+// Unreachable says that messages to another node were dropped.
+func (h *Host) Unreachable(node dsdb.NodeID) {
+	for _, w := range h.workers {
+		w.push(event{kind: evUnreachable, node: node})
+	}
+}
+
+// Install replaces the state of a replica by a snapshot that another node has
+// sent, whose files lie in dir, verified and synced. It returns nil once that is
+// durable, or if the replica is not behind it; otherwise nothing has changed
+// unless the error says so. The caller removes dir.
+func (h *Host) Install(ctx context.Context, from dsdb.NodeID, s Snapshot, dir string) error {
+	_, err := h.call(ctx, event{kind: evInstall, group: s.Envelope.Group, node: from, snapshot: &incoming{snapshot: s, dir: dir}})
 	return err
 }
 
@@ -205,12 +281,12 @@ func (h *Host) Status(g dsdb.GroupID) GroupStatus {
 	return m.progress.status()
 }
 
-// Step takes messages that other nodes' hosts have sent.
-func (h *Host) Step(msgs []Envelope) {
+// Step takes messages that another node's host has sent.
+func (h *Host) Step(from dsdb.NodeID, msgs []Envelope) {
 	parts := make([][]event, len(h.workers))
 	for _, e := range msgs {
 		i := h.slot(e.Group)
-		parts[i] = append(parts[i], event{kind: evStep, group: e.Group, message: e})
+		parts[i] = append(parts[i], event{kind: evStep, group: e.Group, node: from, message: e})
 	}
 	for i, part := range parts {
 		if len(part) > 0 {

@@ -88,7 +88,7 @@ func openHost(t testing.TB, log Log) *Host {
 
 func single(id dsdb.GroupID, sm StateMachine) GroupSpec {
 	r := dsdb.ReplicaID(1000 + uint64(id))
-	return GroupSpec{ID: id, Replica: r, Voters: []Peer{{r, 1}}, New: true, StateMachine: sm}
+	return GroupSpec{ID: id, Replica: r, Founders: []Peer{{r, 1}}, New: true, StateMachine: sm}
 }
 
 func start(t testing.TB, h *Host, spec GroupSpec) {
@@ -113,6 +113,15 @@ func propose(t testing.TB, h *Host, g dsdb.GroupID, data string) dsdb.Verdict {
 		t.Fatalf("propose %q: %v", data, err)
 	}
 	return v
+}
+
+// readNow returns when h has applied all that was acknowledged before the call.
+func readNow(ctx context.Context, h *Host, g dsdb.GroupID) error {
+	index, err := h.ReadIndex(ctx, g)
+	if err != nil {
+		return err
+	}
+	return h.Applied(ctx, g, index)
 }
 
 func TestProposeReturnsTheVerdict(t *testing.T) {
@@ -151,12 +160,12 @@ func TestRestartSkipsWhatWasFlushed(t *testing.T) {
 	for i := range 5 {
 		propose(t, h, 1, fmt.Sprint(i))
 	}
-	if err := h.ReadIndex(t.Context(), 1); err != nil { // the status follows the acknowledgement
+	if err := readNow(t.Context(), h, 1); err != nil { // the status follows the acknowledgement
 		t.Fatal(err)
 	}
 	sm.flushed = h.Status(1).Applied - 2
 	h.Flushed(1)
-	if err := h.ReadIndex(t.Context(), 1); err != nil {
+	if err := readNow(t.Context(), h, 1); err != nil {
 		t.Fatal(err)
 	}
 	h.Close()
@@ -204,7 +213,7 @@ func TestOneEntryPerAcknowledgedProposal(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if err := h.ReadIndex(t.Context(), 1); err != nil {
+	if err := readNow(t.Context(), h, 1); err != nil {
 		t.Fatal(err)
 	}
 	if n := h.Status(1).Applied - before; n != clients*each {
@@ -307,7 +316,7 @@ func TestFailedStateMachineStopsItsGroupOnly(t *testing.T) {
 	for h.Status(1).Failed == nil {
 		time.Sleep(time.Millisecond)
 	}
-	if err := h.ReadIndex(t.Context(), 1); dsdb.KindOf(err) != dsdb.KindUnavailable {
+	if err := readNow(t.Context(), h, 1); dsdb.KindOf(err) != dsdb.KindUnavailable {
 		t.Errorf("read of a failed group: %v", err)
 	}
 	propose(t, h, 2, "y")
@@ -361,7 +370,7 @@ func TestRemove(t *testing.T) {
 		t.Errorf("the same replica again: %v", err)
 	}
 	spec.Replica++
-	spec.Voters[0].Replica++
+	spec.Founders[0].Replica++
 	start(t, h, spec)
 	propose(t, h, 1, "z")
 }

@@ -7,18 +7,24 @@ import (
 )
 
 // readQueue holds the reads of one group on their way: waiting for the leader
-// to be able to serve them, then for a quorum to confirm it, then for the local
-// state machine to have applied as much.
+// to be able to serve them, then for a quorum to confirm it; and those that wait
+// for the local state machine to have applied an index.
 type readQueue struct {
-	waiting   []Waiter
+	waiting   []readWaiter
 	issued    []readBatch
 	confirmed []confirmedRead
+}
+
+// readWaiter waits for a read index, or with apply for as much to be applied.
+type readWaiter struct {
+	waiter Waiter
+	apply  bool
 }
 
 // readBatch is the reads that share one request to raft. Its number is used once.
 type readBatch struct {
 	seq     uint64
-	waiters []Waiter
+	waiters []readWaiter
 }
 
 type confirmedRead struct {
@@ -68,15 +74,19 @@ func (q *readQueue) length() int {
 }
 
 // confirmReads notes that a quorum has confirmed the request with this context.
-func (q *readQueue) confirmReads(origin uint64, ctx []byte, index uint64) {
-	if len(ctx) != 16 || binary.LittleEndian.Uint64(ctx) != origin {
+func (q *readQueue) confirmReads(c *Core, ctx []byte, index uint64) {
+	if len(ctx) != 16 || binary.LittleEndian.Uint64(ctx) != c.origin {
 		return
 	}
 	seq := binary.LittleEndian.Uint64(ctx[8:])
 	for i, b := range q.issued {
 		if b.seq == seq {
 			for _, w := range b.waiters {
-				q.confirm(index, w)
+				if w.apply {
+					q.confirm(index, w.waiter)
+				} else {
+					c.out.Results = append(c.out.Results, Result{Waiter: w.waiter, Verdict: dsdb.Verdict{Index: index}})
+				}
 			}
 			q.issued = append(q.issued[:i:i], q.issued[i+1:]...)
 			return
@@ -101,11 +111,11 @@ func (q *readQueue) release(c *Core, applied uint64) {
 // failUnserved tells err to the reads that no quorum has confirmed.
 func (q *readQueue) failUnserved(c *Core, err error) {
 	for _, w := range q.waiting {
-		c.result(w, err)
+		c.result(w.waiter, err)
 	}
 	for _, b := range q.issued {
 		for _, w := range b.waiters {
-			c.result(w, err)
+			c.result(w.waiter, err)
 		}
 	}
 	q.waiting, q.issued = nil, nil

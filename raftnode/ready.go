@@ -120,7 +120,7 @@ const maxScratch = 4 << 20
 func (c *Core) handle(g *group, rd raft.Ready) {
 	c.observe(g, rd)
 	for _, rs := range rd.ReadStates {
-		g.reads.confirmReads(c.origin, rs.RequestCtx, rs.Index)
+		g.reads.confirmReads(c, rs.RequestCtx, rs.Index)
 	}
 	for _, m := range rd.Messages {
 		switch m.GetTo() {

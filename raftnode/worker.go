@@ -22,20 +22,33 @@ const (
 	evStored
 	evApplied
 	evRefuse
+	evApplyWait
+	evMatched
+	evChange
+	evTransfer
+	evPeerDown
+	evUnreachable
+	evInstall
+	evSent
 )
 
 // event is one input of a worker's core; kind says which members are set.
 type event struct {
-	kind    eventKind
-	slice   int
-	group   dsdb.GroupID
-	data    []byte
-	waiter  Waiter
-	specs   []GroupSpec
-	message Envelope
-	appends []Append
-	task    *ApplyTask
-	err     error
+	kind     eventKind
+	slice    int
+	group    dsdb.GroupID
+	node     dsdb.NodeID
+	index    uint64 // for evTransfer a replica
+	data     []byte
+	waiter   Waiter
+	specs    []GroupSpec
+	changes  []Change
+	message  Envelope
+	appends  []Append
+	task     *ApplyTask
+	snapshot *incoming
+	sent     SendTask
+	err      error
 }
 
 // inbox is a queue that many fill and one goroutine empties as a whole.
@@ -147,7 +160,7 @@ func (w *worker) feed(e *event) {
 	case evOpen:
 		e.waiter.Done(dsdb.Verdict{}, w.open(e.specs))
 	case evStep:
-		w.core.Step(e.message)
+		w.core.Step(e.node, e.message)
 	case evPropose:
 		w.core.Propose(e.group, e.data, e.waiter)
 	case evRead:
@@ -165,6 +178,22 @@ func (w *worker) feed(e *event) {
 		w.core.ApplyDone(*e.task, e.err)
 	case evRefuse:
 		w.core.Refuse(e.err)
+	case evApplyWait:
+		w.core.Applied(e.group, e.index, e.waiter)
+	case evMatched:
+		w.core.Matched(e.group, e.index, e.waiter)
+	case evChange:
+		w.core.Change(e.group, e.changes, e.waiter)
+	case evTransfer:
+		w.core.Transfer(e.group, dsdb.ReplicaID(e.index), e.waiter)
+	case evPeerDown:
+		w.core.PeerDown(e.node)
+	case evUnreachable:
+		w.core.Unreachable(e.node)
+	case evInstall:
+		w.core.Install(e.node, e.snapshot.snapshot, e.snapshot.dir, e.waiter)
+	case evSent:
+		w.core.SnapshotSent(e.sent, e.err)
 	}
 }
 
@@ -199,6 +228,9 @@ func (w *worker) spread(out *Outputs) {
 	if t := w.host.opt.Transport; t != nil {
 		for _, box := range out.Network {
 			t.Send(box.Node, box.Messages)
+		}
+		for _, s := range out.Snapshots {
+			t.SendSnapshot(s.Node, &OutgoingSnapshot{s.Snapshot, func(err error) { w.push(event{kind: evSent, sent: s, err: err}) }})
 		}
 	}
 	if len(out.Appends) > 0 {

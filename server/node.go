@@ -270,8 +270,8 @@ func (n *Node) openCatalogue(ctx context.Context, id meta.Identity, fatal func(e
 	n.host = host
 	n.onClose(func() error { n.shards.close(); return nil })
 	n.onClose(host.Close)
-	spec := raftnode.GroupSpec{ID: dsdb.MetaGroup, Replica: metaReplica, New: true, StateMachine: store,
-		Voters: []raftnode.Peer{{Replica: metaReplica, Node: id.MetaID}}}
+	spec := raftnode.GroupSpec{ID: dsdb.MetaGroup, Replica: metaReplica, Node: id.MetaID, New: true, StateMachine: store,
+		Founders: []raftnode.Peer{{Replica: metaReplica, Node: id.MetaID}}}
 	if err := host.Start(ctx, []raftnode.GroupSpec{spec}); err != nil {
 		return fmt.Errorf("catalogue: %w", err)
 	}

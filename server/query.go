@@ -21,7 +21,7 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 	if n.cfg.Data.QueryLog {
 		n.log.Info("query", "statement", ql.Sanitize(r.Statement.String()), "database", r.Database)
 	}
-	if err := n.host.ReadIndex(ctx, dsdb.MetaGroup); err != nil {
+	if err := n.readIndex(ctx, dsdb.MetaGroup); err != nil {
 		return nil, err
 	}
 	view := n.meta.View()
@@ -79,10 +79,20 @@ func (n *Node) openSource(ctx context.Context, id dsdb.ShardID) (exec.Source, er
 	if err != nil {
 		return nil, err
 	}
-	if err := n.host.ReadIndex(ctx, id.Group()); err != nil {
+	if err := n.readIndex(ctx, id.Group()); err != nil {
 		return nil, err
 	}
 	return sh.Source()
+}
+
+// readIndex returns when the local replica of a group holds everything that was
+// acknowledged before the call.
+func (n *Node) readIndex(ctx context.Context, g dsdb.GroupID) error {
+	index, err := n.host.ReadIndex(ctx, g)
+	if err != nil {
+		return err
+	}
+	return n.host.Applied(ctx, g, index)
 }
 
 // explain words the error of a statement that was planned by view: the files

@@ -231,9 +231,9 @@ func (s *shards) exclude(id dsdb.ShardID, err error) {
 
 // spec describes the raft group of a shard.
 func (s *shards) spec(sh meta.Shard, machine raftnode.StateMachine) raftnode.GroupSpec {
-	spec := raftnode.GroupSpec{ID: sh.ID.Group(), Replica: s.replica(sh), New: true, StateMachine: machine}
+	spec := raftnode.GroupSpec{ID: sh.ID.Group(), Replica: s.replica(sh), Node: s.n.dataID, New: true, StateMachine: machine}
 	for _, r := range sh.Replicas {
-		spec.Voters = append(spec.Voters, raftnode.Peer{Replica: r.ID, Node: r.Node})
+		spec.Founders = append(spec.Founders, raftnode.Peer{Replica: r.ID, Node: r.Node})
 	}
 	return spec
 }

@@ -111,9 +111,9 @@ func replica(node int, g dsdb.GroupID) dsdb.ReplicaID {
 
 // spec describes the replica of g on a node.
 func (c *Cluster) spec(node int, g dsdb.GroupID) raftnode.GroupSpec {
-	s := raftnode.GroupSpec{ID: g, Replica: replica(node, g), StateMachine: c.options.NewMachine(node, g)}
+	s := raftnode.GroupSpec{ID: g, Replica: replica(node, g), Node: dsdb.NodeID(node), StateMachine: c.options.NewMachine(node, g)}
 	for _, n := range c.options.Voters[g-1] {
-		s.Voters = append(s.Voters, raftnode.Peer{Replica: replica(n, g), Node: dsdb.NodeID(n)})
+		s.Founders = append(s.Founders, raftnode.Peer{Replica: replica(n, g), Node: dsdb.NodeID(n)})
 	}
 	return s
 }

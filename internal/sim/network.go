@@ -3,6 +3,7 @@ package sim
 import (
 	"time"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/raftnode"
 )
 
@@ -40,13 +41,13 @@ func (n *network) send(from, to int, msgs []raftnode.Envelope) {
 			if n.cut[[2]int{from, to}] || n.world.Chance(n.drop) {
 				continue
 			}
-			n.deliver(to, m)
+			n.deliver(from, to, m)
 		}
 	}
 }
 
-func (n *network) deliver(to int, m raftnode.Envelope) {
-	n.world.After(n.latency(), func() { n.nodes[to].receive(m) })
+func (n *network) deliver(from, to int, m raftnode.Envelope) {
+	n.world.After(n.latency(), func() { n.nodes[to].receive(dsdb.NodeID(from), m) })
 }
 
 // isolate cuts a node off from all others.

@@ -128,9 +128,27 @@ func (n *Node) Propose(g dsdb.GroupID, data []byte, w raftnode.Waiter) {
 	n.input(func(c *raftnode.Core) { c.Propose(g, data, w) })
 }
 
-// ReadIndex asks the node's core, which must be up, for a linearizable read.
+// ReadIndex tells w when the node, which must be up and lead, has applied all
+// that was acknowledged before the call.
 func (n *Node) ReadIndex(g dsdb.GroupID, w raftnode.Waiter) {
-	n.input(func(c *raftnode.Core) { c.ReadIndex(g, w) })
+	n.input(func(c *raftnode.Core) { c.ReadIndex(g, &reader{n, n.run, g, w}) })
+}
+
+// reader waits for a read index, then for that to be applied.
+type reader struct {
+	node  *Node
+	run   *process
+	group dsdb.GroupID
+	then  raftnode.Waiter
+}
+
+// Done implements raftnode.Waiter.
+func (r *reader) Done(v dsdb.Verdict, err error) {
+	if err != nil {
+		r.then.Done(v, err)
+		return
+	}
+	r.node.do(r.run, func() { r.run.core.Applied(r.group, v.Index, r.then); r.run.wake() })
 }
 
 // Flushed tells the node's core that the state machine of g flushed.
@@ -144,11 +162,11 @@ func (n *Node) input(f func(*raftnode.Core)) {
 }
 
 // receive takes a message from the network.
-func (n *Node) receive(e raftnode.Envelope) {
+func (n *Node) receive(from dsdb.NodeID, e raftnode.Envelope) {
 	m := e.Message
 	n.cluster.Note("message", uint64(n.Index), uint64(e.Group), uint64(e.From), uint64(m.GetType()), m.GetIndex())
 	if n.run != nil {
-		n.input(func(c *raftnode.Core) { c.Step(e) })
+		n.input(func(c *raftnode.Core) { c.Step(from, e) })
 	}
 }
 

@@ -172,7 +172,7 @@ func TestS15OldConfirmationsServeNoNewRead(t *testing.T) {
 		s.until("the old leader goes on", func() bool { return !old.pausing })
 		for range 20 {
 			for _, c := range copies {
-				s.network.deliver(old.Index, c)
+				s.network.deliver(int(c.From-replica(0, c.Group)), old.Index, c)
 			}
 			s.Run(5 * time.Millisecond)
 		}

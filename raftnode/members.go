@@ -1,0 +1,51 @@
+package raftnode
+
+import "github.com/dasudian/dsdb"
+
+// Members are the replicas of a group as of the last change that this node has
+// applied. The slices must not be changed.
+type Members struct {
+	Voters   []Peer
+	Outgoing []Peer // while a joint change is under way: the voters from before it
+	Learners []Peer // have the log, do not vote
+}
+
+// ChangeOp is what a Change does to a group.
+type ChangeOp uint8
+
+// The operations. A replica joins as a learner and is made a voter once it has caught up.
+const (
+	AddLearner ChangeOp = iota + 1
+	AddVoter            // promotes a learner
+	Remove
+)
+
+// Change is one change of a group's members. Of Peer, Node counts only for AddLearner.
+type Change struct {
+	Op   ChangeOp
+	Peer Peer
+}
+
+// PeerProgress is what a leader knows of another replica of its group.
+type PeerProgress struct {
+	Peer
+	Match    uint64 // its log is the leader's up to here
+	Active   bool   // it was heard of within an election timeout
+	Snapshot bool   // it waits for a snapshot
+}
+
+// Snapshot is the state of a group on its way to a replica that lacks the log
+// for it. The envelope's message tells position and members, the manifest which
+// files, that travel beside, hold the state.
+type Snapshot struct {
+	Envelope Envelope
+	Manifest dsdb.Manifest
+}
+
+// OutgoingSnapshot is a snapshot to be sent. Its files stay where they are until
+// Done, which must be called exactly once: with nil once the receiver has
+// installed it.
+type OutgoingSnapshot struct {
+	Snapshot
+	Done func(error)
+}
