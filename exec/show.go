@@ -16,6 +16,8 @@ type ShowEnv interface {
 	Open(ctx context.Context, id dsdb.ShardID) (Source, error)
 	// Catalogue returns the databases and users that the asker may see.
 	Catalogue(ctx context.Context) (*ShowCatalogue, error)
+	// Processes returns the processes of the cluster in the order of their ids.
+	Processes(ctx context.Context) ([]ProcessRow, error)
 	// Fields returns the fields of a measurement, as planner.Catalog's.
 	Fields(db, rp, measurement string, r dsdb.TimeRange) (map[string]dsdb.FieldType, error)
 }
@@ -24,6 +26,29 @@ type ShowEnv interface {
 type ShowCatalogue struct {
 	Databases []DatabaseRow
 	Users     []UserRow
+	Data      []ServerRow // data nodes, by id
+	Meta      []ServerRow // meta nodes, by id
+}
+
+// ServerRow is a role of a process: its id, and its addresses as configured.
+type ServerRow struct {
+	ID                dsdb.NodeID
+	HTTPAddr, TCPAddr string
+}
+
+// ProcessRow is what SHOW CLUSTER tells about a process.
+type ProcessRow struct {
+	MetaID, DataID dsdb.NodeID // 0: it does not have the role
+	TCPAddr        string
+	Status         string // up, suspect, dead, leaving, joining
+	Role           string // in the meta group: leader, voter, standby
+	Shards, Leads  int    // replicas of shards, and how many of them lead
+	Lag            uint64 // most entries that one of its replicas is behind
+	DiskUsed       int64  // bytes
+	DiskFree       int64  // bytes
+	Version        string
+	Authenticated  string // how it proves itself to this node: none, shared-secret, tls, self
+	LastSeen       int64  // nanoseconds; 0: never
 }
 
 // DatabaseRow is a database.
@@ -69,6 +94,13 @@ type GrantRow struct{ Database, Right string }
 // Show executes a SHOW statement: it gathers from all shards, sorts, cuts by
 // LIMIT and OFFSET. All shards are closed again when it returns.
 func Show(ctx context.Context, p *planner.Show, env ShowEnv) (Result, error) {
+	if p.Kind == planner.ShowCluster {
+		rows, err := env.Processes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return newShowResult(p.Page, []showTable{showProcesses(rows)}), nil
+	}
 	if p.Kind < planner.ShowMeasurements {
 		c, err := env.Catalogue(ctx)
 		if err != nil {

@@ -30,6 +30,8 @@ func showCatalogue(p *planner.Show, c *ShowCatalogue) ([]showTable, error) {
 		return showUsers(c), nil
 	case planner.ShowGrants:
 		return showGrants(p.User, c)
+	case planner.ShowServers:
+		return []showTable{showServers("data_nodes", c.Data), showServers("meta_nodes", c.Meta)}, nil
 	}
 	panic("BUG: SHOW of kind " + p.Kind.String() + " is not about the catalogue")
 }

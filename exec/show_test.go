@@ -13,7 +13,7 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/planner"
-	"github.com/influxdata/influxql"
+	"github.com/dasudian/dsdb/ql"
 )
 
 // showShard is a Source that only knows series, written as canonical keys.
@@ -92,6 +92,7 @@ func (s *showShard) Close() error {
 type showWorld struct {
 	shards    map[dsdb.ShardID]*showShard
 	catalogue ShowCatalogue
+	processes []ProcessRow
 }
 
 func (w *showWorld) Open(_ context.Context, id dsdb.ShardID) (Source, error) {
@@ -104,6 +105,7 @@ func (w *showWorld) Open(_ context.Context, id dsdb.ShardID) (Source, error) {
 }
 
 func (w *showWorld) Catalogue(context.Context) (*ShowCatalogue, error) { return &w.catalogue, nil }
+func (w *showWorld) Processes(context.Context) ([]ProcessRow, error)   { return w.processes, nil }
 
 func (w *showWorld) DefaultPolicy(db string) (string, error) {
 	if db != "db" {
@@ -148,7 +150,7 @@ func TestShow(t *testing.T) {
 		case "shard":
 			return w.addShard(t, d)
 		case "catalogue":
-			w.catalogue = exampleCatalogue()
+			w.catalogue, w.processes = exampleCatalogue(), exampleProcesses
 			return "ok\n"
 		case "show":
 			return w.run(t, d.Input)
@@ -189,17 +191,24 @@ func exampleCatalogue() ShowCatalogue {
 		},
 		Users: []UserRow{{Name: "root", Admin: true},
 			{Name: "bob", Grants: []GrantRow{{"db", "READ"}, {"empty", "ALL PRIVILEGES"}}}},
+		Data: []ServerRow{{2, "influx1:8088", "influx1:8088"}, {5, "influx3:8088", "influx3:8088"}},
+		Meta: []ServerRow{{1, "influx1:8091", "influx1:8088"}, {3, "influx3:8091", "influx3:8088"}},
 	}
 }
+
+var exampleProcesses = []ProcessRow{{MetaID: 1, DataID: 2, TCPAddr: "influx1:8088", Status: "up", Role: "leader", Shards: 4, Leads: 2,
+	DiskUsed: 1000, DiskFree: 2000, Version: "1.0.0", Authenticated: "self", LastSeen: 1e18},
+	{DataID: 5, TCPAddr: "influx3:8088", Status: "dead", Role: "standby", Lag: 7, Authenticated: "none"}}
 
 func (w *showWorld) run(t *testing.T, input string) string {
 	var out strings.Builder
 	for _, line := range strings.Split(input, "\n") {
 		fmt.Fprintf(&out, "> %s\n", line)
-		stmt, err := influxql.ParseStatement(line)
+		stmts, err := ql.Parse(line, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
+		stmt := stmts[0]
 		plan, err := planner.Compile(stmt, w, planner.Options{DefaultDB: "db"})
 		if err != nil {
 			t.Fatal(err)

@@ -111,6 +111,12 @@ func (c *Command) String() string {
 	if c.Kind == DropShard {
 		w.line("shard %d", c.Shard)
 	}
+	if c.Node != 0 {
+		w.line("node %d", c.Node)
+	}
+	if c.Force {
+		w.line("force")
+	}
 	if c.Admin {
 		w.line("admin")
 	}
