@@ -19,20 +19,22 @@ type Command interface {
 // commandVersion is the first byte of an encoded command. It grows when a
 // command changes its meaning, so that an older node refuses what it would
 // otherwise apply differently from its peers.
-const commandVersion = 1
+const commandVersion = 2
 
 // MaxCommand is the largest encoded command in bytes that Apply accepts.
 const MaxCommand = 16 << 20
 
 type envelope struct {
 	Op   string          `json:"op"`
+	By   [3]uint64       `json:"by"` // node, epoch and sequence number of the proposal
 	Args json.RawMessage `json:"args"`
 }
 
 // newCommand returns an empty command of the given kind, nil if there is none.
 func newCommand(op string) Command {
 	for _, c := range []Command{
-		&CreateCluster{}, &AddNode{}, &UpdateNode{},
+		&CreateCluster{}, &JoinCluster{}, &BootNode{}, &DropNode{}, &RemoveNode{},
+		&AddReplica{}, &PromoteReplica{}, &DemoteReplica{}, &RetireReplica{}, &ReplicaFailed{}, &RemoveReplica{},
 		&CreateDatabase{}, &DropDatabase{},
 		&CreateRetentionPolicy{}, &UpdateRetentionPolicy{}, &DropRetentionPolicy{},
 		&EnsureShardGroups{}, &DeleteShardGroup{}, &DropShard{}, &PruneShardGroups{},
@@ -46,14 +48,15 @@ func newCommand(op string) Command {
 	return nil
 }
 
-// Encode returns the bytes of a log entry that stands for c: the version and a
-// JSON object {"op": name, "args": {…}}.
-func Encode(c Command) []byte {
+// Encode returns the bytes of a log entry that stands for the proposal id of c:
+// the version and a JSON object {"op": name, "by": […], "args": {…}}. The zero id
+// makes an entry that has its effect each time it is in the log.
+func Encode(id dsdb.ProposalID, c Command) []byte {
 	args, err := json.Marshal(c)
 	if err != nil {
 		panic("BUG: command " + c.op() + ": " + err.Error())
 	}
-	body, err := json.Marshal(envelope{Op: c.op(), Args: args})
+	body, err := json.Marshal(envelope{c.op(), [3]uint64{uint64(id.Node), id.Epoch, id.Seq}, args})
 	if err != nil {
 		panic("BUG: command " + c.op() + ": " + err.Error())
 	}
@@ -62,25 +65,26 @@ func Encode(c Command) []byte {
 
 // Decode is the inverse of Encode. It reports KindInvalid for bytes that are
 // no command of this version.
-func Decode(b []byte) (Command, error) {
+func Decode(b []byte) (dsdb.ProposalID, Command, error) {
+	fail := func(err error) (dsdb.ProposalID, Command, error) { return dsdb.ProposalID{}, nil, err }
 	if len(b) == 0 || b[0] != commandVersion {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: command of unknown version")
+		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: command of unknown version"))
 	}
 	if len(b) > MaxCommand {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: command of %d bytes exceeds %d", len(b), MaxCommand)
+		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: command of %d bytes exceeds %d", len(b), MaxCommand))
 	}
 	var e envelope
 	if err := unmarshalStrict(b[1:], &e); err != nil {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: command: %w", err)
+		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: command: %w", err))
 	}
 	c := newCommand(e.Op)
 	if c == nil {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: unknown command %q", e.Op)
+		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: unknown command %q", e.Op))
 	}
 	if err := unmarshalStrict(e.Args, c); err != nil {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "meta: command %s: %w", e.Op, err)
+		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: command %s: %w", e.Op, err))
 	}
-	return c, nil
+	return dsdb.ProposalID{Node: dsdb.NodeID(e.By[0]), Epoch: e.By[1], Seq: e.By[2]}, c, nil
 }
 
 // unmarshalStrict decodes exactly one JSON value with no members that v lacks.

@@ -1,8 +1,9 @@
-// Package meta holds the cluster catalogue: nodes, databases, retention
-// policies, shard groups with their shards, replicas and field types, and
-// users. It owns the rules by which the catalogue changes (validation,
-// time-group boundaries, placement of replicas) and knows neither raft nor the
-// query language.
+// Package meta holds the cluster catalogue: processes and their roles,
+// databases, retention policies, shard groups with their shards, replicas and
+// field types, and users. It owns the rules by which the catalogue changes
+// (validation, time-group boundaries, placement of replicas) and, with
+// Controller, what is to be done when processes come and go. It knows neither
+// raft nor the query language.
 //
 // The catalogue is a value. A *Data never changes once it is reachable by
 // others; a command makes a new one that shares whatever it left alone:
@@ -19,19 +20,22 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/dedupe"
 )
 
 // Data is one version of the catalogue. It is immutable: neither the value nor
 // anything reachable from it may be changed by a reader.
 type Data struct {
-	Index, Term uint64 // of the last log entry that this version includes
-	ClusterID   uint64 // 0 until CreateCluster
-	Counters    Counters
-	Nodes       []Node      // by id
-	Databases   []*Database // by name; see DatabasesByAge
-	Users       []*User     // by name
+	Index, Term  uint64 // of the last log entry that this version includes
+	ClusterID    uint64 // 0 until CreateCluster
+	Counters     Counters
+	Processes    []Process   // by age; those that are gone stay
+	MetaReplicas []Replica   // of the meta group, by id
+	Databases    []*Database // by name; see DatabasesByAge
+	Users        []*User     // by name
 
-	shards *shardIndex // shared by versions with the same shards
+	proposals *dedupe.Window // those that this version includes
+	shards    *shardIndex    // shared by versions with the same shards
 }
 
 // Counters are the last ids that were given out. An id is never given twice,
@@ -45,25 +49,7 @@ type Counters struct {
 }
 
 // NewData returns the empty catalogue, the state before the first log entry.
-func NewData() *Data { return &Data{shards: new(shardIndex)} }
-
-// NodeKind is the role that a node id stands for.
-type NodeKind string
-
-// The roles of a process. A process with both has two nodes with one UUID.
-const (
-	MetaNode NodeKind = "meta"
-	DataNode NodeKind = "data"
-)
-
-// Node is one role of one process.
-type Node struct {
-	ID       dsdb.NodeID `json:"id"`
-	Kind     NodeKind    `json:"kind"`
-	UUID     string      `json:"uuid"` // of the process
-	HTTPAddr string      `json:"http"`
-	TCPAddr  string      `json:"tcp"`
-}
+func NewData() *Data { return &Data{shards: new(shardIndex), proposals: new(dedupe.Window)} }
 
 // Database is a named set of retention policies.
 type Database struct {
@@ -97,13 +83,8 @@ type ShardGroup struct {
 // Shard is one partition of a time group.
 type Shard struct {
 	ID       dsdb.ShardID `json:"id"`
-	Replicas []Replica    `json:"replicas"` // the first one is to campaign when the shard is new
-}
-
-// Replica is one copy of a shard on a data node.
-type Replica struct {
-	ID   dsdb.ReplicaID `json:"id"`
-	Node dsdb.NodeID    `json:"node"`
+	Replicas []Replica    `json:"replicas"`           // by id
+	Founders []Replica    `json:"founders,omitempty"` // see Birth; nil while Replicas has not changed
 }
 
 // User is an account of the cluster.
@@ -147,15 +128,41 @@ func (p Privilege) String() string {
 }
 
 // Apply returns the catalogue after a command that Encode made, and the
-// verdict. A command that is refused, also one that cannot be decoded, leaves
-// the catalogue as it is: d itself is returned.
+// verdict. A command that is refused, also one that cannot be decoded, changes
+// nothing but what is remembered of proposals. One that this version includes
+// already changes nothing at all, and gets the verdict that it had.
 func (d *Data) Apply(cmd []byte) (*Data, dsdb.Verdict) {
-	c, err := Decode(cmd)
-	if err == nil {
-		next := *d
-		if err = c.apply(&next); err == nil {
-			return &next, dsdb.Verdict{}
-		}
+	id, c, err := Decode(cmd)
+	if err != nil {
+		return d, refusal(err)
 	}
-	return d, dsdb.Verdict{Rejected: 1, Kind: dsdb.KindOf(err), Reason: err.Error()}
+	if v, duplicate := d.proposals.Check(id); duplicate {
+		return d, v
+	}
+	next, verdict := d.apply(c)
+	if id == (dsdb.ProposalID{}) {
+		return next, verdict
+	}
+	if next == d {
+		same := *d
+		next = &same
+	}
+	next.proposals = d.proposals.Clone()
+	next.proposals.Record(id, verdict)
+	return next, verdict
+}
+
+func (d *Data) apply(c Command) (*Data, dsdb.Verdict) {
+	next := *d
+	if err := c.apply(&next); err != nil {
+		return d, refusal(err)
+	}
+	if a, ok := c.(interface{ answer(d *Data) []byte }); ok {
+		return &next, dsdb.Verdict{Value: a.answer(&next)}
+	}
+	return &next, dsdb.Verdict{}
+}
+
+func refusal(err error) dsdb.Verdict {
+	return dsdb.Verdict{Rejected: 1, Kind: dsdb.KindOf(err), Reason: err.Error()}
 }

@@ -111,7 +111,7 @@ func checkDurations(rp *RetentionPolicy) error {
 
 // autoReplicas is the replication factor of a policy that names none.
 func (d *Data) autoReplicas() int {
-	return min(max(d.count(DataNode), 1), maxAutoCopies)
+	return min(max(len(d.active(DataNode)), 1), maxAutoCopies)
 }
 
 // matches reports whether rp is what the spec says, as far as it says anything.

@@ -14,8 +14,11 @@ var (
 	ErrReplicationTooLow     = dsdb.Errorf(dsdb.KindInvalid, "replication factor must be greater than 0")
 	ErrShardGroupNotFound    = dsdb.Errorf(dsdb.KindNotFound, "shard group not found")
 	ErrNoDataNode            = dsdb.Errorf(dsdb.KindUnavailable, "at least one node required")
-	ErrNodeExists            = dsdb.Errorf(dsdb.KindConflict, "node already exists")
 	ErrNodeNotFound          = dsdb.Errorf(dsdb.KindNotFound, "node not found")
+	ErrNodeIDRequired        = dsdb.Errorf(dsdb.KindInvalid, "node id must be greater than 0")
+	ErrFinalNode             = dsdb.Errorf(dsdb.KindConflict, "unable to drop the final node in a cluster")
+	ErrShardNotReplicated    = dsdb.Errorf(dsdb.KindConflict, "shard not replicated")
+	ErrShardNotFound         = dsdb.Errorf(dsdb.KindNotFound, "shard not found")
 	ErrUsernameRequired      = dsdb.Errorf(dsdb.KindInvalid, "username required")
 	ErrUserExists            = dsdb.Errorf(dsdb.KindConflict, "user already exists")
 	ErrUserNotFound          = dsdb.Errorf(dsdb.KindNotFound, "user not found")
@@ -27,4 +30,8 @@ func errDatabaseNotFound(name string) error {
 
 func errPolicyNotFound(name string) error {
 	return dsdb.Errorf(dsdb.KindNotFound, "retention policy not found: %s", name)
+}
+
+func errReplicaNotFound(group dsdb.GroupID, id dsdb.ReplicaID) error {
+	return dsdb.Errorf(dsdb.KindNotFound, "group %d has no replica %d", group, id)
 }

@@ -17,12 +17,14 @@ const maxPartitions = 8
 
 // EnsureShardGroups creates the time groups that hold Times, as far as there
 // are none: all that one write needs. A group that ends by Now gets one shard,
-// any other one shard for each data node, at most eight.
+// any other one shard for each data node, at most eight. Nothing is placed on
+// nodes that are leaving, nor on those to Avoid unless there is no other.
 type EnsureShardGroups struct {
-	Database string  `json:"db"`
-	Policy   string  `json:"rp"`
-	Times    []int64 `json:"times"` // in any order
-	Now      int64   `json:"now"`
+	Database string        `json:"db"`
+	Policy   string        `json:"rp"`
+	Times    []int64       `json:"times"` // in any order
+	Now      int64         `json:"now"`
+	Avoid    []dsdb.NodeID `json:"avoid,omitempty"` // data nodes that the proposer takes for dead
 }
 
 func (c *EnsureShardGroups) op() string { return "EnsureShardGroups" }
@@ -44,13 +46,13 @@ func (c *EnsureShardGroups) apply(d *Data) error {
 	if len(spans) == 0 {
 		return nil
 	}
-	if d.count(DataNode) == 0 {
+	p := newPlacer(d, c.Avoid)
+	if len(p.nodes) == 0 {
 		return ErrNoDataNode
 	}
 	if rp, err = d.editPolicy(c.Database, rp.Name); err != nil {
 		return err
 	}
-	p := newPlacer(d)
 	groups := make([]*ShardGroup, 0, len(rp.ShardGroups)+len(spans))
 	groups = append(groups, rp.ShardGroups...)
 	for _, span := range spans {
@@ -201,16 +203,30 @@ func (c *DropShard) apply(d *Data) error {
 		rp.delete(i, c.Now)
 		return nil
 	}
-	nodes := make([]dsdb.NodeID, len(ref.Shard.Replicas))
-	for i, r := range ref.Shard.Replicas {
-		nodes[i] = r.Node
-	}
+	nodes := d.successors(ref)
 	g := *ref.Group
 	g.Shards = slices.Clone(g.Shards)
 	g.Shards[slices.IndexFunc(g.Shards, func(s Shard) bool { return s.ID == c.ID })] = d.newShard(nodes)
 	rp.ShardGroups = slices.Clone(rp.ShardGroups)
 	rp.ShardGroups[i] = &g
 	return nil
+}
+
+// successors returns the nodes for the shard that is to take the place of
+// another: those that are to stay, or, if there is none, new ones.
+func (d *Data) successors(ref ShardRef) []dsdb.NodeID {
+	var nodes []dsdb.NodeID
+	for _, r := range ref.Shard.Replicas {
+		if p, _ := d.ProcessOf(r.Node); p.Is(DataNode) && r.whole() {
+			nodes = append(nodes, r.Node)
+		}
+	}
+	if len(nodes) > 0 {
+		return nodes
+	}
+	p := newPlacer(d, nil)
+	p.begin(ref.Group.ID)
+	return p.place(ref.Policy.ReplicaN)
 }
 
 // PruneShardGroups forgets the groups that were deleted before a time.

@@ -20,10 +20,12 @@ type placer struct {
 	firsts  []int  // its first-listed replicas so far, per node
 }
 
-func newPlacer(d *Data) *placer {
-	p := &placer{}
-	for _, n := range d.NodesOf(DataNode) {
-		p.nodes = append(p.nodes, n.ID)
+// newPlacer returns a placer over the data nodes that are to stay, without those
+// to avoid unless there is no other.
+func newPlacer(d *Data, avoid []dsdb.NodeID) *placer {
+	p := &placer{nodes: d.active(DataNode)}
+	if usable := slices.DeleteFunc(slices.Clone(p.nodes), func(n dsdb.NodeID) bool { return slices.Contains(avoid, n) }); len(usable) > 0 {
+		p.nodes = usable
 	}
 	p.load = make([]int, len(p.nodes))
 	for _, db := range d.Databases {

@@ -17,17 +17,25 @@ const week = int64(7 * day)
 
 // newTestData returns a catalogue with n data nodes and database db.
 func newTestData(t testing.TB, n int) *Data {
-	d := NewData()
+	d := mustApply(t, NewData(), &CreateCluster{ID: 7})
 	for i := range n {
-		addr := fmt.Sprintf("n%d", i)
-		d = mustApply(t, d, &AddNode{Kind: DataNode, UUID: addr, HTTPAddr: addr, TCPAddr: addr})
+		d = mustApply(t, d, join(fmt.Sprintf("n%d", i)))
 	}
 	return mustApply(t, d, &CreateDatabase{Name: "db"})
 }
 
+// join returns the command by which a meta and data node of that name joins.
+func join(name string) *JoinCluster {
+	return &JoinCluster{UUID: name, Meta: true, Data: true, Addresses: addresses(name), Epoch: 1}
+}
+
+func addresses(host string) Addresses {
+	return Addresses{HTTPAddr: host + ":8086", MetaHTTPAddr: host + ":8091", TCPAddr: host + ":8088"}
+}
+
 func mustApply(t testing.TB, d *Data, c Command) *Data {
 	t.Helper()
-	next, verdict := d.Apply(Encode(c))
+	next, verdict := d.Apply(Encode(dsdb.ProposalID{}, c))
 	if err := verdict.Err(); err != nil {
 		t.Fatalf("%s: %v", c.op(), err)
 	}
@@ -46,12 +54,8 @@ func randomCommand(r *rand.Rand) Command {
 	hours := time.Duration(r.IntN(50)) * time.Hour
 	replicas := r.IntN(4)
 	switch r.IntN(18) {
-	case 0:
-		return &AddNode{Kind: DataNode, UUID: pick("n", 5), TCPAddr: pick("a", 6)}
-	case 1:
-		return &AddNode{Kind: MetaNode, UUID: pick("n", 5), TCPAddr: pick("a", 6)}
-	case 2:
-		return &UpdateNode{ID: dsdb.NodeID(r.IntN(8)), UUID: pick("n", 5), TCPAddr: pick("a", 6)}
+	case 0, 1, 2:
+		return randomMembership(r)
 	case 3, 4:
 		return &CreateDatabase{Name: db}
 	case 5:
@@ -90,6 +94,40 @@ func randomCommand(r *rand.Rand) Command {
 	}[r.IntN(6)]
 }
 
+// randomMembership returns a command about processes and replicas.
+func randomMembership(r *rand.Rand) Command {
+	uuid, node := fmt.Sprint("n", r.IntN(6)), dsdb.NodeID(r.IntN(10))
+	at, epoch := addresses(fmt.Sprint("a", r.IntN(7))), uint64(r.IntN(5))
+	group, replica := dsdb.GroupID(r.IntN(60)), dsdb.ReplicaID(r.IntN(120))
+	if r.IntN(3) == 0 {
+		group, replica = dsdb.MetaGroup, dsdb.ReplicaID(r.IntN(8))
+	}
+	kind := []NodeKind{MetaNode, DataNode}[r.IntN(2)]
+	switch r.IntN(13) {
+	case 0, 1, 2:
+		return &JoinCluster{UUID: uuid, Meta: r.IntN(3) > 0, Data: r.IntN(3) > 0, Addresses: at, Epoch: epoch}
+	case 3:
+		return &JoinCluster{UUID: uuid, Data: true, Addresses: at, Epoch: epoch, Replace: node}
+	case 4:
+		return &BootNode{UUID: uuid, Addresses: at, Epoch: epoch, Nonce: uint64(r.IntN(2))}
+	case 5:
+		return &DropNode{ID: node, Kind: kind, Force: r.IntN(2) == 0, Now: 1}
+	case 6:
+		return &RemoveNode{ID: node}
+	case 7:
+		return &AddReplica{Group: group, Node: node}
+	case 8:
+		return &PromoteReplica{Group: group, Replica: replica}
+	case 9:
+		return &DemoteReplica{Replica: replica}
+	case 10:
+		return &RetireReplica{Group: group, Replica: replica}
+	case 11:
+		return &ReplicaFailed{Group: group, Replica: replica, Reason: "log"}
+	}
+	return &RemoveReplica{Group: group, Replica: replica}
+}
+
 // TestApplyLeavesOldVersionsAlone applies random commands and then compares
 // every version with what it was when it was made.
 func TestApplyLeavesOldVersionsAlone(t *testing.T) {
@@ -101,7 +139,7 @@ func TestApplyLeavesOldVersionsAlone(t *testing.T) {
 		for range 300 {
 			versions = append(versions, d)
 			images = append(images, d.AppendSnapshot(nil))
-			d, _ = d.Apply(Encode(randomCommand(r)))
+			d, _ = d.Apply(Encode(dsdb.ProposalID{}, randomCommand(r)))
 			checkInvariants(t, d)
 		}
 		for i, v := range versions {
@@ -120,7 +158,7 @@ func TestReplayFromSnapshot(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		log := make([][]byte, 200)
 		for i := range log {
-			log[i] = Encode(randomCommand(r))
+			log[i] = Encode(dsdb.ProposalID{}, randomCommand(r))
 		}
 		cut := r.IntN(len(log))
 		d, restored := NewData(), NewData()
@@ -298,7 +336,7 @@ func checkSpread(t *testing.T, d *Data, what string, tolerance int) {
 	}
 	spread := func(counts map[dsdb.NodeID]int) int {
 		least, most := 1<<30, 0
-		for _, n := range d.Nodes {
+		for _, n := range d.NodesOf(DataNode) {
 			least, most = min(least, counts[n.ID]), max(most, counts[n.ID])
 		}
 		return most - least
@@ -367,7 +405,7 @@ func TestSchemasStayShared(t *testing.T) {
 func FuzzApply(f *testing.F) {
 	r := rand.New(rand.NewPCG(5, 5))
 	for range 60 {
-		f.Add(Encode(randomCommand(r)))
+		f.Add(Encode(dsdb.ProposalID{}, randomCommand(r)))
 	}
 	f.Add([]byte("\x01{\"op\":\"EnsureShardGroups\",\"args\":{\"db\":\"db\",\"times\":[9223372036854775806]}}"))
 	f.Add([]byte("\x02{}"))
@@ -383,8 +421,8 @@ func FuzzApply(f *testing.F) {
 			t.Fatal("Apply changed the version before")
 		}
 		checkInvariants(t, next)
-		if c, err := Decode(cmd); err == nil {
-			again, _ := base.Apply(Encode(c))
+		if id, c, err := Decode(cmd); err == nil {
+			again, _ := base.Apply(Encode(id, c))
 			if !bytes.Equal(again.AppendSnapshot(nil), next.AppendSnapshot(nil)) {
 				t.Fatal("a command that is decoded and encoded does something else")
 			}
@@ -451,7 +489,7 @@ func BenchmarkRegisterFields1040Groups(b *testing.B) {
 	for i := range 10 {
 		fields = append(fields, Field{fmt.Sprint("field", i), dsdb.Float})
 	}
-	cmd := Encode(&RegisterFields{Database: "db", Sets: []NewFields{{"cpu", times, fields}, {"mem", times, fields}}})
+	cmd := Encode(dsdb.ProposalID{}, &RegisterFields{Database: "db", Sets: []NewFields{{"cpu", times, fields}, {"mem", times, fields}}})
 	b.SetBytes(int64(len(cmd)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -461,7 +499,7 @@ func BenchmarkRegisterFields1040Groups(b *testing.B) {
 
 func BenchmarkEnsure1040Groups(b *testing.B) {
 	d := newTestData(b, 3)
-	cmd := Encode(&EnsureShardGroups{Database: "db", Times: manyWeeks(1040), Now: 900 * week})
+	cmd := Encode(dsdb.ProposalID{}, &EnsureShardGroups{Database: "db", Times: manyWeeks(1040), Now: 900 * week})
 	b.SetBytes(int64(len(cmd)))
 	b.ReportAllocs()
 	for b.Loop() {

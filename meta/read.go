@@ -239,45 +239,104 @@ func (d *Data) AdminExists() bool {
 	return slices.ContainsFunc(d.Users, func(u *User) bool { return u.Admin })
 }
 
-// Node returns the node with that id.
-func (d *Data) Node(id dsdb.NodeID) (Node, bool) {
-	if i, found := d.findNode(id); found {
-		return d.Nodes[i], true
+// Process returns the process with that UUID, also if it is gone.
+func (d *Data) Process(uuid string) (Process, bool) {
+	if i, found := d.findProcess(uuid); found {
+		return d.Processes[i], true
 	}
-	return Node{}, false
+	return Process{}, false
 }
 
-func (d *Data) findNode(id dsdb.NodeID) (int, bool) {
-	return slices.BinarySearchFunc(d.Nodes, id, func(n Node, id dsdb.NodeID) int { return cmp.Compare(n.ID, id) })
+func (d *Data) findProcess(uuid string) (int, bool) {
+	i := slices.IndexFunc(d.Processes, func(p Process) bool { return p.UUID == uuid })
+	return i, i >= 0
 }
 
-// NodeOf returns the node that stands for a role of the process with that UUID.
-func (d *Data) NodeOf(uuid string, kind NodeKind) (Node, bool) {
-	for _, n := range d.Nodes {
-		if n.UUID == uuid && n.Kind == kind {
+// ProcessOf returns the process that has or had that id.
+func (d *Data) ProcessOf(id dsdb.NodeID) (Process, bool) {
+	for i := range d.Processes {
+		if d.Processes[i].has(id) {
+			return d.Processes[i], true
+		}
+	}
+	return Process{}, false
+}
+
+// Node returns the node with that id, unless it was removed.
+func (d *Data) Node(id dsdb.NodeID) (Node, bool) {
+	p, _ := d.ProcessOf(id)
+	for _, kind := range []NodeKind{MetaNode, DataNode} {
+		if n := p.node(kind); n.ID == id && p.Has(kind) {
 			return n, true
 		}
 	}
 	return Node{}, false
 }
 
-// NodesOf returns the nodes of a kind by id.
+// NodeOf returns the node that stands for a role of the process with that UUID.
+func (d *Data) NodeOf(uuid string, kind NodeKind) (Node, bool) {
+	p, found := d.Process(uuid)
+	if !found || !p.Has(kind) {
+		return Node{}, false
+	}
+	return p.node(kind), true
+}
+
+// NodesOf returns the nodes of a kind by id, also those that are leaving.
 func (d *Data) NodesOf(kind NodeKind) []Node {
 	var nodes []Node
-	for _, n := range d.Nodes {
-		if n.Kind == kind {
-			nodes = append(nodes, n)
+	for i := range d.Processes {
+		if d.Processes[i].Has(kind) {
+			nodes = append(nodes, d.Processes[i].node(kind))
 		}
 	}
+	slices.SortFunc(nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
 	return nodes
 }
 
-func (d *Data) count(kind NodeKind) int {
-	c := 0
-	for _, n := range d.Nodes {
-		if n.Kind == kind {
-			c++
+// active returns the ids of the nodes of a kind that are to stay, ascending.
+func (d *Data) active(kind NodeKind) []dsdb.NodeID {
+	var ids []dsdb.NodeID
+	for _, n := range d.NodesOf(kind) {
+		if n.State == Active {
+			ids = append(ids, n.ID)
 		}
 	}
-	return c
+	return ids
+}
+
+// Replicas returns the replicas of a shard or of the meta group, by id. The
+// slice is the catalogue's own. It reports false for a group that is not there.
+func (d *Data) Replicas(group dsdb.GroupID) ([]Replica, bool) {
+	if group == dsdb.MetaGroup {
+		return d.MetaReplicas, true
+	}
+	ref, found := d.Shard(dsdb.ShardID(group))
+	return ref.Shard.Replicas, found
+}
+
+// MetaReplica returns the replica of the meta group that the process is to hold.
+func (d *Data) MetaReplica(p Process) (Replica, bool) {
+	return newestOn(d.MetaReplicas, p.MetaID, p.DataID)
+}
+
+// ReplicaRef is a replica and the shard that it is a copy of.
+type ReplicaRef struct {
+	ShardRef
+	Replica Replica
+}
+
+// ReplicasOn returns the replicas of live shards on a data node, in the order of Groups.
+func (d *Data) ReplicasOn(node dsdb.NodeID) []ReplicaRef {
+	var refs []ReplicaRef
+	for _, g := range d.Groups() {
+		for _, s := range g.Group.Shards {
+			for _, r := range s.Replicas {
+				if r.Node == node {
+					refs = append(refs, ReplicaRef{ShardRef{g, s}, r})
+				}
+			}
+		}
+	}
+	return refs
 }

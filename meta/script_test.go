@@ -22,12 +22,12 @@ func TestScripts(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, td *datadriven.TestData) string {
 			s := script{t, td}
 			if c := s.command(); c != nil {
-				next, verdict := d.Apply(Encode(c))
+				next, verdict := d.Apply(Encode(dsdb.ProposalID{}, c))
 				d = next
 				if err := verdict.Err(); err != nil {
 					return "error: " + err.Error() + "\n"
 				}
-				return "ok\n"
+				return strings.TrimSpace("ok "+string(verdict.Value)) + "\n"
 			}
 			return s.read(d)
 		})
@@ -56,6 +56,14 @@ func (s script) number(key string) uint64 {
 		s.t.Fatalf("%s: %s: %v", s.td.Pos, key, err)
 	}
 	return n
+}
+
+// optional is number, 0 if the key is not there.
+func (s script) optional(key string) uint64 {
+	if !s.has(key) {
+		return 0
+	}
+	return s.number(key)
 }
 
 // duration parses 1h, or 7d, which Go does not know.
@@ -155,10 +163,6 @@ func (s script) command() Command {
 	switch s.td.Cmd {
 	case "create-cluster":
 		return &CreateCluster{ID: s.number("id")}
-	case "add-node":
-		return &AddNode{Kind: NodeKind(s.str("kind")), UUID: s.str("uuid"), HTTPAddr: s.str("http"), TCPAddr: s.str("tcp")}
-	case "update-node":
-		return &UpdateNode{ID: dsdb.NodeID(s.number("id")), UUID: s.str("uuid"), HTTPAddr: s.str("http"), TCPAddr: s.str("tcp")}
 	case "create-database":
 		c := &CreateDatabase{Name: s.str("name"), NoPolicy: s.has("no-policy")}
 		if s.has("with") {
@@ -188,7 +192,44 @@ func (s script) command() Command {
 	case "drop-measurement":
 		return &DropMeasurement{Database: db, Measurement: s.str("m")}
 	}
+	if c := s.memberCommand(); c != nil {
+		return c
+	}
 	return s.userCommand()
+}
+
+// memberCommand returns the commands about processes and replicas. A process is
+// known by its host name, which its addresses have too unless host= says another.
+func (s script) memberCommand() Command {
+	uuid, host := s.str("uuid"), s.str("host")
+	if host == "" {
+		host = uuid
+	}
+	group, replica, node := dsdb.GroupID(s.optional("group")), dsdb.ReplicaID(s.optional("replica")), dsdb.NodeID(s.optional("node"))
+	switch s.td.Cmd {
+	case "join":
+		return &JoinCluster{UUID: uuid, Meta: s.has("meta"), Data: s.has("data"), Addresses: addresses(host),
+			Epoch: s.optional("epoch"), Nonce: s.optional("nonce"), Replace: dsdb.NodeID(s.optional("replace"))}
+	case "boot":
+		return &BootNode{UUID: uuid, Addresses: addresses(host), Epoch: s.optional("epoch"), Nonce: s.optional("nonce")}
+	case "drop-node":
+		return &DropNode{ID: node, Kind: NodeKind(s.str("kind")), Force: s.has("force"), Now: s.now()}
+	case "remove-node":
+		return &RemoveNode{ID: node}
+	case "add-replica":
+		return &AddReplica{Group: group, Node: node}
+	case "promote":
+		return &PromoteReplica{Group: group, Replica: replica}
+	case "demote":
+		return &DemoteReplica{Replica: replica}
+	case "retire":
+		return &RetireReplica{Group: group, Replica: replica}
+	case "failed":
+		return &ReplicaFailed{Group: group, Replica: replica, Reason: "log"}
+	case "remove-replica":
+		return &RemoveReplica{Group: group, Replica: replica}
+	}
+	return nil
 }
 
 func (s script) userCommand() Command {
@@ -217,8 +258,14 @@ func (s script) read(d *Data) string {
 	var b strings.Builder
 	switch s.td.Cmd {
 	case "show-nodes":
-		for _, n := range d.Nodes {
-			fmt.Fprintf(&b, "%d %s %s http=%s tcp=%s\n", n.ID, n.Kind, n.UUID, n.HTTPAddr, n.TCPAddr)
+		for _, kind := range []NodeKind{DataNode, MetaNode} {
+			for _, n := range d.NodesOf(kind) {
+				fmt.Fprintf(&b, "%s %d %s %s %s\n", kind, n.ID, n.HTTPAddr, n.TCPAddr, n.State)
+			}
+		}
+	case "show-meta-replicas":
+		for _, r := range d.MetaReplicas {
+			fmt.Fprintf(&b, "%d@%d %s\n", r.ID, r.Node, r.Role)
 		}
 	case "show-databases":
 		for _, db := range d.DatabasesByAge() {
@@ -285,6 +332,9 @@ func showGroup(g *ShardGroup) string {
 				sep = fmt.Sprintf(" %d:", s.ID)
 			}
 			fmt.Fprintf(&b, "%s%d@%d", sep, r.ID, r.Node)
+			if r.Role != Voter {
+				fmt.Fprintf(&b, "(%s)", r.Role)
+			}
 		}
 	}
 	return b.String()

@@ -15,7 +15,7 @@ import (
 
 const (
 	snapshotMagic   = "DSDBMETA"
-	snapshotVersion = 1
+	snapshotVersion = 2
 	snapshotHeader  = len(snapshotMagic) + 4 + 8
 	noSchema        = -1
 )
@@ -29,11 +29,13 @@ type (
 		Term      uint64         `json:"term"`
 		ClusterID uint64         `json:"cluster"`
 		Counters  snapCounters   `json:"counters"`
-		Nodes     []Node         `json:"nodes"`
+		Processes []Process      `json:"processes"`
+		Replicas  []Replica      `json:"replicas"`
 		Users     []*User        `json:"users"`
 		Databases []snapDatabase `json:"databases"`
 		Sets      []FieldSet     `json:"sets"`
 		Schemas   [][]snapFields `json:"schemas"`
+		Proposals []byte         `json:"proposals"`
 	}
 	snapCounters struct {
 		Node       dsdb.NodeID    `json:"node"`
@@ -73,7 +75,8 @@ type (
 // AppendSnapshot appends the catalogue as the bytes of a snapshot file.
 func (d *Data) AppendSnapshot(dst []byte) []byte {
 	w := snapWriter{
-		out:     snapData{Index: d.Index, Term: d.Term, ClusterID: d.ClusterID, Counters: snapCounters(d.Counters), Nodes: d.Nodes, Users: d.Users},
+		out: snapData{Index: d.Index, Term: d.Term, ClusterID: d.ClusterID, Counters: snapCounters(d.Counters),
+			Processes: d.Processes, Replicas: d.MetaReplicas, Users: d.Users, Proposals: d.proposals.Append(nil)},
 		sets:    make(map[*Field]int),
 		schemas: make(map[*schema]int),
 	}
@@ -174,7 +177,10 @@ func decodeBody(body []byte) (*Data, error) {
 	}
 	d := NewData()
 	d.Index, d.Term, d.ClusterID, d.Counters = in.Index, in.Term, in.ClusterID, Counters(in.Counters)
-	d.Nodes, d.Users = in.Nodes, in.Users
+	d.Processes, d.MetaReplicas, d.Users = in.Processes, in.Replicas, in.Users
+	if err := d.proposals.Load(in.Proposals); err != nil {
+		return nil, fmt.Errorf("proposals: %w", err)
+	}
 	for _, in := range in.Databases {
 		db := &Database{Name: in.Name, Created: in.Created, DefaultPolicy: in.Default}
 		for _, in := range in.Policies {
@@ -257,8 +263,8 @@ func (r *snapReader) groups(in []snapGroup) ([]*ShardGroup, error) {
 
 // check reports an order that lookups rely on and that is not there.
 func (d *Data) check() error {
-	if !ascending(d.Nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) }) {
-		return fmt.Errorf("nodes are not in order")
+	if !ascending(d.MetaReplicas, func(a, b Replica) int { return cmp.Compare(a.ID, b.ID) }) {
+		return fmt.Errorf("replicas are not in order")
 	}
 	if slices.Contains(d.Users, nil) || !ascending(d.Users, func(a, b *User) int { return strings.Compare(a.Name, b.Name) }) {
 		return fmt.Errorf("users are not in order")

@@ -26,7 +26,7 @@ func entries(seed uint64, n int) []dsdb.Entry {
 	for i := range log {
 		log[i] = dsdb.Entry{Index: uint64(i + 1), Term: 1 + uint64(i)/10}
 		if r.IntN(10) > 0 {
-			log[i].Data = Encode(randomCommand(r))
+			log[i].Data = Encode(dsdb.ProposalID{}, randomCommand(r))
 		}
 	}
 	return log

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/influxdata/influxql"
@@ -12,27 +13,60 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
-	"github.com/dasudian/dsdb/shard"
+	"github.com/dasudian/dsdb/server/rpc"
 )
 
 // command changes the catalogue through its raft group. When it returns nil
 // this node's View includes the change.
 func (n *Node) command(ctx context.Context, c meta.Command) error {
-	v, err := n.host.Propose(ctx, dsdb.MetaGroup, meta.Encode(c))
-	if err != nil {
-		if errors.Is(err, context.DeadlineExceeded) || dsdb.KindOf(err) == dsdb.KindTimeout {
-			return dsdb.Errorf(dsdb.KindTimeout, "timeout: the change may have been made")
-		}
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	v, err := n.propose(ctx, dsdb.MetaGroup, func(id dsdb.ProposalID) []byte { return meta.Encode(id, c) })
+	switch {
+	case dsdb.KindOf(err) == dsdb.KindTimeout || errors.Is(err, context.DeadlineExceeded):
+		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the change may have been made")
+	case dsdb.KindOf(err) == dsdb.KindUnavailable:
+		return n.withoutQuorum(err)
+	case err != nil:
 		return err
+	}
+	if err := n.meta.Wait(ctx, v.Index); err != nil {
+		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the change was made, but has not reached this node: %w", err)
 	}
 	return v.Err()
 }
 
+// withoutQuorum words the error of a change of the catalogue that was not made:
+// if too few of those who vote on it can be reached, that is why.
+func (n *Node) withoutQuorum(err error) error {
+	voters, err2 := n.members(dsdb.MetaGroup)
+	if err2 != nil || n.peers == nil || len(voters) < 2 {
+		return err
+	}
+	reachable := 0
+	for _, node := range voters {
+		if n.up(node) {
+			reachable++
+		}
+	}
+	if reachable > len(voters)/2 {
+		return err
+	}
+	return dsdb.Errorf(dsdb.KindUnavailable, "no quorum: %d/%d meta nodes reachable", reachable, len(voters))
+}
+
+// up reports whether a node is this one, or connected to it.
+func (n *Node) up(node dsdb.NodeID) bool {
+	return n.is(node) || slices.ContainsFunc(n.peers.Status(), func(p rpc.PeerStatus) bool {
+		return p.Up && (p.Process.MetaID == node || p.Process.DataID == node)
+	})
+}
+
 // execute carries out a statement that changes something.
-func (n *Node) execute(ctx context.Context, c *planner.Command) error {
+func (n *Node) execute(ctx context.Context, s *session, c *planner.Command) error {
 	switch c.Kind {
 	case planner.DropMeasurement, planner.DropSeries, planner.DeleteRows:
-		return n.delete(ctx, c)
+		return n.delete(ctx, s, c)
 	case planner.CreateUser, planner.SetPassword, planner.DropUser, planner.Grant, planner.Revoke:
 		return n.executeUser(ctx, c)
 	}
@@ -127,91 +161,4 @@ func privilege(p influxql.Privilege) meta.Privilege {
 		return meta.AllPrivileges
 	}
 	return meta.NoPrivileges
-}
-
-// delete proposes the deletion to every shard that may hold such rows, and
-// forgets the field types of measurements that are gone.
-func (n *Node) delete(ctx context.Context, c *planner.Command) error {
-	d := c.Delete
-	if d.Nothing {
-		return nil
-	}
-	for _, t := range d.Targets {
-		for _, ps := range t.Shards {
-			if err := n.deleteFrom(ctx, ps.ID, &t, c); err != nil {
-				return err
-			}
-		}
-	}
-	if c.Kind == planner.DropMeasurement {
-		return n.command(ctx, &meta.DropMeasurement{Database: c.Database, Measurement: c.Name})
-	}
-	return n.forgetMeasurements(ctx, c.Database)
-}
-
-func (n *Node) deleteFrom(ctx context.Context, id dsdb.ShardID, t *planner.Target, c *planner.Command) error {
-	del := shard.Delete{Where: c.Delete.Where, Range: c.Delete.Range,
-		DropSeries: c.Kind != planner.DeleteRows || c.Delete.Range == dsdb.AllTime}
-	if t.Name != "" || t.Regex != nil {
-		names, err := n.measurementsOf(id)
-		if err != nil {
-			return err
-		}
-		del.Measurements = []string{}
-		for _, m := range names {
-			if t.Matches(m) {
-				del.Measurements = append(del.Measurements, m)
-			}
-		}
-		if len(del.Measurements) == 0 {
-			return nil
-		}
-	}
-	v, err := n.host.Propose(ctx, id.Group(), shard.AppendDelete(nil, dsdb.ProposalID{}, del))
-	if err != nil {
-		return err
-	}
-	return v.Err()
-}
-
-func (n *Node) measurementsOf(id dsdb.ShardID) ([]string, error) {
-	sh, err := n.shards.get(id)
-	if err != nil {
-		return nil, err
-	}
-	src, err := sh.Source()
-	if err != nil {
-		return nil, err
-	}
-	defer src.Close()
-	return src.Measurements(context.Background())
-}
-
-// forgetMeasurements frees the field types of measurements without any series.
-func (n *Node) forgetMeasurements(ctx context.Context, database string) error {
-	view := n.meta.View()
-	db := view.Database(database)
-	if db == nil {
-		return nil
-	}
-	left, err := (&catalog{view, n.shards}).Measurements(database, "")
-	if err != nil {
-		return err
-	}
-	stored := make(map[string]bool, len(left))
-	for _, m := range left {
-		stored[m] = true
-	}
-	var groups []*meta.ShardGroup
-	for _, rp := range db.Policies {
-		groups = append(groups, rp.ShardGroups...)
-	}
-	for _, m := range meta.Measurements(groups) {
-		if !stored[m] {
-			if err := n.command(ctx, &meta.DropMeasurement{Database: database, Measurement: m}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -285,14 +285,14 @@ func (n *Node) openCatalogue(ctx context.Context, id meta.Identity, fatal func(e
 // found makes the catalogue of a new cluster name this node. The commands are
 // idempotent: a crash between them leaves the rest for the next start.
 func (n *Node) found(ctx context.Context, id meta.Identity) error {
-	if view := n.meta.View(); view.ClusterID == id.ClusterID && len(view.Nodes) >= 2 {
+	if view := n.meta.View(); view.ClusterID == id.ClusterID && len(view.Processes) > 0 {
 		return nil
 	}
 	addr := n.cfg.HTTP.BindAddress
 	for _, c := range []meta.Command{
 		&meta.CreateCluster{ID: id.ClusterID},
-		&meta.AddNode{Kind: meta.MetaNode, UUID: id.UUID, HTTPAddr: addr, TCPAddr: addr},
-		&meta.AddNode{Kind: meta.DataNode, UUID: id.UUID, HTTPAddr: addr, TCPAddr: addr},
+		&meta.JoinCluster{UUID: id.UUID, Meta: true, Data: true, Epoch: id.Epoch,
+			Addresses: meta.Addresses{HTTPAddr: addr, MetaHTTPAddr: addr, TCPAddr: addr}},
 	} {
 		if err := n.command(ctx, c); err != nil {
 			return fmt.Errorf("found cluster: %w", err)
