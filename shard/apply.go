@@ -24,34 +24,43 @@ func (s *Shard) Apply(es []dsdb.Entry) ([]dsdb.Verdict, error) {
 }
 
 func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
-	at := position{e.Index, e.Term}
-	if len(e.Data) == 0 {
+	h := header{at: position{e.Index, e.Term}}
+	body := e.Data
+	if len(e.Data) > 0 {
+		if h, body, err = cutHeader(h.at, e.Data); err != nil {
+			return v, err
+		}
+	}
+	if v, dup := s.window.Check(h.id); dup || len(e.Data) == 0 {
 		s.mu.Lock()
-		s.applied = at
-		s.mu.Unlock()
+		defer s.mu.Unlock()
+		s.applied = h.at
 		return v, nil
 	}
 	if err := s.load(); err != nil {
 		return v, err
 	}
-	kind, _, body, err := cutHeader(e.Data)
-	if err != nil {
-		return v, err
-	}
-	switch kind {
+	switch h.kind {
 	case entryWrite:
 		if err := s.writer.batch.Decode(body); err != nil {
 			return v, err
 		}
-		return s.applyWrite(at)
+		return s.applyWrite(h)
 	case entryDelete:
 		d, err := decodeDelete(body)
 		if err != nil {
 			return v, err
 		}
-		return v, s.applyDelete(at, d)
+		return v, s.applyDelete(h, d)
 	}
-	return v, dsdb.Errorf(dsdb.KindCorrupt, "unknown kind %d", kind)
+	return v, dsdb.Errorf(dsdb.KindCorrupt, "unknown kind %d", h.kind)
+}
+
+// finishLocked ends an entry that had an effect: only now may a flush count it
+// as done. s.mu is held.
+func (s *Shard) finishLocked(h header, v dsdb.Verdict) {
+	s.applied = h.at
+	s.window.Record(h.id, v)
 }
 
 // writer is the scratch memory of applyWrite: one entry is applied at a time.
@@ -64,7 +73,7 @@ type writer struct {
 	ids    []dsdb.SeriesID  // per key
 }
 
-func (s *Shard) applyWrite(at position) (v dsdb.Verdict, err error) {
+func (s *Shard) applyWrite(h header) (v dsdb.Verdict, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.writer.batch.Tables {
@@ -72,9 +81,9 @@ func (s *Shard) applyWrite(at position) (v dsdb.Verdict, err error) {
 		if err := checkTable(t); err != nil {
 			return v, err
 		}
-		s.applyTable(t, at, &v)
+		s.applyTable(t, &v)
 	}
-	s.applied = at
+	s.finishLocked(h, v)
 	s.counters.rejected += uint64(v.Rejected)
 	return v, nil
 }
@@ -99,7 +108,7 @@ func checkTable(t *column.Table) error {
 }
 
 // applyTable appends the rows of one table and adds those it rejects to v.
-func (s *Shard) applyTable(t *column.Table, at position, v *dsdb.Verdict) {
+func (s *Shard) applyTable(t *column.Table, v *dsdb.Verdict) {
 	if t.Rows() == 0 {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/internal/dedupe"
 )
 
 func sampleDeletes() []Delete {
@@ -61,8 +62,11 @@ func FuzzDecodeDelete(f *testing.F) {
 }
 
 func sampleManifest() *manifest {
+	window := &dedupe.Window{}
+	window.Record(dsdb.ProposalID{Node: 3, Epoch: 2, Seq: 77}, dsdb.Verdict{Rejected: 2, Kind: dsdb.KindConflict, Reason: "no"})
 	return &manifest{
-		shard: 7, flushed: position{90, 3}, next: 12, series: 5,
+		window: window,
+		shard:  7, flushed: position{90, 3}, next: 12, series: 5,
 		segments: []segmentMeta{
 			{fileMeta: fileMeta{4, 1000, 77}, level: 1, minIndex: 1, maxIndex: 40, minTime: -8, maxTime: 9, rows: 3},
 			{fileMeta: fileMeta{9, 500, 78}, minIndex: 41, maxIndex: 90, minTime: 5, maxTime: 20, rows: 4},
@@ -90,14 +94,28 @@ func TestManifestRoundTrip(t *testing.T) {
 	}
 }
 
+// A manifest of version 1, which ends before the window, is still read.
+func TestManifestVersion1(t *testing.T) {
+	want := sampleManifest()
+	want.window = &dedupe.Window{}
+	b := want.append(nil)
+	b = b[:len(b)-4-4-len(want.window.Append(nil))]
+	b[len(manifestMagic)] = 1
+	got, err := decodeManifest(seal(b))
+	check(t, err)
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("got %+v, want %+v", got, want)
+	}
+}
+
 // Any bytes under a right checksum decode to a manifest that encodes to the
 // same bytes, or are reported.
 func FuzzDecodeManifest(f *testing.F) {
 	b := sampleManifest().append(nil)
-	f.Add(b[len(manifestMagic) : len(b)-4])
-	f.Add((&manifest{shard: 1, next: 1}).append(nil)[len(manifestMagic):])
+	f.Add(b[len(manifestMagic)+1 : len(b)-4])
+	f.Add((&manifest{shard: 1, next: 1, window: &dedupe.Window{}}).append(nil)[len(manifestMagic)+1:])
 	f.Fuzz(func(t *testing.T, body []byte) {
-		b := seal(append([]byte(manifestMagic), body...))
+		b := seal(append([]byte(manifestMagic+"\x02"), body...))
 		m, err := decodeManifest(b)
 		if err != nil {
 			if dsdb.KindOf(err) != dsdb.KindCorrupt {
@@ -118,14 +136,19 @@ func FuzzApply(f *testing.F) {
 		f.Add(AppendWrite(nil, dsdb.ProposalID{}, batchOf(randomPoints(m.r, &m.clock))))
 	}
 	f.Add(AppendDelete(nil, dsdb.ProposalID{}, sampleDeletes()[2]))
+	f.Add(AppendDelete(nil, dsdb.ProposalID{Node: 1, Epoch: 2, Seq: 300}, sampleDeletes()[3]))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var b column.WriteBatch
-		if len(data) > 0 && data[0] == entryWrite && b.Decode(data[1:]) == nil && b.Rows() > 5000 {
+		if len(data) == 0 {
+			return
+		}
+		h, body, err := cutHeader(position{}, data)
+		if err == nil && h.kind == entryWrite && b.Decode(body) == nil && b.Rows() > 5000 {
 			return // constant columns make many rows of few bytes
 		}
 		m := newMachine(t, 1)
 		m.write(randomPoints(m.r, &m.clock))
-		_, err := m.shard.Apply([]dsdb.Entry{{Index: 2, Data: data}})
+		_, err = m.shard.Apply([]dsdb.Entry{{Index: 2, Data: data}})
 		if err != nil {
 			if dsdb.KindOf(err) != dsdb.KindCorrupt && dsdb.KindOf(err) != dsdb.KindInvalid {
 				t.Fatal(err)

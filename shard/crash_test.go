@@ -16,6 +16,7 @@ func scenario(m *machine, do func(name string, op func() error)) {
 	flush := func() error { _, err := m.shard.Flush(); return err }
 	for range 6 {
 		m.write(randomPoints(m.r, &m.clock))
+		m.again()
 		do("flush", flush)
 	}
 	m.delete(Delete{Range: dsdb.TimeRange{Start: 5, End: m.clock / 2}})
@@ -27,6 +28,7 @@ func scenario(m *machine, do func(name string, op func() error)) {
 	m.delete(Delete{Range: dsdb.TimeRange{Start: 0, End: m.clock / 3}})
 	do("full compaction", func() error { _, err := m.shard.Compact(true); return err })
 	m.write(randomPoints(m.r, &m.clock))
+	m.again()
 	do("snapshot", func() error {
 		_, release, err := m.shard.Snapshot()
 		if err == nil {

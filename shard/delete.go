@@ -15,7 +15,7 @@ type match struct {
 }
 
 // applyDelete hides rows, and forgets the series that have none left.
-func (s *Shard) applyDelete(at position, d Delete) error {
+func (s *Shard) applyDelete(h header, d Delete) error {
 	s.mu.Lock()
 	matches := matchSeries(s.index.View(), d)
 	if d.DropSeries || d.Range.Start <= s.o.Range.Start && d.Range.End >= s.o.Range.End {
@@ -23,11 +23,11 @@ func (s *Shard) applyDelete(at position, d Delete) error {
 		for _, m := range matches {
 			s.index.Drop(m.ids)
 		}
-		s.finishDeleteLocked(at)
+		s.finishDeleteLocked(h)
 		return nil
 	}
 	for _, m := range matches {
-		s.hideLocked(s.index.Measurement(m.measurement), tombstone{index: at.index, rng: d.Range, series: m.ids})
+		s.hideLocked(s.index.Measurement(m.measurement), tombstone{index: h.at.index, rng: d.Range, series: m.ids})
 	}
 	src := s.sourceLocked()
 	s.mu.Unlock()
@@ -42,13 +42,13 @@ func (s *Shard) applyDelete(at position, d Delete) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.index.Drop(empty)
-	s.finishDeleteLocked(at)
+	s.finishDeleteLocked(h)
 	return nil
 }
 
-// finishDeleteLocked ends a delete: only now may a flush count it as done. s.mu is held.
-func (s *Shard) finishDeleteLocked(at position) {
-	s.applied = at
+// finishDeleteLocked ends a delete. s.mu is held.
+func (s *Shard) finishDeleteLocked(h header) {
+	s.finishLocked(h, dsdb.Verdict{})
 	s.counters.deletes++
 	s.dropTombstonesLocked()
 }

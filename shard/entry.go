@@ -38,18 +38,26 @@ func appendHeader(dst []byte, kind byte, id dsdb.ProposalID) []byte {
 	return dst
 }
 
-// cutHeader cuts an entry, which is not empty, into its header and the rest.
-func cutHeader(src []byte) (kind byte, id dsdb.ProposalID, rest []byte, err error) {
-	kind, rest = src[0], src[1:]
-	if kind&withID == 0 {
-		return kind, id, rest, nil
+// header is what an entry says about itself.
+type header struct {
+	at   position
+	kind byte
+	id   dsdb.ProposalID // zero: it has none
+}
+
+// cutHeader cuts the entry at a position, which is not empty, into its header and the rest.
+func cutHeader(at position, src []byte) (h header, rest []byte, err error) {
+	h = header{at: at, kind: src[0]}
+	if h.kind&withID == 0 {
+		return h, src[1:], nil
 	}
-	r := reader{rest}
-	id = dsdb.ProposalID{Node: dsdb.NodeID(r.uvarint()), Epoch: r.uvarint(), Seq: r.uvarint()}
-	if r.rest == nil || id == (dsdb.ProposalID{}) {
-		return 0, id, nil, dsdb.Errorf(dsdb.KindCorrupt, "entry of %d bytes: malformed proposal id", len(src))
+	r := reader{src[1:]}
+	h.kind &^= withID
+	h.id = dsdb.ProposalID{Node: dsdb.NodeID(r.uvarint()), Epoch: r.uvarint(), Seq: r.uvarint()}
+	if r.rest == nil || h.id == (dsdb.ProposalID{}) {
+		return h, nil, dsdb.Errorf(dsdb.KindCorrupt, "entry of %d bytes: malformed proposal id", len(src))
 	}
-	return kind &^ withID, id, r.rest, nil
+	return h, r.rest, nil
 }
 
 // Delete is a DELETE, DROP SERIES or DROP MEASUREMENT as it concerns one shard.

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/dedupe"
 	"github.com/dasudian/dsdb/segment"
 	"github.com/dasudian/dsdb/series"
 )
@@ -19,6 +20,7 @@ type frozen struct {
 	mem    *memtable
 	tables []tableSnap // of mem, with the deletes up to at
 	state  *series.State
+	window *dedupe.Window
 }
 
 // Flush makes everything that is applied so far durable: the memtable as a
@@ -51,7 +53,7 @@ func (s *Shard) freeze() *frozen {
 	if s.closed || s.applied.index <= s.disk.flushed.index {
 		return nil
 	}
-	s.frozen = &frozen{at: s.applied, mem: s.active, tables: s.active.snap(), state: s.index.State()}
+	s.frozen = &frozen{at: s.applied, mem: s.active, tables: s.active.snap(), state: s.index.State(), window: s.window.Clone()}
 	for i := range s.frozen.tables {
 		s.frozen.tables[i].dropDeletesAfter(s.applied.index)
 	}
@@ -69,7 +71,7 @@ func (t *tableSnap) dropDeletesAfter(index uint64) {
 // flush writes the files of fr and the manifest. diskMu is held.
 func (s *Shard) flush(fr *frozen) error {
 	next := *s.disk
-	next.flushed, next.series = fr.at, uint64(fr.state.Len())
+	next.flushed, next.series, next.window = fr.at, uint64(fr.state.Len()), fr.window
 	added, err := s.flushRows(&next, fr)
 	if err != nil {
 		return err

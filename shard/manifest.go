@@ -8,16 +8,24 @@ import (
 	"path"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/dedupe"
 	"github.com/dasudian/dsdb/internal/vfs"
 )
 
 const (
 	manifestName  = "MANIFEST"
 	manifestTemp  = "MANIFEST.tmp"
-	manifestMagic = "DSDBMAN\x01"
+	manifestMagic = "DSDBMAN" // and the version
 	segmentSuffix = ".seg"
 	indexSuffix   = ".idx"
 	pinSuffix     = ".pin" // a manifest that a snapshot holds on to
+)
+
+// The versions of the manifest that can be read; the last is written. Version 1
+// has no window.
+const (
+	manifestV1 = 1
+	manifestV2 = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -32,6 +40,7 @@ type manifest struct {
 	segments   []segmentMeta
 	indexes    []fileMeta  // in the order in which they are loaded
 	tombstones []tombstone // with indexes up to flushed
+	window     *dedupe.Window
 }
 
 // fileMeta is what the manifest knows of a file.
@@ -62,7 +71,7 @@ func (f fileMeta) append(dst []byte) []byte {
 // append appends the manifest's file.
 func (m *manifest) append(dst []byte) []byte {
 	start, le := len(dst), binary.LittleEndian
-	dst = append(dst, manifestMagic...)
+	dst = append(append(dst, manifestMagic...), manifestV2)
 	for _, v := range []uint64{uint64(m.shard), m.flushed.index, m.flushed.term, m.next, m.series} {
 		dst = le.AppendUint64(dst, v)
 	}
@@ -89,6 +98,9 @@ func (m *manifest) append(dst []byte) []byte {
 			dst = le.AppendUint32(dst, uint32(id))
 		}
 	}
+	at := len(dst)
+	dst = m.window.Append(append(dst, 0, 0, 0, 0))
+	le.PutUint32(dst[at:], uint32(len(dst)-at-4))
 	return append(dst[:start], seal(dst[start:])...)
 }
 
@@ -100,15 +112,16 @@ func seal(file []byte) []byte {
 // decodeManifest decodes what append wrote. It reports KindCorrupt with the
 // offset where the bytes are wrong.
 func decodeManifest(src []byte) (*manifest, error) {
-	if len(src) < len(manifestMagic)+4 || string(src[:len(manifestMagic)]) != manifestMagic {
+	const head = len(manifestMagic) + 1
+	if len(src) < head+4 || string(src[:head-1]) != manifestMagic || src[head-1] < manifestV1 || src[head-1] > manifestV2 {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset 0: no manifest of a known version")
 	}
 	end := len(src) - 4
 	if got, want := crc32.Checksum(src[:end], castagnoli), binary.LittleEndian.Uint32(src[end:]); got != want {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: checksum is %08x, not %08x", end, want, got)
 	}
-	r := &fixedReader{src: src[:end], at: len(manifestMagic)}
-	m := &manifest{shard: dsdb.ShardID(r.u64())}
+	r := &fixedReader{src: src[:end], at: head}
+	m := &manifest{shard: dsdb.ShardID(r.u64()), window: &dedupe.Window{}}
 	m.flushed = position{r.u64(), r.u64()}
 	m.next, m.series = r.u64(), r.u64()
 	for range r.count(68) {
@@ -123,6 +136,9 @@ func decodeManifest(src []byte) (*manifest, error) {
 			t.series = append(t.series, dsdb.SeriesID(r.u32()))
 		}
 		m.tombstones = append(m.tombstones, t)
+	}
+	if src[head-1] >= manifestV2 {
+		r.window(m.window)
 	}
 	if r.bad || r.at != end || !m.ordered() {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: malformed manifest", r.at)
@@ -177,6 +193,16 @@ func (r *fixedReader) count(size int) int {
 		return 0
 	}
 	return n
+}
+
+// window reads a window and the length before it.
+func (r *fixedReader) window(w *dedupe.Window) {
+	n := r.count(1)
+	if r.bad || w.Load(r.src[r.at:r.at+n]) != nil {
+		r.bad = true
+		return
+	}
+	r.at += n
 }
 
 func (r *fixedReader) file() fileMeta {

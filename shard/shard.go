@@ -7,7 +7,8 @@
 //
 // Of two values of the same series, time and field the later applied wins:
 // files hold contiguous ranges of raft indexes and rank by them, memtables rank
-// above files. Deletes are entries like writes.
+// above files. Deletes are entries like writes. A second copy of an entry, which
+// a retry put into the log, is known by its proposal id and has no effect.
 //
 // The package owns the shard's folder. It knows neither raft nor the query
 // language. FORMAT.md describes its files.
@@ -24,6 +25,7 @@ import (
 	"sync/atomic"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/dedupe"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/series"
 )
@@ -73,6 +75,7 @@ type state struct {
 	files      []*file       // the segments of disk
 	tombstones []tombstone   // by index; concern frozen and files
 	applied    position
+	window     *dedupe.Window // the proposals among what is applied; Apply alone changes it
 	counters   counters
 	closed     bool
 }
@@ -96,7 +99,7 @@ func Open(o Options) (*Shard, error) {
 	}
 	m, err := readManifest(o.FS, path.Join(o.Dir, manifestName))
 	if errors.Is(err, fs.ErrNotExist) {
-		m, err = &manifest{shard: o.ID, next: 1}, nil
+		m, err = &manifest{shard: o.ID, next: 1, window: &dedupe.Window{}}, nil
 	}
 	if err == nil && m.shard != o.ID {
 		err = dsdb.Errorf(dsdb.KindCorrupt, "%s is of shard %d", o.Dir, m.shard)
@@ -117,7 +120,7 @@ func Open(o Options) (*Shard, error) {
 func (s *Shard) reset(m *manifest) {
 	s.nextFile.Store(max(s.nextFile.Load(), m.next))
 	s.generation++
-	s.state = state{active: &memtable{}, disk: m, tombstones: m.tombstones, applied: m.flushed}
+	s.state = state{active: &memtable{}, disk: m, tombstones: m.tombstones, applied: m.flushed, window: m.window.Clone()}
 	for _, meta := range m.segments {
 		s.files = append(s.files, newFile(s.o.FS, s.o.Dir, meta))
 	}

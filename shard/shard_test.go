@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path"
+	"reflect"
 	"testing"
 
 	"github.com/dasudian/dsdb"
@@ -20,6 +21,7 @@ type machine struct {
 	shard   *Shard
 	twin    *twin
 	log     []dsdb.Entry
+	said    []dsdb.Verdict // on the entries of log
 	clock   int64
 	dir     string
 	replica int // number of the last other one
@@ -46,15 +48,36 @@ func (m *machine) open() {
 	m.replay()
 }
 
-// replay applies the log from the shard's flushed index on.
+// replay applies the log from the shard's flushed index on; the verdicts are
+// what they were.
 func (m *machine) replay() {
 	m.t.Helper()
 	flushed := m.shard.FlushedIndex()
-	for _, e := range m.log {
+	for i, e := range m.log {
 		if e.Index > flushed {
-			_, err := m.shard.Apply([]dsdb.Entry{e})
+			v, err := m.shard.Apply([]dsdb.Entry{e})
 			check(m.t, err)
+			if !reflect.DeepEqual(v[0], m.said[i]) {
+				m.t.Fatalf("entry %d: %+v, the first time it was %+v", e.Index, v[0], m.said[i])
+			}
 		}
+	}
+}
+
+// id returns the id of a new proposal, of one of two coordinators.
+func (m *machine) id() dsdb.ProposalID {
+	n := uint64(len(m.log))
+	return dsdb.ProposalID{Node: dsdb.NodeID(1 + n%2), Epoch: 1, Seq: 1 + n}
+}
+
+// again puts a proposal of the last ones into the log a second time, as a retry
+// does: nothing happens, and the verdict is that of the first.
+func (m *machine) again() {
+	m.t.Helper()
+	i := len(m.log) - 1 - m.r.IntN(min(len(m.log), 20))
+	e := m.log[i]
+	if v := m.apply(e.Data); !reflect.DeepEqual(v, m.said[i]) {
+		m.t.Fatalf("entry %d again: %+v, the first time it was %+v", e.Index, v, m.said[i])
 	}
 }
 
@@ -64,12 +87,13 @@ func (m *machine) apply(data []byte) dsdb.Verdict {
 	m.log = append(m.log, e)
 	v, err := m.shard.Apply([]dsdb.Entry{e})
 	check(m.t, err)
+	m.said = append(m.said, v[0])
 	return v[0]
 }
 
 func (m *machine) write(points []point) {
 	m.t.Helper()
-	v := m.apply(AppendWrite(nil, dsdb.ProposalID{}, batchOf(points)))
+	v := m.apply(AppendWrite(nil, m.id(), batchOf(points)))
 	if want := m.twin.write(points); v.Rejected != want {
 		m.t.Fatalf("rejected %d rows (%s), want %d", v.Rejected, v.Reason, want)
 	}
@@ -77,7 +101,7 @@ func (m *machine) write(points []point) {
 
 func (m *machine) delete(d Delete) {
 	m.t.Helper()
-	m.apply(AppendDelete(nil, dsdb.ProposalID{}, d))
+	m.apply(AppendDelete(nil, m.id(), d))
 	m.twin.delete(d)
 }
 
@@ -91,6 +115,8 @@ func (m *machine) step() {
 		m.delete(randomDelete(m.r))
 	case n < 68:
 		m.apply(nil)
+	case n < 73 && len(m.log) > 0:
+		m.again()
 	case n < 85:
 		m.flush()
 	case n < 92:

@@ -1,0 +1,84 @@
+package shard
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dasudian/dsdb"
+)
+
+// A client writes 1 and its coordinator does not learn what came of it, another
+// client overwrites that by 2, the coordinator tries again: 2 stays, whatever
+// happened to the replica in between.
+func TestRetryDoesNotUndoALaterWrite(t *testing.T) {
+	steps := map[string]func(m *machine){
+		"nothing": func(m *machine) {},
+		"flush":   (*machine).flush,
+		"flush, restart": func(m *machine) {
+			m.flush()
+			check(t, m.shard.Close())
+			m.open()
+		},
+		"restart": func(m *machine) {
+			check(t, m.shard.Close())
+			m.open()
+		},
+		"flush, full compaction": func(m *machine) {
+			m.flush()
+			_, err := m.shard.Compact(true)
+			check(t, err)
+		},
+		"flush, replaced by a replica from a snapshot": func(m *machine) {
+			m.flush()
+			m.moveToOther()
+		},
+	}
+	value := func(v string) []point {
+		return []point{{"cpu", dsdb.Tags{{Key: "host", Value: "a"}}, 10, []field{{"i", dsdb.Integer, v}}}}
+	}
+	conflict := append(value("1i"), point{"cpu", nil, 11, []field{{"i", dsdb.Float, "2.5"}}})
+	for after1, step1 := range steps {
+		for after2, step2 := range steps {
+			m := newMachine(t, 1)
+			one := AppendWrite(nil, dsdb.ProposalID{Node: 1, Epoch: 1, Seq: 1}, batchOf(conflict))
+			first := m.apply(one)
+			step1(m)
+			m.apply(AppendWrite(nil, dsdb.ProposalID{Node: 2, Epoch: 1, Seq: 1}, batchOf(value("2i"))))
+			step2(m)
+			second := m.apply(one)
+			if fmt.Sprint(first) != fmt.Sprint(second) || first.Rejected != 1 || !strings.Contains(first.Reason, "field type conflict") {
+				t.Errorf("%s, %s: first %+v, then %+v", after1, after2, first, second)
+			}
+			src, err := m.shard.Source()
+			check(t, err)
+			got := dump(t, src, dsdb.Scan{Measurement: "cpu", Fields: []string{"i"}, Range: dsdb.AllTime}, nil)
+			if want := []string{"cpu,host=a 000010 2i"}; !slices.Equal(got, want) {
+				t.Errorf("%s, %s: %q, want %q", after1, after2, got, want)
+			}
+			check(t, src.Close())
+			check(t, m.shard.Close())
+		}
+	}
+}
+
+// A coordinator that has started again has a new epoch: what is left of the old
+// one is refused, also by a replica that has only files.
+func TestEntriesOfAnOldEpochAreRefused(t *testing.T) {
+	m := newMachine(t, 1)
+	p := []point{{"cpu", nil, 10, []field{{"i", dsdb.Integer, "1i"}}}}
+	m.apply(AppendWrite(nil, dsdb.ProposalID{Node: 1, Epoch: 5, Seq: 1}, batchOf(p)))
+	m.flush()
+	check(t, m.shard.Close())
+	m.open()
+	p[0].time = 11
+	v := m.apply(AppendWrite(nil, dsdb.ProposalID{Node: 1, Epoch: 4, Seq: 999}, batchOf(p)))
+	if v.Kind != dsdb.KindTimeout || v.Rejected == 0 {
+		t.Errorf("verdict %+v", v)
+	}
+	if n := m.shard.Stats().RowsApplied; n != 0 {
+		t.Errorf("%d rows were applied", n)
+	}
+	check(t, m.shard.Close())
+}
