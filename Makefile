@@ -6,6 +6,8 @@
 # make chaos   real nodes in network namespaces, killed, paused, cut off (root, iproute2; SECONDS=60 NODES=3 SEED=n)
 # make fuzz T=10m   every fuzz target for T
 # make bench   the benchmarks beside the code, with benchstat
+# make packages   the .deb and the .rpm, in bin/
+# make test-packages   the guides, played on five hosts made of namespaces (root, Debian)
 # make build   bin/dsdbd, bin/dsdb, bin/dsdb-bench
 SHELL   := /bin/sh
 T       ?= 20s
@@ -22,12 +24,19 @@ ifeq ($(HAVE_CC),yes)
 RACE := -race
 endif
 
-.PHONY: build demo test lint check sim chaos fuzz bench clean help
+.PHONY: build demo test packages test-packages lint check sim chaos fuzz bench clean help
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+packages: build
+	@VERSION='$(VERSION)' NFPM='$(TOOL) nfpm' sh packaging/build.sh
+
+test-packages: packages
+	$(if $(shell command -v lintian),lintian --fail-on error bin/*.deb,@echo "lintian is not installed: apt-get install lintian")
+	go test -count=1 -timeout 20m -tags packages ./internal/chaos -run 'TestPackage|TestGuides' -v -deb=$$(ls $(CURDIR)/bin/*.deb)
 
 demo: build
 	@sh testdata/demo.sh
