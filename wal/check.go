@@ -40,6 +40,9 @@ func (w *writer) check(l *Log, u *Update) error {
 	if err == nil && u.Reset != nil {
 		err = s.reset(u.Group, u.Reset)
 	}
+	if err == nil && u.Installing != nil {
+		err = s.install(u.Group, u.Installing)
+	}
 	if err == nil && s.suspect && !u.Remove {
 		err = dsdb.Errorf(dsdb.KindCorrupt, "wal: group %d is suspect after damage: it can only be reset or removed", u.Group)
 	}
@@ -85,6 +88,15 @@ func (s *staged) reset(g dsdb.GroupID, c *GroupState) error {
 	}
 	s.suspect, s.truncated, s.last = false, c.Truncated.Index, c.Truncated.Index
 	return s.setHard(g, c.HardState)
+}
+
+// install checks a state that a Reset is to bring.
+func (s *staged) install(g dsdb.GroupID, c *GroupState) error {
+	if c.Truncated.Index == 0 {
+		return nil
+	}
+	after := *s
+	return after.reset(g, c)
 }
 
 func (s *staged) append(g dsdb.GroupID, es []Entry) error {

@@ -36,11 +36,12 @@ const (
 	recReset     = 8
 	recClean     = 9
 	recMarker    = 10
+	recInstall   = 11
 )
 
 var recordNames = [...]string{recEntry: "entry", recHardState: "hardstate", recTruncate: "truncate",
 	recState: "state", recCreate: "create", recRemove: "remove", recReset: "reset",
-	recClean: "clean-shutdown", recMarker: "sync-marker"}
+	recClean: "clean-shutdown", recMarker: "sync-marker", recInstall: "install"}
 
 var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -218,7 +219,7 @@ func (r *record) wellFormed() error {
 		if len(r.payload) != 16 {
 			return fmt.Errorf("hardstate: %d bytes, want 16", len(r.payload))
 		}
-	case recState, recCreate, recReset:
+	case recState, recCreate, recReset, recInstall:
 		_, err := r.checkpoint()
 		return err
 	}

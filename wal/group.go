@@ -21,6 +21,7 @@ type group struct {
 	locs    []loc         // one per entry
 	runs    []segmentRun  // ascending by first; the first covers locs[0]
 	terms   []termRun     // likewise
+	marked  []uint64      // entries of a Kind that is not 0, ascending
 	cached  []Entry       // the newest entries, up to the last
 	weight  int64         // bytes of cached
 	used    atomic.Uint64 // Log.clock when cached was last used
@@ -123,6 +124,13 @@ func (t *table) apply(r *record, p place, off int) {
 	case recHardState:
 		g.state.HardState = r.hardState()
 		g.dirty &^= dirtyHardState
+	case recInstall:
+		g.state.Installing = nil
+		if r.index > 0 {
+			c, _ := r.checkpoint()
+			c.state.Conf = slices.Clone(c.state.Conf)
+			g.state.Installing = &c.state
+		}
 	case recTruncate:
 		t.truncate(g, Position{r.index, r.term}, slices.Clone(r.payload), p.batch)
 		g.dirty &^= dirtyTruncate
@@ -177,6 +185,9 @@ func (t *table) append(g *group, r *record, p place, off int) {
 	}
 	l := loc{uint32(p.body + int64(off)), uint32(len(r.payload))}
 	g.locs = append(g.locs, l)
+	if r.kind != 0 {
+		g.marked = append(g.marked, r.index)
+	}
 	t.bytes += l.bytes()
 }
 
@@ -198,6 +209,9 @@ func (t *table) cut(g *group, index, batch uint64) {
 	}
 	for n := len(g.terms); n > 0 && g.terms[n-1].first >= index; n-- {
 		g.terms = g.terms[:n-1]
+	}
+	for n := len(g.marked); n > 0 && g.marked[n-1] >= index; n-- {
+		g.marked = g.marked[:n-1]
 	}
 	for n := len(g.cached); n > 0 && g.cached[n-1].Index >= index; n-- {
 		t.uncache(g, &g.cached[n-1])
@@ -235,6 +249,9 @@ func (t *table) truncate(g *group, p Position, conf []byte, batch uint64) {
 	}
 	for len(g.terms) > 1 && g.terms[1].first <= first {
 		g.terms = g.terms[1:]
+	}
+	for len(g.marked) > 0 && g.marked[0] < first {
+		g.marked = g.marked[1:]
 	}
 	g.runs[0].first, g.terms[0].first = first, first
 	stale := sort.Search(len(g.cached), func(i int) bool { return g.cached[i].Index >= first })
@@ -320,6 +337,11 @@ func (t *table) appendCheckpoint(dst []byte) ([]byte, uint32) {
 		c := t.groups[id].checkpoint()
 		dst = appendRecord(dst, c.record(recState, id))
 		n++
+		if s := c.state.Installing; s != nil {
+			in := checkpoint{state: *s, last: s.Truncated.Index}
+			dst = appendRecord(dst, in.record(recInstall, id))
+			n++
+		}
 	}
 	return dst, n
 }

@@ -109,7 +109,7 @@ func inspectRecord(w io.Writer, r *record) {
 		fmt.Fprintf(w, "  term %d vote %d commit %d", s.Term, s.Vote, s.Commit)
 	case recTruncate:
 		fmt.Fprintf(w, "  %d.%d conf %d bytes", r.term, r.index, len(r.payload))
-	case recState, recCreate, recReset:
+	case recState, recCreate, recReset, recInstall:
 		c, _ := r.checkpoint()
 		s := c.state.HardState
 		fmt.Fprintf(w, "  term %d vote %d commit %d  truncated %d.%d  last %d  terms %v  conf %d bytes",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -36,6 +37,11 @@ func (w *twin) apply(us []Update) {
 		g := w.groups[u.Group]
 		if u.Create != nil {
 			g = twinGroup{state: *u.Create}
+		}
+		if s := u.Installing; s != nil {
+			if g.state.Installing = s; s.Truncated.Index == 0 {
+				g.state.Installing = nil
+			}
 		}
 		if u.Reset != nil {
 			g = twinGroup{state: *u.Reset}
@@ -76,6 +82,18 @@ func (w *twin) differs(l *Log) error {
 		s, _ := l.State(id)
 		if s.Replica != g.state.Replica || s.HardState != g.state.HardState || s.Truncated != g.state.Truncated || !bytes.Equal(s.Conf, g.state.Conf) {
 			return fmt.Errorf("group %d: state %+v, want %+v", id, s, g.state)
+		}
+		if got, want := s.Installing, g.state.Installing; !reflect.DeepEqual(got, want) {
+			return fmt.Errorf("group %d: installing %+v, want %+v", id, got, want)
+		}
+		var marked []uint64
+		for _, e := range g.entries {
+			if e.Kind != 0 {
+				marked = append(marked, e.Index)
+			}
+		}
+		if got := l.Marked(id); !slices.Equal(got, marked) {
+			return fmt.Errorf("group %d: marked entries %d, want %d", id, got, marked)
 		}
 		first, last := l.Bounds(id)
 		got, err := l.Entries(id, first, last+1, 1<<40, nil)
@@ -136,6 +154,13 @@ func (s *script) update(w *twin, id dsdb.GroupID) Update {
 		hs.Term++
 		hs.Vote, hs.Commit = 0, last+5
 		return Update{Group: id, Reset: &GroupState{Replica: st.Replica, HardState: hs, Truncated: Position{last + 5, hs.Term}, Conf: []byte("reset")}}
+	case p < 7:
+		return Update{Group: id, Installing: &GroupState{}}
+	case p < 11:
+		hs := st.HardState
+		hs.Term++
+		hs.Vote, hs.Commit = 0, last+7
+		return Update{Group: id, Installing: &GroupState{Replica: st.Replica, HardState: hs, Truncated: Position{last + 7, hs.Term}, Conf: []byte("install")}}
 	case p < 25 && len(g.entries) > 0:
 		return s.truncation(id, g)
 	case p < 40:

@@ -21,7 +21,10 @@ type GroupState struct {
 	Replica   dsdb.ReplicaID
 	HardState HardState
 	Truncated Position // the entries up to and including it are gone
-	Conf      []byte   // membership as of Truncated, opaque to the log
+	Conf      []byte   // membership as of Truncated, or later; opaque to the log
+	// Installing is the state that a Reset is to bring once a snapshot is
+	// installed; nil if none was begun. Its own Installing is nil.
+	Installing *GroupState
 }
 
 // Position is an index of a group's log and the term of the entry there.
@@ -34,8 +37,12 @@ type Update struct {
 	Create    *GroupState // the group is new on this node, with this state and no entries
 	Entries   []Entry     // contiguous; entries at and above the first one's index are replaced
 	HardState *HardState
-	Truncate  *Position   // forget entries up to and including it (a hint: space is freed later)
-	Conf      []byte      // membership as of Truncate
-	Reset     *GroupState // a snapshot was installed: forget all entries, go on from this state
-	Remove    bool        // the replica left this node; its id is refused ever after
+	Truncate  *Position // forget entries up to and including it (a hint: space is freed later)
+	Conf      []byte    // membership as of Truncate, or later
+	// Installing notes that a snapshot is being installed, after which a Reset to
+	// this state follows; with index 0 that this was given up. Until then nothing
+	// else of the group is written.
+	Installing *GroupState
+	Reset      *GroupState // a snapshot was installed: forget all entries, go on from this state
+	Remove     bool        // the replica left this node; its id is refused ever after
 }

@@ -246,3 +246,32 @@ func (l *Log) Pinners(n int) []dsdb.GroupID {
 	}
 	return out
 }
+
+// Marked returns the indexes of the entries of g whose Kind is not 0, ascending.
+func (l *Log) Marked(g dsdb.GroupID) []uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if e := l.table.groups[g]; e != nil {
+		return slices.Clone(e.marked)
+	}
+	return nil
+}
+
+// Keep returns the lowest index from which on the entries of g up to and
+// including index take at most maxBytes in the log.
+func (l *Log) Keep(g dsdb.GroupID, index uint64, maxBytes int64) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	e := l.table.groups[g]
+	if e == nil {
+		return index + 1
+	}
+	from := min(index, e.last()) + 1
+	for from > e.first {
+		if maxBytes -= e.locs[from-1-e.first].bytes(); maxBytes < 0 {
+			break
+		}
+		from--
+	}
+	return from
+}

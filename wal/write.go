@@ -105,7 +105,7 @@ func (l *Log) mark() error {
 func lazyOnly(us []Update) bool {
 	for i := range us {
 		u := &us[i]
-		if u.Create != nil || u.Reset != nil || u.Remove || len(u.Entries) > 0 {
+		if u.Create != nil || u.Reset != nil || u.Installing != nil || u.Remove || len(u.Entries) > 0 {
 			return false
 		}
 	}
@@ -190,6 +190,9 @@ func (u *Update) size() int64 {
 	if u.Reset != nil {
 		n += int64(len(u.Reset.Conf))
 	}
+	if u.Installing != nil {
+		n += int64(recordSize(64) + len(u.Installing.Conf))
+	}
 	for i := range u.Entries {
 		n += int64(recordSize(len(u.Entries[i].Data)))
 	}
@@ -202,6 +205,11 @@ func (w *writer) addUpdate(u *Update) {
 	if s := u.Create; s != nil {
 		c := checkpoint{state: *s, last: s.Truncated.Index}
 		w.add(c.record(recCreate, u.Group))
+	}
+	if s := u.Installing; s != nil {
+		c := checkpoint{state: *s, last: s.Truncated.Index}
+		c.state.Replica = replica
+		w.add(c.record(recInstall, u.Group))
 	}
 	if s := u.Reset; s != nil {
 		c := checkpoint{state: *s, last: s.Truncated.Index}
