@@ -1,0 +1,263 @@
+// Package rpc carries what the nodes of a cluster say to each other: raft
+// messages, calls, streams of query fragments, and the files of snapshots. It
+// owns the connections, their handshake, their frames and their bounds; it must
+// not know what a raft message, a call or a stream means.
+//
+// A connection begins as an HTTP/1.1 request `GET /peer` with `Upgrade:
+// dsdb-peer/1`, so that it can share a listener with the client API. What
+// follows the handshake is frames; both are written down in FORMAT.md. Who
+// dials sends: raft messages go from the dialer to the accepter only, on one
+// connection for small messages (control) and one for those with entries (bulk),
+// so that a heartbeat never waits behind a megabyte. Calls share a third
+// connection, each stream has one to itself.
+//
+// A raft message flows: Send → bounded queue of its class → the sender takes
+// all that waits, one write → frame → the other process's Raft.Step. Raft
+// bears loss and does not bear waiting: what does not fit, or meets a broken
+// connection, is dropped and Raft.Unreachable is told.
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/binary"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/raftnode"
+)
+
+// Limits on what one request may carry, in bytes.
+const (
+	MaxCall    = 16 << 20 // body of a call, and of its answer
+	MaxMessage = 64 << 20 // message of a stream
+)
+
+// Process says who a process is. A process that lacks a role has 0 for its id.
+type Process struct {
+	Cluster        uint64
+	UUID           string
+	MetaID, DataID dsdb.NodeID
+	Epoch          uint64 // counts the starts of the process
+	Addr           string // host:port at which others reach it
+	Version        string // of its program, for people
+}
+
+// has reports whether id names the process.
+func (p *Process) has(id dsdb.NodeID) bool { return id != 0 && (id == p.MetaID || id == p.DataID) }
+
+// ids returns the ids of the process's roles.
+func (p *Process) ids() []dsdb.NodeID {
+	var ids []dsdb.NodeID
+	if p.MetaID != 0 {
+		ids = append(ids, p.MetaID)
+	}
+	if p.DataID != 0 {
+		ids = append(ids, p.DataID)
+	}
+	return ids
+}
+
+// node returns the id under which the process holds its replica of g.
+func (p *Process) node(g dsdb.GroupID) dsdb.NodeID {
+	if p.DataID == 0 || g == dsdb.MetaGroup && p.MetaID != 0 {
+		return p.MetaID
+	}
+	return p.DataID
+}
+
+// Raft takes what arrives for the groups of this node. Its methods are safe for
+// concurrent use, and but for Install they do not block. *raftnode.Host is one.
+type Raft interface {
+	Step(from dsdb.NodeID, msgs []raftnode.Envelope)
+	PeerDown(node dsdb.NodeID)
+	Unreachable(node dsdb.NodeID)
+	Install(ctx context.Context, from dsdb.NodeID, s raftnode.Snapshot, dir string) error
+}
+
+// Options are what Peers work with.
+type Options struct {
+	Self   Process
+	Secret []byte      // shared by all processes of the cluster; empty: peers are believed
+	TLS    *tls.Config // of connections made here; nil: plain
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	Logger *slog.Logger
+	// Raft returns where raft messages go, nil while there is nothing to take
+	// them. It is asked for each frame and must be quick.
+	Raft func() Raft
+	// Incoming says where an arriving snapshot of a group is put: a folder of its
+	// own is made in dir, and removed again.
+	Incoming func(g dsdb.GroupID) (fs vfs.FS, dir string, err error)
+	// Files says where the files that a manifest of a group names lie.
+	Files        func(g dsdb.GroupID) (fs vfs.FS, dir string, err error)
+	SnapshotRate int64 // bytes per second of all outgoing snapshots together; 0: 64 MiB
+}
+
+// Node is a role of a process as the catalogue has it.
+type Node struct {
+	ID   dsdb.NodeID
+	UUID string // of the process
+	Addr string // host:port at which it is reached
+}
+
+// CallHandler answers calls. The body is the handler's. An error reaches the
+// caller with its kind, text and leader. ctx ends when the caller gives up or is
+// lost, and at Close, which waits for handlers.
+type CallHandler func(ctx context.Context, from Process, body []byte) ([]byte, error)
+
+// StreamHandler is the answering side of a stream. The stream ends when it
+// returns; the peer's Recv gets the error, or io.EOF. ctx ends when the opener
+// gives up or is lost, and at Close, which waits for handlers.
+type StreamHandler func(ctx context.Context, from Process, s *Stream) error
+
+// Metrics count what has passed since New. Bytes and frames are those of
+// established connections.
+type Metrics struct {
+	FramesSent, FramesReceived atomic.Uint64
+	BytesSent, BytesReceived   atomic.Uint64
+	Dropped                    atomic.Uint64 // raft messages that were not sent
+	Refused                    atomic.Uint64 // handshakes, on either side
+	Calls, CallsServed         atomic.Uint64
+	Streams                    atomic.Uint64 // opened or served
+	SnapshotsSent              atomic.Uint64
+	SnapshotsReceived          atomic.Uint64
+	SnapshotsFailed            atomic.Uint64 // on either side
+}
+
+// Peers are the other processes of the cluster. All methods are safe for
+// concurrent use.
+type Peers struct {
+	opt      Options
+	instance uint64 // tells this process from a copy of it
+	metrics  Metrics
+	handlers handlers
+	refusals refusals
+	ctx      context.Context // ends at Close
+	stop     context.CancelFunc
+	running  running
+
+	mu       sync.RWMutex // taken before a peer's
+	registry registry     // guarded by mu
+}
+
+// running is what Close has to end: goroutines, and connections that they may
+// be waiting for.
+type running struct {
+	group  sync.WaitGroup // added to under mu while not closed
+	mu     sync.Mutex
+	closed bool
+	conns  map[net.Conn]struct{}
+}
+
+// handlers are what has been registered to answer. They are looked up by
+// method for each request.
+type handlers struct {
+	mu      sync.RWMutex
+	calls   map[string]CallHandler
+	streams map[string]StreamHandler
+}
+
+// New makes the peers of this process. Nothing is dialed before SetNodes or the
+// first use of a peer.
+func New(o Options) *Peers {
+	if o.SnapshotRate <= 0 {
+		o.SnapshotRate = 64 << 20
+	}
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, as crypto/rand says
+	p := &Peers{
+		opt:      o,
+		instance: binary.LittleEndian.Uint64(b[:]),
+		handlers: handlers{calls: map[string]CallHandler{}, streams: map[string]StreamHandler{}},
+		refusals: refusals{pending: make(chan struct{}, maxHandshakes), logged: map[string]bool{}},
+		registry: newRegistry(),
+		running:  running{conns: map[net.Conn]struct{}{}},
+	}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	return p
+}
+
+// Handle registers what answers calls of a method. Methods are at most 255 bytes.
+func (p *Peers) Handle(method string, h CallHandler) {
+	p.handlers.mu.Lock()
+	defer p.handlers.mu.Unlock()
+	p.handlers.calls[method] = h
+}
+
+// HandleStream registers what answers streams of a method. Methods are at most 255 bytes.
+func (p *Peers) HandleStream(method string, h StreamHandler) {
+	p.handlers.mu.Lock()
+	defer p.handlers.mu.Unlock()
+	p.handlers.streams[method] = h
+}
+
+// Metrics returns the counters.
+func (p *Peers) Metrics() *Metrics { return &p.metrics }
+
+// Close ends all connections and waits for everything that was started, the
+// handlers included. Snapshots that wait are told that they failed.
+func (p *Peers) Close() error {
+	p.stop()
+	p.running.mu.Lock()
+	p.running.closed = true
+	for c := range p.running.conns {
+		c.Close()
+	}
+	p.running.mu.Unlock()
+	p.running.group.Wait()
+	return nil
+}
+
+// start runs f in a goroutine that Close waits for. It reports false, without
+// having run it, after Close.
+func (p *Peers) start(f func()) bool {
+	p.running.mu.Lock()
+	defer p.running.mu.Unlock()
+	if !p.running.closed {
+		p.running.group.Go(f)
+	}
+	return !p.running.closed
+}
+
+// track makes Close close c. It reports false, with c closed, after Close.
+func (p *Peers) track(c net.Conn) bool {
+	p.running.mu.Lock()
+	defer p.running.mu.Unlock()
+	if p.running.closed {
+		c.Close()
+		return false
+	}
+	p.running.conns[c] = struct{}{}
+	return true
+}
+
+// untrack closes c for good.
+func (p *Peers) untrack(c net.Conn) {
+	c.Close()
+	p.running.mu.Lock()
+	defer p.running.mu.Unlock()
+	delete(p.running.conns, c)
+}
+
+func (p *Peers) raft() Raft {
+	if p.opt.Raft == nil {
+		return nil
+	}
+	return p.opt.Raft()
+}
+
+// sleep waits for d, less if ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
