@@ -5,28 +5,28 @@ import (
 	"slices"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
-	"github.com/dasudian/dsdb/shard"
 )
 
-// catalog answers the planner from one version of the catalogue and, for what
-// only stored series can tell, from the shards.
+// catalog answers the planner from a session's version of the catalogue and,
+// for what only stored series can tell, from the shards.
 type catalog struct {
-	view   *meta.Data
-	shards *shards
+	ctx context.Context // of the statement
+	*session
 }
 
 // policies returns the named policy, or all of them if rp is "".
-func (c *catalog) policies(db, rp string) ([]*meta.RetentionPolicy, error) {
-	d := c.view.Database(db)
+func policies(view *meta.Data, db, rp string) ([]*meta.RetentionPolicy, error) {
+	d := view.Database(db)
 	if d == nil {
 		return nil, errNoDatabase(db)
 	}
 	if rp == "" {
 		return d.Policies, nil
 	}
-	p, err := c.view.Policy(db, rp)
+	p, err := view.Policy(db, rp)
 	if err != nil {
 		return nil, err
 	}
@@ -47,10 +47,9 @@ func (c *catalog) DefaultPolicy(db string) (string, error) {
 	return d.DefaultPolicy, nil
 }
 
-// Shards implements planner.Catalog. A shard that is not open yet, since a
-// write has just had it created, holds nothing that was acknowledged.
+// Shards implements planner.Catalog.
 func (c *catalog) Shards(db, rp string, r dsdb.TimeRange) ([]planner.Shard, error) {
-	policies, err := c.policies(db, rp)
+	policies, err := policies(c.view, db, rp)
 	if err != nil {
 		return nil, err
 	}
@@ -58,10 +57,9 @@ func (c *catalog) Shards(db, rp string, r dsdb.TimeRange) ([]planner.Shard, erro
 	for _, p := range policies {
 		for _, g := range p.GroupsIn(r) {
 			for _, s := range g.Shards {
-				if _, err := c.shards.get(s.ID); dsdb.KindOf(err) == dsdb.KindNotFound {
-					continue
+				if !c.n.shards.unborn(s) {
+					out = append(out, planner.Shard{ID: s.ID, Range: g.Range})
 				}
-				out = append(out, planner.Shard{ID: s.ID, Range: g.Range})
 			}
 		}
 	}
@@ -85,12 +83,16 @@ func (c *catalog) Measurements(db, rp string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.union(shards, func(s *shard.Source) ([]string, error) { return s.Measurements(context.Background()) })
+	return c.union(shards, func(src exec.Source) ([]string, error) { return src.Measurements(c.ctx) })
 }
 
 // Fields implements planner.Catalog.
 func (c *catalog) Fields(db, rp, measurement string, r dsdb.TimeRange) (map[string]dsdb.FieldType, error) {
-	policies, err := c.policies(db, rp)
+	return fields(c.view, db, rp, measurement, r)
+}
+
+func fields(view *meta.Data, db, rp, measurement string, r dsdb.TimeRange) (map[string]dsdb.FieldType, error) {
+	policies, err := policies(view, db, rp)
 	if err != nil {
 		return nil, err
 	}
@@ -124,27 +126,23 @@ func (c *catalog) TagKeys(db, rp, measurement string, r dsdb.TimeRange) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	return c.union(shards, func(s *shard.Source) ([]string, error) { return s.TagKeys(context.Background(), measurement) })
+	return c.union(shards, func(src exec.Source) ([]string, error) { return src.TagKeys(c.ctx, measurement) })
 }
 
 // union merges what the shards say, sorted and without duplicates. A shard
 // that was dropped meanwhile says nothing.
-func (c *catalog) union(list []planner.Shard, ask func(*shard.Source) ([]string, error)) ([]string, error) {
+func (c *catalog) union(list []planner.Shard, ask func(exec.Source) ([]string, error)) ([]string, error) {
+	c.prepare(c.ctx, list)
 	var out []string
 	for _, ps := range list {
-		sh, err := c.shards.get(ps.ID)
+		src, err := c.open(c.ctx, ps.ID)
 		if dsdb.KindOf(err) == dsdb.KindNotFound {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		src, err := sh.Source()
-		if err != nil {
-			return nil, err
-		}
 		names, err := ask(src)
-		_ = src.Close() // a snapshot; closing it cannot fail in a way that matters here
 		if err != nil {
 			return nil, err
 		}

@@ -1,18 +1,25 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/wal"
 )
+
+// reportFailedEvery is how often a node looks for replicas of its own that are
+// out of service.
+const reportFailedEvery = 2 * time.Second
 
 // quarantineFile lies in the folder of a replica of which the log may have lost
 // entries. The log itself remembers that of the groups it knows; this file does
@@ -81,4 +88,65 @@ func writeMark(fs vfs.FS, name, text string) error {
 		err = f.SyncData()
 	}
 	return errors.Join(err, f.Close(), fs.SyncDir(path.Dir(name)))
+}
+
+// reportFailed has the catalogue note which replicas of this node are out of
+// service, so that they are replaced. The only replica of a shard stays: what is
+// left of it may be all there is.
+func (n *Node) reportFailed(ctx context.Context, _ time.Time) error {
+	view := n.meta.View()
+	for _, f := range n.shards.failed() {
+		ref, found := view.Shard(f.shard)
+		if !found {
+			continue
+		}
+		r, here := ref.Shard.On(n.dataID)
+		if !here || r.ID != f.replica || r.Role == meta.Failed || others(ref.Shard, r.ID) == 0 {
+			continue
+		}
+		err := n.command(ctx, &meta.ReplicaFailed{Group: f.shard.Group(), Replica: f.replica, Reason: f.err.Error()})
+		if err != nil {
+			return fmt.Errorf("replica %d of shard %d: %w", f.replica, f.shard, err)
+		}
+		n.log.Warn("a damaged replica is to be replaced", "shard", f.shard, "replica", f.replica, "err", f.err)
+	}
+	return nil
+}
+
+// others counts the voters of a shard beside one replica.
+func others(sh meta.Shard, id dsdb.ReplicaID) (count int) {
+	for _, r := range sh.Replicas {
+		if r.ID != id && votes(r) {
+			count++
+		}
+	}
+	return count
+}
+
+// votes reports whether a replica may lead its group.
+func votes(r meta.Replica) bool { return r.Role == meta.Voter || r.Role == meta.LeavingVoter }
+
+// failedReplica is a replica of this node that is out of service.
+type failedReplica struct {
+	shard   dsdb.ShardID
+	replica dsdb.ReplicaID
+	err     error
+}
+
+// failed lists the replicas that are out of service, by shard.
+func (s *shards) failed() []failedReplica {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []failedReplica
+	for id, r := range s.held {
+		err := r.err
+		if err == nil {
+			err = s.n.host.Status(id.Group()).Failed
+		}
+		if err != nil {
+			out = append(out, failedReplica{id, r.id, err})
+		}
+	}
+	slices.SortFunc(out, func(a, b failedReplica) int { return cmp.Compare(a.shard, b.shard) })
+	return out
 }

@@ -16,42 +16,61 @@ import (
 )
 
 // Execute plans and runs one statement. A nil Result means that it has no rows.
+// If a node fails before the first frame, the statement is begun again without it.
 func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result, error) {
 	began := time.Now()
 	if n.cfg.Data.QueryLog {
 		n.log.Info("query", "statement", ql.Sanitize(r.Statement.String()), "database", r.Database)
 	}
-	if err := n.readIndex(ctx, dsdb.MetaGroup); err != nil {
-		return nil, err
-	}
-	view := n.meta.View()
-	plan, err := planner.Compile(r.Statement, &catalog{view, n.shards}, planner.Options{
-		Now: began.UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy})
-	if err != nil {
-		return nil, err
-	}
 	var res exec.Result
-	switch p := plan.(type) {
-	case *planner.Select:
-		res, err = exec.Run(ctx, p, n.openSource, n.execOptions(r.ChunkRows))
-	case *planner.Explain:
-		res, err = exec.Explain(ctx, p, n.openSource, n.execOptions(r.ChunkRows))
-	case *planner.Show:
-		res, err = exec.Show(ctx, p, &showEnv{n, r.User})
-	case *planner.Command:
-		err = n.execute(ctx, p)
-		n.audit(ctx, r, err)
-	}
-	if err != nil {
-		return nil, n.explain(err, view)
-	}
-	if res != nil {
-		res = &explainedResult{res, n, view}
+	failed := map[dsdb.NodeID]error{}
+	for again := true; again; {
+		s, err := n.openSession(ctx, readLevel{r.Read, r.MaxStaleness}, failed)
+		if err != nil {
+			return nil, err
+		}
+		res, err = n.run(ctx, s, r, began)
+		again = err != nil && s.lost(ctx, failed)
+		if err != nil || res == nil {
+			err = errors.Join(err, s.Close())
+		}
+		if err != nil && !again {
+			return nil, n.explain(err, s.view)
+		}
 	}
 	if slow := time.Duration(n.cfg.Coordinator.LogQueriesAfter); slow > 0 && res != nil {
 		res = &timedResult{Result: res, began: began, slow: slow, n: n, text: r.Statement.String()}
 	}
 	return res, nil
+}
+
+// run plans and runs a statement, up to its first frame. The result closes the session.
+func (n *Node) run(ctx context.Context, s *session, r *httpd.QueryRequest, began time.Time) (res exec.Result, err error) {
+	plan, err := planner.Compile(r.Statement, &catalog{ctx, s}, planner.Options{
+		Now: began.UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy})
+	if err != nil {
+		return nil, err
+	}
+	switch p := plan.(type) {
+	case *planner.Select:
+		s.prepareAll(ctx, p)
+		res, err = exec.Run(ctx, p, s.open, n.execOptions(r.ChunkRows))
+	case *planner.Explain:
+		res, err = exec.Explain(ctx, p, s.open, n.execOptions(r.ChunkRows))
+	case *planner.Show:
+		res, err = exec.Show(ctx, p, &showEnv{s, r.User})
+	case *planner.Command:
+		err = n.execute(ctx, s, p)
+		n.audit(ctx, r, err)
+	}
+	if err != nil || res == nil {
+		return nil, err
+	}
+	first, err := res.Next(ctx)
+	if err != nil {
+		return nil, errors.Join(err, res.Close())
+	}
+	return &sessionResult{Result: res, session: s, first: first, began: true}, nil
 }
 
 // audit logs who changed what, where there are users to be told apart.
@@ -72,29 +91,6 @@ func (n *Node) execOptions(chunkRows int) exec.Options {
 		MaxSeries: c.MaxSelectSeries, MaxPoints: c.MaxSelectPoint, ChunkRows: chunkRows}
 }
 
-// openSource opens a snapshot of a shard that includes every write
-// acknowledged before the query.
-func (n *Node) openSource(ctx context.Context, id dsdb.ShardID) (exec.Source, error) {
-	sh, err := n.shards.get(id)
-	if err != nil {
-		return nil, err
-	}
-	if err := n.readIndex(ctx, id.Group()); err != nil {
-		return nil, err
-	}
-	return sh.Source()
-}
-
-// readIndex returns when the local replica of a group holds everything that was
-// acknowledged before the call.
-func (n *Node) readIndex(ctx context.Context, g dsdb.GroupID) error {
-	index, err := n.host.ReadIndex(ctx, g)
-	if err != nil {
-		return err
-	}
-	return n.host.Applied(ctx, g, index)
-}
-
 // explain words the error of a statement that was planned by view: the files
 // of a shard that was dropped meanwhile are gone.
 func (n *Node) explain(err error, view *meta.Data) error {
@@ -112,21 +108,30 @@ func (n *Node) explain(err error, view *meta.Data) error {
 	return err
 }
 
-// explainedResult explains the errors of a result.
-type explainedResult struct {
+// sessionResult is a result of which the first frame was taken. It ends its
+// session, and explains errors.
+type sessionResult struct {
 	exec.Result
-	n    *Node
-	view *meta.Data // by which the statement was planned
+	session *session
+	first   *column.Frame
+	began   bool // first is still to be handed out
 }
 
 // Next implements exec.Result.
-func (r *explainedResult) Next(ctx context.Context) (*column.Frame, error) {
+func (r *sessionResult) Next(ctx context.Context) (*column.Frame, error) {
+	if r.began {
+		r.began = false
+		return r.first, nil
+	}
 	f, err := r.Result.Next(ctx)
 	if err != nil {
-		err = r.n.explain(err, r.view)
+		err = r.session.n.explain(err, r.session.view)
 	}
 	return f, err
 }
+
+// Close implements exec.Result.
+func (r *sessionResult) Close() error { return errors.Join(r.Result.Close(), r.session.Close()) }
 
 // timedResult logs a query that took long, once it is over.
 type timedResult struct {

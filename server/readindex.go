@@ -3,9 +3,140 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/server/coord"
+	"github.com/dasudian/dsdb/server/rpc"
 )
+
+// How long a query waits before it is told what it cannot have.
+const (
+	readWait  = 5 * time.Second // for the leader of a raft group
+	applyWait = time.Second     // for this node's replica to catch up, where another could be asked
+	freshWait = time.Second     // to learn how stale a replica is
+)
+
+// readIndex returns when this node's replica of a group has applied everything
+// that was acknowledged before the call. It reports KindUnavailable if no leader
+// with a quorum was found in readWait.
+func (n *Node) readIndex(ctx context.Context, g dsdb.GroupID) error {
+	began := time.Now()
+	index, err := n.leaderIndex(ctx, g)
+	if err == nil {
+		err = n.host.Applied(ctx, g, index)
+	}
+	if err == nil {
+		n.routes.fresh.note(g, began)
+	}
+	return err
+}
+
+// catchUp is readIndex for a group that has other replicas: one that follows
+// and has much to catch up with is not waited for.
+func (n *Node) catchUp(ctx context.Context, g dsdb.GroupID) error {
+	if n.host.Status(g).Leading {
+		return n.readIndex(ctx, g)
+	}
+	began := time.Now()
+	index, err := n.leaderIndex(ctx, g)
+	if err != nil {
+		return err
+	}
+	within, cancel := context.WithTimeout(ctx, applyWait)
+	defer cancel()
+	if err := n.host.Applied(within, g, index); err != nil {
+		if ctx.Err() == nil && within.Err() != nil {
+			return dsdb.Errorf(dsdb.KindUnavailable, "the replica of raft group %d has not applied entry %d within %v", g, index, applyWait)
+		}
+		return err
+	}
+	n.routes.fresh.note(g, began)
+	return nil
+}
+
+// noQuorum is how the error of a read begins that found no leader with a quorum.
+const noQuorum = "no quorum"
+
+// leaderIndex returns an index of a group's log that includes everything that
+// was acknowledged before the call.
+func (n *Node) leaderIndex(ctx context.Context, g dsdb.GroupID) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	if st := n.host.Status(g); st.Leading {
+		if index, err := n.host.ReadIndex(ctx, g); err == nil {
+			return index, nil
+		}
+	}
+	return n.routes.indexes.share(ctx, g, func(ctx context.Context) (index uint64, err error) {
+		err = n.attempt(ctx, coord.Request{Group: g, Read: true, Failure: noQuorum}, func(ctx context.Context, node dsdb.NodeID) error {
+			if n.is(node) {
+				index, err = n.host.ReadIndex(ctx, g)
+				return err
+			}
+			b, err := n.call(ctx, node, methodReadIndex, appendNumber(nil, uint64(g)))
+			if err == nil {
+				index, err = decodeNumber(b)
+			}
+			return err
+		})
+		return index, err
+	})
+}
+
+// serveReadIndex answers the call "readindex": it leads the group, or says who does.
+func (n *Node) serveReadIndex(ctx context.Context, _ rpc.Process, body []byte) ([]byte, error) {
+	g, err := decodeNumber(body)
+	if err != nil {
+		return nil, err
+	}
+	index, err := n.host.ReadIndex(ctx, dsdb.GroupID(g))
+	if err != nil {
+		return nil, err
+	}
+	return appendNumber(nil, index), nil
+}
+
+// freshEnough reports whether this node's replica has applied everything that
+// was acknowledged longer than limit ago; 0: it need not.
+func (n *Node) freshEnough(ctx context.Context, g dsdb.GroupID, limit time.Duration) error {
+	if limit == 0 || time.Since(n.routes.fresh.of(g)) <= limit {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshWait)
+	defer cancel()
+	if err := n.readIndex(ctx, g); err != nil {
+		return dsdb.Errorf(dsdb.KindUnavailable, "max_staleness: it is not known that the replica of raft group %d is at most %v behind: %w", g, limit, err)
+	}
+	return nil
+}
+
+// freshness remembers when each replica of this node last was known to have
+// applied everything that was acknowledged before.
+type freshness struct {
+	mu sync.Mutex
+	at map[dsdb.GroupID]time.Time // guarded by mu
+}
+
+func (f *freshness) note(g dsdb.GroupID, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if at.After(f.at[g]) {
+		f.at[g] = at
+	}
+}
+
+func (f *freshness) of(g dsdb.GroupID) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.at[g]
+}
+
+func (f *freshness) forget(g dsdb.GroupID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.at, g)
+}
 
 // readIndexes has the queries that need the read index of one group at the same
 // time share calls to its leader: whoever comes while a call is on its way

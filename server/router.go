@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/dasudian/dsdb"
@@ -20,17 +21,19 @@ const proposalsPerWrite = 64
 
 // Write stores the points of a request: it makes sure that their time groups
 // and field types are in the catalogue, splits the batch by shard, and proposes
-// each part to its raft group. It returns nil when all points are durable. A
+// each part to its raft group, wherever that is. It returns nil when all points
+// are durable on a quorum of the replicas (on all with consistency level all). A
 // KindConflict error means that some were refused and the others are stored.
 func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	if err := n.admit(); err != nil {
 		return err
 	}
-	rp, err := n.policy(r.Database, r.Policy)
+	rp, err := n.policy(ctx, r.Database, r.Policy)
 	if err != nil {
 		return err
 	}
-	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch, rejected: r.Refused, reason: r.Reason}
+	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch, matched: r.Consistency == "all",
+		outcomes: outcomes{rejected: r.Refused, reason: r.Reason}}
 	w.dropLong()
 	if err := w.ensureGroups(ctx); err != nil {
 		return err
@@ -41,12 +44,21 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	if err := w.propose(ctx); err != nil {
 		return err
 	}
-	return w.partial()
+	return w.result()
 }
 
-// policy finds where a write goes. The error quotes the database's name, as
-// /write always did and Telegraf expects.
-func (n *Node) policy(database, name string) (*meta.RetentionPolicy, error) {
+// policy finds where a write goes. What this node's copy of the catalogue does
+// not have may be new: that it is nowhere is said only once the copy is known to
+// be up to date. The error quotes the database's name, as /write always did and
+// Telegraf expects.
+func (n *Node) policy(ctx context.Context, database, name string) (*meta.RetentionPolicy, error) {
+	rp, err := n.meta.View().Policy(database, name)
+	if err == nil {
+		return rp, nil
+	}
+	if err := n.readIndex(ctx, dsdb.MetaGroup); err != nil {
+		return nil, writeFailed(err)
+	}
 	view := n.meta.View()
 	if view.Database(database) == nil {
 		return nil, dsdb.Errorf(dsdb.KindNotFound, "database not found: %q", database)
@@ -69,27 +81,50 @@ type write struct {
 	database string
 	policy   *meta.RetentionPolicy
 	batch    *column.WriteBatch
+	matched  bool // every voter must have the points
+	outcomes
+}
 
-	mu       sync.Mutex // guards what follows: shards answer in parallel
+// outcomes collects what the shards say, in parallel.
+type outcomes struct {
+	mu       sync.Mutex // guards what follows
 	rejected int
 	reason   string
+	short    *outcome // the first that not every voter has, though it should
 }
 
-func (w *write) reject(rows int, reason string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.rejected == 0 {
-		w.reason = reason
+func (o *outcomes) reject(rows int, reason string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.rejected == 0 {
+		o.reason = reason
 	}
-	w.rejected += rows
+	o.rejected += rows
 }
 
-// partial words the points that were refused as InfluxDB does.
-func (w *write) partial() error {
-	if w.rejected == 0 {
+func (o *outcomes) add(one *outcome) {
+	if one.Rejected > 0 {
+		o.reject(one.Rejected, one.Reason)
+	}
+	if one.have < one.voters {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.short == nil {
+			o.short = one
+		}
+	}
+}
+
+// result words the points that were refused as InfluxDB does. That a committed
+// write is not on all replicas must not sound like it: clients would drop it.
+func (o *outcomes) result() error {
+	if o.short != nil {
+		return dsdb.Errorf(dsdb.KindUnavailable, "write failed: partial: committed on %d of %d replicas, not on all", o.short.have, o.short.voters)
+	}
+	if o.rejected == 0 {
 		return nil
 	}
-	return dsdb.Errorf(dsdb.KindConflict, "partial write: %s dropped=%d", w.reason, w.rejected)
+	return dsdb.Errorf(dsdb.KindConflict, "partial write: %s dropped=%d", o.reason, o.rejected)
 }
 
 // maxString is the longest string that a field may hold (InfluxDB 1.x, tsdb.MaxFieldValueLength).
@@ -123,9 +158,6 @@ func (w *write) dropLong() {
 // propose sends every shard its part and waits until all have answered.
 func (w *write) propose(ctx context.Context) error {
 	parts := w.split()
-	if err := w.n.shards.await(ctx, parts); err != nil {
-		return writeFailed(err)
-	}
 	if len(parts) == 1 {
 		return w.proposeTo(ctx, parts[0])
 	}
@@ -215,32 +247,45 @@ const (
 
 // proposeTo has one shard apply its part, in several entries if it is large.
 func (w *write) proposeTo(ctx context.Context, p part) error {
-	entry := shard.AppendWrite(nil, dsdb.ProposalID{}, p.batch)
-	rows := p.batch.Rows()
-	pieces := max(1+len(entry)/entryBytes, 1+rows/entryRows)
-	if pieces == 1 || rows == 1 {
-		return w.proposeEntry(ctx, p.shard, entry)
+	g, rows := p.shard.Group(), p.batch.Rows()
+	ctx, cancel := w.n.bound(ctx)
+	defer cancel()
+	id, err := w.n.takeID(ctx, g)
+	if err != nil {
+		return writeFailed(err)
 	}
-	pieces = min(pieces, rows)
+	defer w.n.routes.sequencer.Release(g, id)
+	entry := shard.AppendWrite(nil, id, p.batch)
+	pieces := min(max(1+len(entry)/entryBytes, 1+rows/entryRows), rows)
+	if pieces == 1 {
+		return w.proposeEntry(ctx, g, entry)
+	}
 	row := 0
-	for _, b := range new(column.Partitioner).Split(p.batch, pieces, func(int, int, int64) int { row++; return (row - 1) * pieces / rows }) {
-		if b != nil {
-			if err := w.proposeEntry(ctx, p.shard, shard.AppendWrite(nil, dsdb.ProposalID{}, b)); err != nil {
-				return err
+	for i, b := range new(column.Partitioner).Split(p.batch, pieces, func(int, int, int64) int { row++; return (row - 1) * pieces / rows }) {
+		if b == nil {
+			continue
+		}
+		if i > 0 {
+			next, err := w.n.takeID(ctx, g)
+			if err != nil {
+				return writeFailed(err)
 			}
+			defer w.n.routes.sequencer.Release(g, next)
+			id = next
+		}
+		if err := w.proposeEntry(ctx, g, shard.AppendWrite(nil, id, b)); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (w *write) proposeEntry(ctx context.Context, id dsdb.ShardID, entry []byte) error {
-	v, err := w.n.host.Propose(ctx, id.Group(), entry)
+func (w *write) proposeEntry(ctx context.Context, g dsdb.GroupID, entry []byte) error {
+	o, err := w.n.proposeAs(ctx, &proposalCall{group: g, matched: w.matched, payload: entry})
 	if err != nil {
 		return writeFailed(err)
 	}
-	if v.Rejected > 0 {
-		w.reject(v.Rejected, v.Reason)
-	}
+	w.add(&o)
 	return nil
 }
 
@@ -248,16 +293,17 @@ func (w *write) proposeEntry(ctx context.Context, id dsdb.ShardID, entry []byte)
 // "timeout" or "write failed: …", both 503 (compatibility table of Telegraf).
 func writeFailed(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || dsdb.KindOf(err) == dsdb.KindTimeout {
-		return dsdb.Errorf(dsdb.KindTimeout, "timeout")
+		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the write may have succeeded")
 	}
 	if vfs.NoSpace(err) {
 		return dsdb.Errorf(dsdb.KindUnavailable, "write failed: %w", err)
 	}
+	kind := dsdb.KindInternal
 	switch k := dsdb.KindOf(err); k {
 	case dsdb.KindUnavailable, dsdb.KindCanceled, dsdb.KindTooLarge:
-		return dsdb.Errorf(k, "write failed: %w", err)
-	case dsdb.KindNotFound: // the shard was dropped while the write was on its way
-		return dsdb.Errorf(dsdb.KindUnavailable, "write failed: %w", err)
+		kind = k
+	case dsdb.KindNotFound, dsdb.KindNotLeader: // the shard was dropped while the write was on its way
+		kind = dsdb.KindUnavailable
 	}
-	return dsdb.Errorf(dsdb.KindInternal, "write failed: %w", err)
+	return &dsdb.Error{Kind: kind, Text: "write failed: " + strings.TrimPrefix(err.Error(), "write failed: "), Err: err}
 }

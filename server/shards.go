@@ -1,8 +1,10 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -22,82 +24,100 @@ type shards struct {
 	n *Node
 
 	mu      sync.RWMutex // guards what follows; never held over I/O
-	open    map[dsdb.ShardID]*shard.Shard
-	damaged map[dsdb.ShardID]error // whose files are not as they were written: out of service until they are dropped
-	index   uint64                 // of the catalogue that reconcile last went by
-	err     error                  // how that ended
-	settled chan struct{}          // closed when it ends next
+	held    map[dsdb.ShardID]*replica
+	index   uint64        // of the catalogue that reconcile last went by
+	err     error         // how that ended
+	settled chan struct{} // closed when it ends next
+}
+
+// replica is one replica of a shard on this node.
+type replica struct {
+	id    dsdb.ReplicaID
+	dir   string
+	shard *shard.Shard // nil: the replica is out of service
+	err   error        // why
 }
 
 func newShards(n *Node) *shards {
-	return &shards{n: n, open: map[dsdb.ShardID]*shard.Shard{}, damaged: map[dsdb.ShardID]error{}, settled: make(chan struct{})}
+	return &shards{n: n, held: map[dsdb.ShardID]*replica{}, settled: make(chan struct{})}
 }
 
-// await returns when the shards of a write are open, or are known not to be
-// by what the catalogue says now: another write may just have had them created.
-func (s *shards) await(ctx context.Context, parts []part) error {
+// await returns when this node's replica of a shard is open, or is known not to
+// be by what the catalogue says now: a write may just have had it created. It
+// reports KindNotLeader if there is none, and why if it is out of service.
+func (s *shards) await(ctx context.Context, id dsdb.ShardID) error {
 	now := s.n.meta.View().Index
 	for {
 		s.mu.RLock()
-		missing := slices.ContainsFunc(parts, func(p part) bool { return s.open[p.shard] == nil })
-		damaged := s.damagedLocked(parts)
-		index, err, settled := s.index, s.err, s.settled
+		r, index, err, settled := s.held[id], s.index, s.err, s.settled
 		s.mu.RUnlock()
-		if damaged != nil || !missing {
-			return damaged
+		if r != nil {
+			return r.err
 		}
 		if index >= now {
+			if err == nil {
+				err = &dsdb.Error{Kind: dsdb.KindNotLeader, Text: fmt.Sprintf("there is no replica of shard %d here", id)}
+			}
 			return err
 		}
 		select {
 		case <-settled:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 	}
-}
-
-// damagedLocked returns why one of the parts cannot be written. s.mu is held.
-func (s *shards) damagedLocked(parts []part) error {
-	if len(s.damaged) > 0 {
-		for _, p := range parts {
-			if err := s.damaged[p.shard]; err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // get returns an open shard. It reports KindNotFound for one that is not, and
-// KindCorrupt for one whose files are damaged.
+// why for one that is out of service.
 func (s *shards) get(id dsdb.ShardID) (*shard.Shard, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if sh := s.open[id]; sh != nil {
-		return sh, nil
+	r := s.held[id]
+	if r == nil {
+		return nil, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
 	}
-	if err := s.damaged[id]; err != nil {
-		return nil, err
+	return r.shard, r.err
+}
+
+// unborn reports whether nobody can have stored anything in a shard yet: its
+// only replica is to be made here, and is not open.
+func (s *shards) unborn(sh meta.Shard) bool {
+	if len(sh.Replicas) > 1 || sh.Replicas[0].Node != s.n.dataID {
+		return false
 	}
-	return nil, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.held[sh.ID] == nil
 }
 
 // list returns the open shards by id.
 func (s *shards) list() []managedShard {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out := make([]managedShard, 0, len(s.open))
-	for id, sh := range s.open {
-		out = append(out, managedShard{id, sh})
+	out := make([]managedShard, 0, len(s.held))
+	for id, r := range s.held {
+		if r.shard != nil {
+			out = append(out, managedShard{id, r.shard})
+		}
 	}
-	slices.SortFunc(out, func(a, b managedShard) int { return int(a.id) - int(b.id) })
+	slices.SortFunc(out, func(a, b managedShard) int { return cmp.Compare(a.id, b.id) })
 	return out
 }
 
 type managedShard struct {
 	id dsdb.ShardID
 	*shard.Shard
+}
+
+// folder returns where the files of a group's replica on this node lie.
+func (s *shards) folder(id dsdb.ShardID) (string, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if r := s.held[id]; r != nil && r.shard != nil {
+		return r.dir, nil
+	}
+	return "", dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
 }
 
 // reconcile opens the shards that the catalogue places on this node and that
@@ -116,22 +136,10 @@ func (s *shards) reconcile(ctx context.Context) error {
 
 // follow carries out what reconcile is to do.
 func (s *shards) follow(ctx context.Context, view *meta.Data) error {
-	wanted := s.wanted(view)
 	s.mu.RLock()
-	var missing []meta.ShardRef
-	for _, ref := range wanted {
-		if s.open[ref.Shard.ID] == nil && s.damaged[ref.Shard.ID] == nil {
-			missing = append(missing, ref)
-		}
-	}
 	var gone []dsdb.ShardID
-	for id := range s.open {
-		if view.ShardDropped(id) {
-			gone = append(gone, id)
-		}
-	}
-	for id := range s.damaged {
-		if view.ShardDropped(id) {
+	for id, r := range s.held {
+		if now, placed := s.placed(view, id); placed && now.ID != r.id || !placed && (view.ShardDropped(id) || r.id <= view.Counters.Replica) {
 			gone = append(gone, id)
 		}
 	}
@@ -142,34 +150,31 @@ func (s *shards) follow(ctx context.Context, view *meta.Data) error {
 			return err
 		}
 	}
-	return s.start(ctx, missing)
+	return s.start(ctx, s.missing(view))
 }
 
-// wanted lists the shards of which this node is to hold a replica.
-func (s *shards) wanted(view *meta.Data) []meta.ShardRef {
+// placed returns the replica of a shard that the catalogue places on this node.
+func (s *shards) placed(view *meta.Data, id dsdb.ShardID) (meta.Replica, bool) {
+	ref, found := view.Shard(id)
+	if !found {
+		return meta.Replica{}, false
+	}
+	return ref.Shard.On(s.n.dataID)
+}
+
+// missing lists the shards of which this node is to hold a replica and has none.
+func (s *shards) missing(view *meta.Data) []meta.ShardRef {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	var out []meta.ShardRef
 	for _, g := range view.Groups() {
 		for _, sh := range g.Group.Shards {
-			if s.replica(sh) != 0 {
+			if _, placed := sh.On(s.n.dataID); placed && s.held[sh.ID] == nil {
 				out = append(out, meta.ShardRef{GroupRef: g, Shard: sh})
 			}
 		}
 	}
 	return out
-}
-
-// replica returns the id of this node's replica of a shard, 0 if it has none.
-func (s *shards) replica(sh meta.Shard) dsdb.ReplicaID {
-	for _, r := range sh.Replicas {
-		if r.Node == s.n.dataID {
-			return r.ID
-		}
-	}
-	return 0
-}
-
-func (s *shards) dir(id dsdb.ShardID) string {
-	return path.Join(s.n.cfg.Data.Dir, "shard", strconv.FormatUint(uint64(id), 10))
 }
 
 // start opens the shards and their raft groups, all in one write of the log.
@@ -179,25 +184,26 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 	}
 	began := time.Now()
 	specs := make([]raftnode.GroupSpec, 0, len(refs))
-	opened := make(map[dsdb.ShardID]*shard.Shard, len(refs))
+	opened := make(map[dsdb.ShardID]*replica, len(refs))
 	fail := func(err error) error {
-		for _, sh := range opened {
-			_ = sh.Close() // the error that matters is the first one
+		for _, r := range opened {
+			if r.shard != nil {
+				_ = r.shard.Close() // the error that matters is the first one
+			}
 		}
 		return err
 	}
 	for _, ref := range refs {
-		sh, err := shard.Open(shard.Options{FS: s.n.fs, Dir: s.dir(ref.Shard.ID), ID: ref.Shard.ID, Range: ref.Group.Range, Logger: s.n.log})
-		if dsdb.KindOf(err) == dsdb.KindCorrupt {
-			s.exclude(ref.Shard.ID, err)
-			continue
-		}
+		r, err := s.openReplica(ctx, ref)
 		if err != nil {
 			return fail(fmt.Errorf("open shard %d: %w", ref.Shard.ID, err))
 		}
-		opened[ref.Shard.ID] = sh
-		spec := s.spec(ref.Shard, sh)
-		if spec.Suspect, err = s.n.quarantined(spec.ID, s.dir(ref.Shard.ID)); err != nil {
+		opened[ref.Shard.ID] = r
+		if r.shard == nil {
+			continue
+		}
+		spec := s.spec(ref.Shard, r)
+		if spec.Suspect, err = s.n.quarantined(spec.ID, r.dir); err != nil {
 			return fail(err)
 		}
 		specs = append(specs, spec)
@@ -213,96 +219,82 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 		s.n.log.Error("a shard is out of service", "err", err)
 	}
 	s.mu.Lock()
-	for id, sh := range opened {
-		s.open[id] = sh
-	}
+	maps.Copy(s.held, opened)
 	s.mu.Unlock()
 	s.n.log.Debug("shards started", "count", len(refs), "duration", time.Since(began).Seconds())
 	return nil
 }
 
-// exclude keeps a shard with damaged files out of service, and the others in it.
-func (s *shards) exclude(id dsdb.ShardID, err error) {
-	s.n.log.Error("a shard is out of service: its files are damaged", "shard", id, "err", err)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.damaged[id] = fmt.Errorf("shard %d is out of service: %w", id, err)
+// openReplica opens the files of the replica that the catalogue places here. One
+// with damaged files is kept out of service, and the others in it.
+func (s *shards) openReplica(ctx context.Context, ref meta.ShardRef) (*replica, error) {
+	placed, _ := ref.Shard.On(s.n.dataID)
+	id := ref.Shard.ID
+	r := &replica{id: placed.ID, dir: s.dir(ref.Shard, placed.ID)}
+	if st, known := s.n.wal.State(id.Group()); known && st.Replica != placed.ID { // an earlier one, of which a crash left the log
+		if err := s.n.host.Remove(ctx, id.Group()); err != nil {
+			return nil, err
+		}
+	}
+	sh, err := shard.Open(shard.Options{FS: s.n.fs, Dir: r.dir, ID: id, Range: ref.Group.Range, Logger: s.n.log})
+	if dsdb.KindOf(err) == dsdb.KindCorrupt {
+		s.n.log.Error("a shard is out of service: its files are damaged", "shard", id, "err", err)
+		r.err = fmt.Errorf("shard %d is out of service: %w", id, err)
+		return r, nil
+	}
+	r.shard = sh
+	return r, err
 }
 
-// spec describes the raft group of a shard.
-func (s *shards) spec(sh meta.Shard, machine raftnode.StateMachine) raftnode.GroupSpec {
-	spec := raftnode.GroupSpec{ID: sh.ID.Group(), Replica: s.replica(sh), Node: s.n.dataID, New: true, StateMachine: machine}
-	for _, r := range sh.Replicas {
-		spec.Founders = append(spec.Founders, raftnode.Peer{Replica: r.ID, Node: r.Node})
+// spec describes the raft group of a shard. A replica that came later joins it,
+// empty, and gets what there is from the others.
+func (s *shards) spec(sh meta.Shard, r *replica) raftnode.GroupSpec {
+	spec := raftnode.GroupSpec{ID: sh.ID.Group(), Replica: r.id, Node: s.n.dataID, New: true, StateMachine: r.shard}
+	if founded(sh, r.id) {
+		for _, f := range sh.Birth() {
+			spec.Founders = append(spec.Founders, raftnode.Peer{Replica: f.ID, Node: f.Node})
+		}
 	}
 	return spec
 }
 
-// remove ends a dropped shard and frees its disk.
+// founded reports whether a replica was there when its shard's group began.
+func founded(sh meta.Shard, id dsdb.ReplicaID) bool {
+	return slices.ContainsFunc(sh.Birth(), func(r meta.Replica) bool { return r.ID == id })
+}
+
+// dir returns the folder of a replica. No two replicas ever share one: that of a
+// founder is named for the shard, that of one that came later for itself too.
+func (s *shards) dir(sh meta.Shard, id dsdb.ReplicaID) string {
+	name := strconv.FormatUint(uint64(sh.ID), 10)
+	if !founded(sh, id) {
+		name += "." + strconv.FormatUint(uint64(id), 10)
+	}
+	return path.Join(s.root(), name)
+}
+
+func (s *shards) root() string { return path.Join(s.n.cfg.Data.Dir, "shard") }
+
+// remove ends a replica that has no place here any more and frees its disk.
 func (s *shards) remove(ctx context.Context, id dsdb.ShardID) error {
 	s.mu.Lock()
-	sh := s.open[id]
-	delete(s.open, id)
-	delete(s.damaged, id)
+	r := s.held[id]
+	delete(s.held, id)
 	s.mu.Unlock()
 	if err := s.n.host.Remove(ctx, id.Group()); err != nil {
+		s.mu.Lock()
+		s.held[id] = r // to be tried again
+		s.mu.Unlock()
 		return fmt.Errorf("remove shard %d: %w", id, err)
 	}
-	if sh == nil {
+	s.n.routes.fresh.forget(id.Group())
+	if r.shard == nil {
 		s.n.log.Warn("a damaged shard was dropped", "shard", id)
-	} else if err := sh.Close(); err != nil {
+	} else if err := r.shard.Close(); err != nil {
 		s.n.log.Warn("closing a dropped shard", "shard", id, "err", err)
 	}
-	if err := shard.Remove(s.n.fs, s.dir(id)); err != nil {
+	if err := shard.Remove(s.n.fs, r.dir); err != nil {
 		return fmt.Errorf("remove shard %d: %w", id, err)
 	}
 	return nil
-}
-
-// sweep removes the folders of shards that the catalogue had once: those whose
-// removal a crash cut short. A shard that it has not given out yet shows that
-// the catalogue is an old one: its next shards would find the points of others.
-func (s *shards) sweep(view *meta.Data) error {
-	root := path.Join(s.n.cfg.Data.Dir, "shard")
-	names, err := s.n.fs.List(root)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		id, err := strconv.ParseUint(name, 10, 64)
-		if err == nil && dsdb.ShardID(id) > view.Counters.Shard {
-			return dsdb.Errorf(dsdb.KindCorrupt, "%s holds shard %d, but the catalogue has given out %d only: later changes of the catalogue are lost with the log in %s; restore the node's folders from a copy",
-				root, id, view.Counters.Shard, s.n.cfg.Data.WALDir)
-		}
-		if err != nil || !view.ShardDropped(dsdb.ShardID(id)) {
-			continue
-		}
-		if err := shard.Remove(s.n.fs, path.Join(root, name)); err != nil {
-			return err
-		}
-		s.n.log.Info("removed the files of a dropped shard", "shard", id)
-	}
-	return nil
-}
-
-// forget erases from the log the groups of shards that the catalogue had once:
-// what a crash left of them would keep the log from shrinking.
-func (s *shards) forget(ctx context.Context, view *meta.Data) error {
-	for _, g := range s.n.wal.Groups() {
-		if g == dsdb.MetaGroup || !view.ShardDropped(dsdb.ShardID(g)) {
-			continue
-		}
-		if err := s.n.host.Remove(ctx, g); err != nil {
-			return fmt.Errorf("forget raft group %d: %w", g, err)
-		}
-	}
-	return nil
-}
-
-func (s *shards) close() {
-	for _, sh := range s.list() {
-		if err := sh.Close(); err != nil {
-			s.n.log.Warn("closing a shard", "shard", sh.id, "err", err)
-		}
-	}
 }

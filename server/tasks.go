@@ -20,10 +20,25 @@ func (n *Node) runTasks(ctx context.Context) {
 		tasks.Every(ctx, metaFlushEvery, n.log, "flushing the catalogue", func(context.Context, time.Time) error { return n.flushMeta() })
 	})
 	if c := n.cfg.Retention; c.Enabled && c.CheckInterval > 0 {
-		n.spawn(func() { tasks.Every(ctx, time.Duration(c.CheckInterval), n.log, "retention", n.expire) })
+		n.spawn(func() { tasks.Every(ctx, time.Duration(c.CheckInterval), n.log, "retention", n.onLeader(n.expire)) })
 	}
 	if c := n.cfg.Precreation; c.Enabled && c.CheckInterval > 0 {
-		n.spawn(func() { tasks.Every(ctx, time.Duration(c.CheckInterval), n.log, "shard pre-creation", n.precreate) })
+		n.spawn(func() {
+			tasks.Every(ctx, time.Duration(c.CheckInterval), n.log, "shard pre-creation", n.onLeader(n.precreate))
+		})
+	}
+	n.spawn(func() { tasks.Every(ctx, reportFailedEvery, n.log, "reporting damaged replicas", n.reportFailed) })
+}
+
+// onLeader returns what does task on the node that leads the meta group, so that
+// a cluster does it once. Two leaders for a moment do no harm: the commands that
+// it ends in are idempotent.
+func (n *Node) onLeader(task func(context.Context, time.Time) error) func(context.Context, time.Time) error {
+	return func(ctx context.Context, now time.Time) error {
+		if !n.host.Status(dsdb.MetaGroup).Leading {
+			return nil
+		}
+		return task(ctx, now)
 	}
 }
 

@@ -10,9 +10,9 @@ import (
 //
 //	u8 version (1) | u8 flags | u64 group | payload
 //
-// The verdict on it:
+// The verdict on it, and how many of how many voters have the entry:
 //
-//	u8 version (1) | u8 kind | u64 rejected | u64 index | u32 length | reason | value
+//	u8 version (1) | u8 kind | u8 have | u8 voters | u64 rejected | u64 index | u32 length | reason | value
 //
 // Read indexes are asked for as u8 version (1) | u64 group and answered as
 // u8 version (1) | u64 index.
@@ -23,7 +23,7 @@ const flagMatched = 1
 
 const (
 	proposalHeader = 10
-	verdictHeader  = 22
+	outcomeHeader  = 24
 )
 
 // proposalCall is the body of a call "propose".
@@ -50,30 +50,31 @@ func decodeProposal(b []byte) (proposalCall, error) {
 	return proposalCall{group: dsdb.GroupID(binary.LittleEndian.Uint64(b[2:])), matched: b[1]&flagMatched != 0, payload: b[proposalHeader:]}, nil
 }
 
-func appendVerdict(dst []byte, v dsdb.Verdict) []byte {
-	dst = append(dst, wireVersion, byte(v.Kind))
-	dst = binary.LittleEndian.AppendUint64(dst, uint64(v.Rejected))
-	dst = binary.LittleEndian.AppendUint64(dst, v.Index)
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(v.Reason)))
-	dst = append(dst, v.Reason...)
-	return append(dst, v.Value...)
+func (o *outcome) append(dst []byte) []byte {
+	dst = append(dst, wireVersion, byte(o.Kind), byte(o.have), byte(o.voters))
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(o.Rejected))
+	dst = binary.LittleEndian.AppendUint64(dst, o.Index)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(o.Reason)))
+	dst = append(dst, o.Reason...)
+	return append(dst, o.Value...)
 }
 
-// decodeVerdict is the inverse of appendVerdict; nothing of the verdict aliases b.
-func decodeVerdict(b []byte) (dsdb.Verdict, error) {
-	if len(b) < verdictHeader || b[0] != wireVersion {
-		return dsdb.Verdict{}, errWire("a verdict", b)
+// decodeOutcome is the inverse of outcome.append; nothing of what it returns aliases b.
+func decodeOutcome(b []byte) (outcome, error) {
+	if len(b) < outcomeHeader || b[0] != wireVersion {
+		return outcome{}, errWire("a verdict", b)
 	}
-	rejected, reason := binary.LittleEndian.Uint64(b[2:]), uint64(binary.LittleEndian.Uint32(b[18:]))
-	if rejected > 1<<40 || reason > uint64(len(b)-verdictHeader) {
-		return dsdb.Verdict{}, errWire("a verdict", b)
+	rejected, reason := binary.LittleEndian.Uint64(b[4:]), uint64(binary.LittleEndian.Uint32(b[20:]))
+	if rejected > 1<<40 || reason > uint64(len(b)-outcomeHeader) {
+		return outcome{}, errWire("a verdict", b)
 	}
-	v := dsdb.Verdict{Kind: dsdb.Kind(b[1]), Rejected: int(rejected), Index: binary.LittleEndian.Uint64(b[10:])}
-	v.Reason = string(b[verdictHeader : verdictHeader+reason])
-	if value := b[verdictHeader+reason:]; len(value) > 0 {
-		v.Value = append([]byte(nil), value...)
+	o := outcome{have: int(b[2]), voters: int(b[3])}
+	o.Kind, o.Rejected, o.Index = dsdb.Kind(b[1]), int(rejected), binary.LittleEndian.Uint64(b[12:])
+	o.Reason = string(b[outcomeHeader : outcomeHeader+reason])
+	if value := b[outcomeHeader+reason:]; len(value) > 0 {
+		o.Value = append([]byte(nil), value...)
 	}
-	return v, nil
+	return o, nil
 }
 
 // appendNumber makes the body of a call or an answer that is one number.

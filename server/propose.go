@@ -1,0 +1,309 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/server/coord"
+	"github.com/dasudian/dsdb/server/rpc"
+)
+
+// The methods by which nodes ask the leaders of raft groups.
+const (
+	methodPropose   = "propose"
+	methodReadIndex = "readindex"
+)
+
+// matchWait is how long the leader waits for its followers to have an entry that
+// is committed, for consistency level all.
+const matchWait = 2 * time.Second
+
+// routes are how this node finds the leaders of raft groups.
+type routes struct {
+	began     time.Time
+	leaders   coord.Leaders
+	sequencer *coord.Sequencer
+	indexes   readIndexes
+	fresh     freshness
+	closed    chan struct{} // closed when the node ends
+}
+
+func newRoutes(id meta.Identity) *routes {
+	return &routes{began: time.Now(), sequencer: coord.NewSequencer(id.Peer(), id.Epoch), closed: make(chan struct{}),
+		indexes: readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}, fresh: freshness{at: map[dsdb.GroupID]time.Time{}}}
+}
+
+// now is the time of attempts, in milliseconds.
+func (r *routes) now() int64 { return r.at(time.Now()) }
+
+func (r *routes) at(t time.Time) int64 { return t.Sub(r.began).Milliseconds() }
+
+// answerPeers registers what this node answers to others.
+func (n *Node) answerPeers(p *rpc.Peers) {
+	p.Handle(methodPropose, n.servePropose)
+	p.Handle(methodReadIndex, n.serveReadIndex)
+	p.HandleStream(methodQuery, n.serveQuery)
+}
+
+// propose has a raft group apply what encode makes for the id it is given, and
+// returns the verdict. Leaders are looked for until ctx ends or the write
+// timeout is over. KindUnavailable means that it certainly did not happen,
+// KindTimeout that nobody can tell.
+func (n *Node) propose(ctx context.Context, g dsdb.GroupID, encode func(dsdb.ProposalID) []byte) (dsdb.Verdict, error) {
+	ctx, cancel := n.bound(ctx)
+	defer cancel()
+	id, err := n.takeID(ctx, g)
+	if err != nil {
+		return dsdb.Verdict{}, err
+	}
+	defer n.routes.sequencer.Release(g, id)
+	o, err := n.proposeAs(ctx, &proposalCall{group: g, payload: encode(id)})
+	return o.Verdict, err
+}
+
+// bound ends ctx when the write timeout is over.
+func (n *Node) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := time.Duration(n.cfg.Coordinator.WriteTimeout)
+	if limit <= 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
+// takeID returns the id of a new proposal, which is to be released. It waits
+// while too many are outstanding.
+func (n *Node) takeID(ctx context.Context, g dsdb.GroupID) (dsdb.ProposalID, error) {
+	for {
+		id, wait := n.routes.sequencer.Take(g)
+		if wait == nil {
+			return id, nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return id, dsdb.Errorf(dsdb.KindUnavailable, "timeout: too many proposals to raft group %d wait for an outcome", g)
+		}
+	}
+}
+
+// proposeAs takes an encoded proposal to the leader of its group.
+func (n *Node) proposeAs(ctx context.Context, p *proposalCall) (o outcome, err error) {
+	err = n.attempt(ctx, coord.Request{Group: p.group, Failure: failure(p.group)}, func(ctx context.Context, node dsdb.NodeID) error {
+		if n.is(node) {
+			o, err = n.proposeHere(ctx, p)
+			return err
+		}
+		b, err := n.call(ctx, node, methodPropose, p.append(nil))
+		if err == nil {
+			o, err = decodeOutcome(b)
+		}
+		return err
+	})
+	return o, err
+}
+
+// failure is how the error of a proposal begins that certainly did not happen.
+func failure(g dsdb.GroupID) string {
+	if g == dsdb.MetaGroup {
+		return "the catalogue was not changed"
+	}
+	return "write failed"
+}
+
+// attempt follows one proposal or read to the leader of its group: ask asks
+// one node. It returns nil if what was asked last had no error.
+func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Context, dsdb.NodeID) error) error {
+	r.Deadline = math.MaxInt64
+	if end, ok := ctx.Deadline(); ok {
+		r.Deadline = n.routes.at(end)
+	}
+	var err error
+	if r.Replicas, err = n.members(r.Group); err != nil {
+		return err
+	}
+	a, do := coord.Start(&n.routes.leaders, r, n.routes.now())
+	for do.Op != coord.Done {
+		if do.Op == coord.Wait {
+			if err := n.pause(ctx, r.Group, time.Duration(do.After)*time.Millisecond); err != nil {
+				return err
+			}
+			do = a.Wake(n.routes.now())
+			continue
+		}
+		do = a.Answer(n.routes.now(), n.ask(ctx, do, ask))
+	}
+	return settled(do.Err)
+}
+
+// final is an error that trying again does not change. It has no kind, so that
+// an attempt ends with it.
+type final struct{ err error }
+
+func (f *final) Error() string { return f.err.Error() }
+
+// settled returns err as whoever is told it sees it.
+func settled(err error) error {
+	var f *final
+	if errors.As(err, &f) {
+		return f.err
+	}
+	return err
+}
+
+// ask asks one node, no longer than the attempt allows.
+func (n *Node) ask(ctx context.Context, do coord.Action, ask func(context.Context, dsdb.NodeID) error) error {
+	limit := time.Duration(do.After) * time.Millisecond
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > limit {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	return ask(ctx, do.Node)
+}
+
+// pause waits before an attempt goes on, unless that is of no use.
+func (n *Node) pause(ctx context.Context, g dsdb.GroupID, d time.Duration) error {
+	if g != dsdb.MetaGroup && n.meta.View().ShardDropped(dsdb.ShardID(g)) {
+		return errShardDropped(g)
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-n.routes.closed:
+		return dsdb.Errorf(dsdb.KindUnavailable, "the node is shutting down")
+	case <-ctx.Done():
+		if ctx.Err() == context.Canceled {
+			return dsdb.Errorf(dsdb.KindCanceled, "canceled: %w", context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+func errShardDropped(g dsdb.GroupID) error {
+	return dsdb.Errorf(dsdb.KindNotFound, "shard %d was dropped", g)
+}
+
+// outcome is a verdict and, if every voter was to have the entry, how many do.
+type outcome struct {
+	dsdb.Verdict
+	have, voters int
+}
+
+// proposeHere proposes to this node's replica. What is wrong with the only
+// replica of a group is final, as is a full disk.
+func (n *Node) proposeHere(ctx context.Context, p *proposalCall) (o outcome, err error) {
+	if err := n.serves(ctx, p.group); err != nil {
+		return o, err
+	}
+	o.Verdict, err = n.host.Propose(ctx, p.group, p.payload)
+	if vfs.NoSpace(err) {
+		return o, &final{err}
+	}
+	if err == nil && p.matched {
+		n.match(ctx, p.group, &o)
+	}
+	return o, err
+}
+
+// serves reports what keeps this node's replica of a group from serving: if
+// there are others, they are to be asked instead.
+func (n *Node) serves(ctx context.Context, g dsdb.GroupID) error {
+	var err error
+	if g != dsdb.MetaGroup {
+		err = n.shards.await(ctx, dsdb.ShardID(g))
+	}
+	if err == nil {
+		err = n.host.Status(g).Failed
+	}
+	if err == nil || dsdb.KindOf(err) == dsdb.KindNotLeader || ctx.Err() != nil {
+		return err
+	}
+	if all, err2 := n.members(g); err2 == nil && len(all) > 1 {
+		return &dsdb.Error{Kind: dsdb.KindNotLeader, Text: err.Error(), Err: err}
+	}
+	return &final{err}
+}
+
+// match waits until every voter has an entry, and counts those that do.
+func (n *Node) match(ctx context.Context, g dsdb.GroupID, o *outcome) {
+	ctx, cancel := context.WithTimeout(ctx, matchWait)
+	defer cancel()
+	err := n.host.Matched(ctx, g, o.Index)
+	st := n.host.Status(g)
+	o.voters = len(st.Members.Voters)
+	if o.have = o.voters; err != nil {
+		o.have = min(o.voters-1, matched(st, o.Index))
+	}
+}
+
+// matched counts the voters that have an entry, as far as this replica knows.
+func matched(st raftnode.GroupStatus, index uint64) (n int) {
+	for _, p := range st.Progress {
+		if p.Match >= index && slices.Contains(st.Members.Voters, p.Peer) {
+			n++
+		}
+	}
+	return n
+}
+
+// servePropose answers the call "propose": it leads the group, or says who does.
+func (n *Node) servePropose(ctx context.Context, _ rpc.Process, body []byte) ([]byte, error) {
+	p, err := decodeProposal(body)
+	if err != nil {
+		return nil, err
+	}
+	o, err := n.proposeHere(ctx, &p)
+	if err != nil {
+		return nil, settled(err)
+	}
+	return o.append(nil), nil
+}
+
+// call asks another node.
+func (n *Node) call(ctx context.Context, node dsdb.NodeID, method string, body []byte) ([]byte, error) {
+	if n.peers == nil {
+		return nil, dsdb.Errorf(dsdb.KindUnavailable, "node %d is not this one, which is alone", node)
+	}
+	return n.peers.Call(ctx, node, method, body)
+}
+
+// is reports whether a node id is of this process.
+func (n *Node) is(node dsdb.NodeID) bool {
+	return node != 0 && (node == n.id.DataID || node == n.id.MetaID)
+}
+
+// members returns the nodes that hold a voter of a group, as the catalogue has
+// it, this node first.
+func (n *Node) members(g dsdb.GroupID) ([]dsdb.NodeID, error) {
+	view := n.meta.View()
+	replicas := view.MetaReplicas
+	if g != dsdb.MetaGroup {
+		ref, found := view.Shard(dsdb.ShardID(g))
+		if !found {
+			return nil, errShardDropped(g)
+		}
+		replicas = ref.Shard.Replicas
+	}
+	nodes := make([]dsdb.NodeID, 0, len(replicas))
+	for _, r := range replicas {
+		switch {
+		case !votes(r):
+		case n.is(r.Node):
+			nodes = slices.Insert(nodes, 0, r.Node)
+		default:
+			nodes = append(nodes, r.Node)
+		}
+	}
+	if len(nodes) == 0 && g == dsdb.MetaGroup { // of a cluster that is being founded
+		nodes = append(nodes, n.id.Peer())
+	}
+	return nodes, nil
+}

@@ -1,0 +1,263 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/planner"
+	"github.com/dasudian/dsdb/server/httpd"
+)
+
+// methodQuery is the stream on which a node answers from its shards for
+// another: a queryHeader, then what exec says.
+const methodQuery = "query"
+
+// opensPerQuery is how many shards of one query are opened at a time.
+const opensPerQuery = 32
+
+// readLevel says what a query may miss.
+type readLevel struct {
+	Read      httpd.ReadConsistency `json:"read"`
+	Staleness time.Duration         `json:"staleness,omitempty"`
+}
+
+// queryHeader is the first message of a query stream, as JSON.
+type queryHeader struct {
+	readLevel
+	Catalogue uint64 `json:"catalogue"` // index of the asker's: it names shards that an older one may not know
+}
+
+// session is one statement's view of the cluster: one version of the catalogue
+// and one snapshot of each shard that planner and exec ask for, wherever its
+// replicas are. Safe for concurrent use until Close.
+type session struct {
+	n     *Node
+	level readLevel
+	view  *meta.Data
+
+	mu      sync.Mutex // guards what follows
+	sources map[dsdb.ShardID]*sharedSource
+	remotes map[dsdb.NodeID]*remote
+	failed  map[dsdb.NodeID]error // nodes that are not asked (any more)
+	losses  int                   // how many of them failed since the session began
+}
+
+// sharedSource is the source of a shard, while and after it is opened.
+type sharedSource struct {
+	done chan struct{} // closed when src or err is set
+	src  exec.Source
+	err  error
+}
+
+// openSession begins a statement: it reads the catalogue at the level asked
+// for. Nodes that have failed an earlier try are not asked.
+func (n *Node) openSession(ctx context.Context, level readLevel, failed map[dsdb.NodeID]error) (*session, error) {
+	var err error
+	if level.Read == httpd.ReadStale {
+		err = n.freshEnough(ctx, dsdb.MetaGroup, level.Staleness)
+	} else {
+		err = n.readIndex(ctx, dsdb.MetaGroup)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &session{n: n, level: level, view: n.meta.View(), sources: map[dsdb.ShardID]*sharedSource{},
+		remotes: map[dsdb.NodeID]*remote{}, failed: maps.Clone(failed)}, nil
+}
+
+// Close releases the sources and ends the streams.
+func (s *session) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, src := range s.sources {
+		if src.src != nil {
+			errs = append(errs, src.src.Close())
+		}
+	}
+	for _, r := range s.remotes {
+		errs = append(errs, r.close())
+	}
+	s.sources, s.remotes = nil, nil
+	return errors.Join(errs...)
+}
+
+// open implements exec.Open. Closing what it returns does nothing: the session
+// closes it.
+func (s *session) open(ctx context.Context, id dsdb.ShardID) (exec.Source, error) {
+	s.mu.Lock()
+	shared := s.sources[id]
+	if shared == nil {
+		shared = &sharedSource{done: make(chan struct{})}
+		s.sources[id] = shared
+		s.mu.Unlock()
+		shared.src, shared.err = s.find(ctx, id)
+		close(shared.done)
+	} else {
+		s.mu.Unlock()
+		select {
+		case <-shared.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	if shared.err != nil {
+		return nil, shared.err
+	}
+	return unclosed{shared.src}, nil
+}
+
+// unclosed is a source that belongs to its session.
+type unclosed struct{ exec.Source }
+
+// Close implements exec.Source.
+func (unclosed) Close() error { return nil }
+
+// prepare opens shards at the same time, where opening one takes asking another node.
+func (s *session) prepare(ctx context.Context, list []planner.Shard) {
+	if s.n.peers == nil || len(list) < 2 {
+		return
+	}
+	var wg sync.WaitGroup
+	next := make(chan dsdb.ShardID)
+	for range min(opensPerQuery, len(list)) {
+		wg.Go(func() {
+			for id := range next {
+				_, _ = s.open(ctx, id) // whoever needs the shard is told the error
+			}
+		})
+	}
+	for _, sh := range list {
+		next <- sh.ID
+	}
+	close(next)
+	wg.Wait()
+}
+
+// prepareAll opens the shards that a plan names.
+func (s *session) prepareAll(ctx context.Context, p *planner.Select) {
+	for i := range p.Sources {
+		s.prepare(ctx, p.Sources[i].Shards)
+	}
+}
+
+// find opens the source of a shard on the replica that is nearest, the next one
+// if that cannot answer.
+func (s *session) find(ctx context.Context, id dsdb.ShardID) (exec.Source, error) {
+	ref, found := s.view.Shard(id)
+	if !found {
+		return nil, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
+	}
+	var first error
+	for _, node := range s.candidates(ref.Shard) {
+		src, err := s.openOn(ctx, node, id)
+		if err == nil {
+			return src, nil
+		}
+		if ctx.Err() != nil || everywhere(err) {
+			return nil, err
+		}
+		if first == nil || dsdb.KindOf(first) == dsdb.KindNotLeader {
+			first = err
+		}
+	}
+	if first == nil {
+		first = dsdb.Errorf(dsdb.KindUnavailable, "no replica of shard %d can be reached", id)
+	}
+	return nil, first
+}
+
+// everywhere reports whether other replicas would say the same.
+func everywhere(err error) bool {
+	return dsdb.KindOf(err) == dsdb.KindNotFound || strings.HasPrefix(err.Error(), noQuorum)
+}
+
+// candidates returns the nodes with a replica of a shard, the one to be asked first first.
+func (s *session) candidates(sh meta.Shard) []dsdb.NodeID {
+	leader := s.n.routes.leaders.Leader(sh.ID.Group())
+	if st := s.n.host.Status(sh.ID.Group()); st.LeaderNode != 0 {
+		leader = st.LeaderNode
+	}
+	rank := func(node dsdb.NodeID) int {
+		switch {
+		case s.n.is(node) && (s.level.Read != httpd.ReadLeader || node == leader):
+			return 0
+		case node == leader:
+			return 1
+		}
+		return 2
+	}
+	var nodes []dsdb.NodeID
+	s.mu.Lock()
+	for _, r := range sh.Replicas {
+		if votes(r) && s.failed[r.Node] == nil {
+			nodes = append(nodes, r.Node)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortStableFunc(nodes, func(a, b dsdb.NodeID) int { return rank(a) - rank(b) })
+	return nodes
+}
+
+func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID) (exec.Source, error) {
+	if s.n.is(node) {
+		return s.n.openLocal(ctx, id, s.level)
+	}
+	r, err := s.remote(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	return r.Source(ctx, id)
+}
+
+// fail notes that a node does not answer.
+func (s *session) fail(node dsdb.NodeID, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed[node] == nil {
+		s.failed[node] = err
+		s.losses++
+	}
+}
+
+// lost reports whether nodes have failed while the session was used, and adds
+// all that have to failed. It is false if the statement was ended.
+func (s *session) lost(ctx context.Context, failed map[dsdb.NodeID]error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(failed, s.failed)
+	return s.losses > 0 && ctx.Err() == nil
+}
+
+// openLocal opens a snapshot of this node's replica of a shard.
+func (n *Node) openLocal(ctx context.Context, id dsdb.ShardID, level readLevel) (exec.Source, error) {
+	if err := n.serves(ctx, id.Group()); err != nil {
+		return nil, settled(err)
+	}
+	sh, err := n.shards.get(id)
+	if err != nil {
+		return nil, err
+	}
+	switch level.Read {
+	case httpd.ReadStale:
+		err = n.freshEnough(ctx, id.Group(), level.Staleness)
+	case httpd.ReadLeader:
+		if st := n.host.Status(id.Group()); !st.Leading {
+			err = &dsdb.Error{Kind: dsdb.KindNotLeader, Text: "not the leader", Leader: st.LeaderNode}
+		}
+	default:
+		err = n.catchUp(ctx, id.Group())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sh.Source()
+}
