@@ -31,7 +31,8 @@ help:
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-packages: build
+packages:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(LDFLAGS)' -o bin/ ./cmd/...
 	@VERSION='$(VERSION)' NFPM='$(TOOL) nfpm' sh packaging/build.sh
 
 test-packages: packages

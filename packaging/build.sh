@@ -8,6 +8,7 @@ case $VERSION in
 v[0-9]*) VERSION=${VERSION#v} ;;
 *) VERSION=0.0.0~$VERSION ;; # no release yet: older than any that will be
 esac
+VERSION=$(echo "$VERSION" | tr - .) # what follows a hyphen would be a Debian revision
 ARCH=$(go env GOARCH)
 export VERSION ARCH
 
@@ -25,7 +26,7 @@ Upstream-Name: DSDB
 Source: https://github.com/dasudian/dsdb
 
 Files: *
-Copyright: The DSDB authors
+Copyright: 2026 The DSDB authors
 License: Apache-2.0
  On Debian systems the text of the license is in
  /usr/share/common-licenses/Apache-2.0.

@@ -31,10 +31,14 @@ if [ -r /etc/default/dsdb ]; then
 	. /etc/default/dsdb
 fi
 
-# pid prints the process id of the daemon, if it runs.
+# pid prints the process id of the daemon, if it runs: perhaps from a file that
+# an upgrade has replaced since.
 pid() {
-	p=$(cat $pidfile 2>/dev/null) || return 1
-	[ -n "$p" ] && [ "$(readlink /proc/"$p"/exe 2>/dev/null)" = $daemon ] && echo "$p"
+	p=$(cat $pidfile 2>/dev/null) && [ -n "$p" ] || return 1
+	case "$(readlink /proc/"$p"/exe 2>/dev/null)" in
+	"$daemon" | "$daemon (deleted)") echo "$p" ;;
+	*) return 1 ;;
+	esac
 }
 
 root() {
@@ -79,7 +83,7 @@ stop() {
 	kill -TERM "$p"
 	i=0
 	while [ $i -lt $((wait * 10)) ]; do
-		if ! kill -0 "$p" 2>/dev/null; then
+		if ! pid >/dev/null; then
 			rm -f $pidfile
 			echo "$name was stopped"
 			return 0

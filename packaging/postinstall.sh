@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the user and the folders. The service is enabled but not started: its
+# Makes the user, the folders and the links. The service is enabled but not started: its
 # configuration is to be looked at first.
 set -e
 
@@ -13,6 +13,13 @@ for dir in /var/lib/dsdb /var/log/dsdb; do
 	mkdir -p $dir
 	chown dsdb:dsdb $dir
 	chmod 0750 $dir
+done
+
+# The names that the guides use, where InfluxDB's own programs do not have them.
+for pair in dsdb:influx dsdbd:influxd; do
+	if ! [ -e "/usr/bin/${pair#*:}" ]; then
+		ln -s "${pair%:*}" "/usr/bin/${pair#*:}"
+	fi
 done
 
 if [ -d /run/systemd/system ]; then

@@ -8,9 +8,14 @@ remove | 0)
 	if [ -d /run/systemd/system ]; then
 		systemctl stop dsdb.service || true
 		systemctl disable dsdb.service || true
-	elif [ -x /etc/init.d/dsdb ]; then
-		/etc/init.d/dsdb stop || true
+	elif command -v invoke-rc.d >/dev/null; then
+		invoke-rc.d dsdb stop || true
 	fi
+	for pair in dsdb:influx dsdbd:influxd; do
+		if [ "$(readlink "/usr/bin/${pair#*:}")" = "${pair%:*}" ]; then
+			rm "/usr/bin/${pair#*:}"
+		fi
+	done
 	;;
 esac
 exit 0

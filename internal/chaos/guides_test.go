@@ -73,6 +73,8 @@ func install(t *testing.T, h *Host) {
 	if err := h.Copy(*deb, "/tmp/dsdb.deb"); err != nil {
 		t.Fatal(err)
 	}
+	must(t, h, "rm -f /usr/sbin/policy-rc.d") // a container may have it; it keeps services from being stopped
+	must(t, h, "for p in influxdb influxdb-client; do if dpkg -s $p >/dev/null 2>&1; then dpkg -r $p; fi; done") // of the machine below
 	must(t, h, "dpkg -i /tmp/dsdb.deb")
 }
 

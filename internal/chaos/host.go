@@ -34,7 +34,7 @@ func NewHost(n *Network, i int, name, base, hosts string) (*Host, error) {
 	if err := h.assemble(hosts); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
-	script := fmt.Sprintf("hostname %s && mount -t proc proc /proc && exec sleep infinity", name)
+	script := fmt.Sprintf("hostname %s && mount -t proc proc /proc && while :; do sleep 3600 & wait; done", name) // the first process buries the dead
 	h.init = n.Command(i, "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "chroot", h.root, "/bin/sh", "-c", script)
 	h.init.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := h.init.Start(); err != nil {
@@ -94,10 +94,9 @@ func (h *Host) find() error {
 	for range 200 {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", h.init.Process.Pid))
 		if pid, perr := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && perr == nil {
-			comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-			if err == nil && strings.TrimSpace(string(comm)) == "sleep" {
-				h.pid = pid
-				return nil
+			h.pid = pid
+			if _, err := h.Run("pgrep -x sleep"); err == nil {
+				return nil // all before it has been done
 			}
 		}
 		time.Sleep(10 * time.Millisecond)
