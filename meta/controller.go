@@ -1,140 +1,12 @@
 package meta
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dasudian/dsdb"
 )
-
-// ControllerOptions are the periods and limits of a Controller.
-type ControllerOptions struct {
-	SuspectAfter    time.Duration // without a report a process is suspected,
-	DeadAfter       time.Duration // and its replicas are replaced
-	LeaderAfter     time.Duration // what a leader reported is not believed any longer
-	AskAgain        time.Duration // what was asked for and has not come about is asked for again
-	OperatorTimeout time.Duration // a replica that is not filled by then is given up
-	BalancePause    time.Duration // after a transfer a group stays where it is
-	MaxOperators    int           // groups that get or lose a replica at a time
-	MaxIncoming     int           // replicas that are filled on one node at a time
-	MaxTransfers    int           // changes of leadership for balance in one Step
-	MaxVoters       int           // of the meta group; odd
-	Lag             uint64        // log entries by which a replica that counts as caught up may be behind
-}
-
-// DefaultControllerOptions are those of replication.md §3.3.
-func DefaultControllerOptions() ControllerOptions {
-	return ControllerOptions{
-		SuspectAfter: 10 * time.Second, DeadAfter: 5 * time.Minute, LeaderAfter: 5 * time.Second,
-		AskAgain: 10 * time.Second, OperatorTimeout: 10 * time.Minute, BalancePause: 30 * time.Second,
-		MaxOperators: 4, MaxIncoming: 2, MaxTransfers: 3, MaxVoters: 5, Lag: 100,
-	}
-}
-
-// NodeReport is what a process tells the leader of the meta group, about once a
-// second, the leader's own process too.
-type NodeReport struct {
-	UUID     string        `json:"uuid"`
-	DiskFull bool          `json:"disk_full,omitempty"` // it should get no more replicas
-	Groups   []GroupReport `json:"groups,omitempty"`    // that it leads, the meta group too
-	Failed   []FailedGroup `json:"failed,omitempty"`    // of which its replica is out of service
-}
-
-// GroupReport is what the leader of a raft group knows of it.
-type GroupReport struct {
-	Group    dsdb.GroupID   `json:"group"`
-	Replica  dsdb.ReplicaID `json:"replica"` // the leader's
-	Term     uint64         `json:"term"`
-	Commit   uint64         `json:"commit"`
-	Members  Members        `json:"members"`
-	Progress []Progress     `json:"progress,omitempty"` // of the others
-}
-
-// Members are the members of a raft group as of its last applied change.
-type Members struct {
-	Voters   []Member `json:"voters"`
-	Outgoing []Member `json:"outgoing,omitempty"` // the voters before, while a joint change is on its way
-	Learners []Member `json:"learners,omitempty"`
-}
-
-// Member is a member of a raft group.
-type Member struct {
-	Replica dsdb.ReplicaID `json:"replica"`
-	Node    dsdb.NodeID    `json:"node"`
-}
-
-// Progress is how far a member has followed.
-type Progress struct {
-	Replica dsdb.ReplicaID `json:"replica"`
-	Match   uint64         `json:"match"`  // index up to which its log is the leader's
-	Active  bool           `json:"active"` // the leader hears from it
-}
-
-// FailedGroup is a replica that its node has taken out of service.
-type FailedGroup struct {
-	Group   dsdb.GroupID   `json:"group"`
-	Replica dsdb.ReplicaID `json:"replica"`
-	Reason  string         `json:"reason"`
-}
-
-// Liveness is whether a process can be reckoned with.
-type Liveness uint8
-
-// What may be known of a process.
-const (
-	Up Liveness = iota
-	Suspect
-	Dead
-)
-
-var livenesses = []string{"up", "suspect", "dead"}
-
-// String returns the liveness as SHOW CLUSTER prints it.
-func (l Liveness) String() string { return nameOf(livenesses, l, "Liveness") }
-
-// Action is what a Controller wants done: exactly one of Command, Change and
-// Transfer is set. None must be done, and each may be done twice: what comes
-// of it is seen in the catalogue and in later reports.
-type Action struct {
-	Command  Command   // to be proposed to the meta group
-	Change   *Change   // to be asked of the leader of a group
-	Transfer *Transfer // to be asked of the leader of a group
-	Reason   string    // for the log
-}
-
-// Change is a change of the members of a raft group, in one step.
-type Change struct {
-	Group  dsdb.GroupID
-	Leader dsdb.NodeID // the node whose replica leads the group
-	Steps  []MemberChange
-}
-
-// ChangeOp is what a MemberChange does.
-type ChangeOp uint8
-
-// The changes of members.
-const (
-	AddLearner   ChangeOp = iota // a voter becomes a learner
-	AddVoter                     // a learner becomes a voter
-	RemoveMember                 // it is a member no longer
-)
-
-var changeOps = []string{"add learner", "add voter", "remove"}
-
-// String names the change for the log.
-func (o ChangeOp) String() string { return nameOf(changeOps, o, "ChangeOp") }
-
-// MemberChange is a part of a Change.
-type MemberChange struct {
-	Op     ChangeOp
-	Member Member
-}
-
-// Transfer hands the leadership of a raft group to another member.
-type Transfer struct {
-	Group  dsdb.GroupID
-	Leader dsdb.NodeID // the node whose replica leads the group
-	To     dsdb.ReplicaID
-}
 
 // Controller decides what is to be done so that the cluster holds what the
 // catalogue says: who votes in the meta group, which replicas are made, replaced
@@ -145,8 +17,13 @@ type Transfer struct {
 // randomness. It is not safe for concurrent use.
 type Controller struct {
 	o       ControllerOptions
-	started int64 // when it was first told the time
+	started int64 // when it was first told the time; all times are in milliseconds
 	seen    map[string]*observation
+	leaders map[dsdb.GroupID]*leadership
+	said    map[string]int64         // actions, and when they were last returned
+	filling map[dsdb.ReplicaID]int64 // learners of shards, and since when
+	gaveUp  map[dsdb.NodeID]int64    // nodes on which a learner was given up, and when
+	moved   map[dsdb.GroupID]int64   // groups that were balanced, and when
 }
 
 // observation is the last report of a process and when it came.
@@ -155,15 +32,42 @@ type observation struct {
 	report NodeReport
 }
 
+// leadership is what the leader of a group said last.
+type leadership struct {
+	uuid   string // of the leader's process
+	since  int64  // it has led in this term at least since then
+	at     int64  // when the report came
+	report GroupReport
+}
+
 // NewController returns a controller that has been told nothing.
 func NewController(o ControllerOptions) *Controller {
-	return &Controller{o: o, started: -1, seen: make(map[string]*observation)}
+	return &Controller{o: o, started: -1, seen: make(map[string]*observation), leaders: make(map[dsdb.GroupID]*leadership),
+		said: make(map[string]int64), filling: make(map[dsdb.ReplicaID]int64),
+		gaveUp: make(map[dsdb.NodeID]int64), moved: make(map[dsdb.GroupID]int64)}
 }
 
 // Observe takes in a report that came at now, in milliseconds of a clock that
 // never goes back.
 func (c *Controller) Observe(now int64, r NodeReport) {
 	c.begin(now)
+	led := make(map[dsdb.GroupID]bool, len(r.Groups))
+	for _, g := range r.Groups {
+		led[g.Group] = true
+		l := c.leaders[g.Group]
+		if l == nil || g.Term > l.report.Term || g.Term == l.report.Term && l.uuid != r.UUID {
+			l = &leadership{uuid: r.UUID, since: now}
+			c.leaders[g.Group] = l
+		}
+		if g.Term == l.report.Term || l.at == 0 {
+			l.at, l.report = now, g
+		}
+	}
+	for id, l := range c.leaders {
+		if l.uuid == r.UUID && !led[id] {
+			delete(c.leaders, id)
+		}
+	}
 	c.seen[r.UUID] = &observation{at: now, report: r}
 }
 
@@ -189,9 +93,253 @@ func (c *Controller) Liveness(now int64, uuid string) (l Liveness, last int64) {
 	return Up, last
 }
 
+// over reports whether at least a period has passed since then.
+func over(now, then int64, period time.Duration) bool {
+	return now-then >= period.Milliseconds()
+}
+
 // Step returns what is to be done at now, going by the catalogue d and the
-// reports so far.
+// reports so far. The catalogue must include all that was acknowledged: whoever
+// leads the meta group asks for a read index first when it begins to lead.
 func (c *Controller) Step(now int64, d *Data) []Action {
 	c.begin(now)
-	return nil
+	c.forget(now, d)
+	s := &step{Controller: c, now: now, d: d, nodes: make(map[dsdb.NodeID]*dataNode)}
+	s.survey()
+	s.metaGroup()
+	s.failures()
+	s.shards()
+	s.retireNodes()
+	s.balanceLeaders()
+	return s.out
+}
+
+// forget drops what was kept of things that are no more.
+func (c *Controller) forget(now int64, d *Data) {
+	for what, at := range c.said {
+		if over(now, at, c.o.AskAgain) {
+			delete(c.said, what)
+		}
+	}
+	for uuid := range c.seen {
+		if p, found := d.Process(uuid); !found || p.Gone() {
+			delete(c.seen, uuid)
+		}
+	}
+	for id := range c.leaders {
+		if _, found := d.Replicas(id); !found {
+			delete(c.leaders, id)
+		}
+	}
+	for id, at := range c.moved {
+		if over(now, at, c.o.BalancePause) {
+			delete(c.moved, id)
+		}
+	}
+	for id, at := range c.gaveUp {
+		if over(now, at, c.o.OperatorTimeout) {
+			delete(c.gaveUp, id)
+		}
+	}
+}
+
+// step is one call of Step.
+type step struct {
+	*Controller
+	now       int64
+	d         *Data
+	nodes     map[dsdb.NodeID]*dataNode // the data nodes, also those that leave
+	order     []*dataNode               // the same by id
+	operators int                       // shards that get or lose a replica
+	learners  map[dsdb.ReplicaID]bool   // of shards
+	out       []Action
+}
+
+// dataNode is a data node as a place for replicas.
+type dataNode struct {
+	id       dsdb.NodeID
+	uuid     string
+	active   bool
+	live     Liveness
+	full     bool // of its disk
+	replicas int
+	incoming int // replicas that are filled there
+	leads    int // shards
+}
+
+// survey counts what there is.
+func (s *step) survey() {
+	for _, n := range s.d.NodesOf(DataNode) {
+		live, _ := s.Liveness(s.now, n.UUID)
+		node := &dataNode{id: n.ID, uuid: n.UUID, active: n.State == Active, live: live}
+		if o := s.seen[n.UUID]; o != nil {
+			node.full = o.report.DiskFull
+		}
+		s.nodes[n.ID] = node
+		s.order = append(s.order, node)
+	}
+	s.learners = make(map[dsdb.ReplicaID]bool)
+	for _, ref := range s.d.Groups() {
+		for _, sh := range ref.Group.Shards {
+			s.count(sh)
+		}
+	}
+	for id := range s.filling {
+		if !s.learners[id] {
+			delete(s.filling, id)
+		}
+	}
+}
+
+func (s *step) count(sh Shard) {
+	busy := false
+	for _, r := range sh.Replicas {
+		n := s.nodes[r.Node]
+		if n != nil {
+			n.replicas++
+		}
+		if r.Role == Learner {
+			s.learners[r.ID] = true
+			if _, known := s.filling[r.ID]; !known {
+				s.filling[r.ID] = s.now
+			}
+			if n != nil {
+				n.incoming++
+			}
+		}
+		busy = busy || r.Role == Learner || r.Role == LeavingVoter
+	}
+	if busy {
+		s.operators++
+	}
+	if l := s.leader(sh.ID.Group()); l != nil {
+		for _, r := range sh.Replicas {
+			if n := s.nodes[r.Node]; n != nil && r.ID == l.report.Replica {
+				n.leads++
+			}
+		}
+	}
+}
+
+// leader returns what the leader of a group said, nil if that is not known or old.
+func (s *step) leader(id dsdb.GroupID) *leadership {
+	l := s.leaders[id]
+	if l == nil || over(s.now, l.at, s.o.LeaderAfter) {
+		return nil
+	}
+	return l
+}
+
+// settled reports whether one leader has been there so long that no other can
+// still take itself for it: what it says of the members is not outdated.
+func (s *step) settled(l *leadership) bool { return over(l.at, l.since, s.o.LeaderAfter) }
+
+// say returns an action unless it was returned a short while ago.
+func (s *step) say(key string, a Action) {
+	if _, lately := s.said[key]; lately {
+		return
+	}
+	s.said[key] = s.now
+	s.out = append(s.out, a)
+}
+
+// propose returns a command as an action.
+func (s *step) propose(c Command, format string, args ...any) {
+	s.say(fmt.Sprintf("%s %+v", c.op(), c), Action{Command: c, Reason: fmt.Sprintf(format, args...)})
+}
+
+// change asks the leader of a group to change its members.
+func (s *step) change(l *leadership, reason string, steps ...MemberChange) {
+	s.say(fmt.Sprintf("change %d %v", l.report.Group, steps),
+		Action{Change: &Change{Group: l.report.Group, Leader: s.leads(l), Steps: steps}, Reason: reason})
+}
+
+// transfer asks the leader of a group to let another lead. It reports whether
+// there is one that could.
+func (s *step) transfer(l *leadership, to dsdb.ReplicaID, reason string) {
+	s.say(fmt.Sprintf("transfer %d to %d", l.report.Group, to),
+		Action{Transfer: &Transfer{Group: l.report.Group, Leader: s.leads(l), To: to}, Reason: reason})
+}
+
+// leads returns the node on which a group is led.
+func (s *step) leads(l *leadership) dsdb.NodeID {
+	p, _ := s.d.Process(l.uuid)
+	if l.report.Group == dsdb.MetaGroup {
+		return p.ID()
+	}
+	return p.DataID
+}
+
+// voter reports whether the replica votes in its group.
+func (l *leadership) voter(id dsdb.ReplicaID) bool {
+	return slices.ContainsFunc(l.report.Members.Voters, func(m Member) bool { return m.Replica == id })
+}
+
+// member reports whether the replica belongs to its group.
+func (l *leadership) member(id dsdb.ReplicaID) bool {
+	is := func(m Member) bool { return m.Replica == id }
+	return l.voter(id) || slices.ContainsFunc(l.report.Members.Learners, is) || slices.ContainsFunc(l.report.Members.Outgoing, is)
+}
+
+func (l *leadership) joint() bool { return len(l.report.Members.Outgoing) > 0 }
+
+// follows reports whether a member is heard from and at most lag entries behind.
+func (l *leadership) follows(id dsdb.ReplicaID, lag uint64) bool {
+	return id == l.report.Replica || slices.ContainsFunc(l.report.Progress, func(p Progress) bool {
+		return p.Replica == id && p.Active && p.Match+lag >= l.report.Commit
+	})
+}
+
+// safe reports whether, after the steps, a majority of the voters follows: the
+// group can go on, and what it has acknowledged is there more than once if it
+// has more than one voter.
+func (l *leadership) safe(lag uint64, steps []MemberChange) bool {
+	var voters []dsdb.ReplicaID
+	for _, m := range l.report.Members.Voters {
+		if !slices.ContainsFunc(steps, func(c MemberChange) bool { return c.Member.Replica == m.Replica }) {
+			voters = append(voters, m.Replica)
+		}
+	}
+	for _, c := range steps {
+		if c.Op == AddVoter {
+			voters = append(voters, c.Member.Replica)
+		}
+	}
+	following := 0
+	for _, id := range voters {
+		if l.follows(id, lag) {
+			following++
+		}
+	}
+	return following > len(voters)/2
+}
+
+// failures reports the replicas that their nodes have taken out of service.
+func (s *step) failures() {
+	for i := range s.d.Processes {
+		o := s.seen[s.d.Processes[i].UUID]
+		if o == nil {
+			continue
+		}
+		for _, f := range o.report.Failed {
+			all, _ := s.d.Replicas(f.Group)
+			others := slices.ContainsFunc(all, func(r Replica) bool { return r.ID != f.Replica && r.Role == Voter })
+			mine := slices.ContainsFunc(all, func(r Replica) bool { return r.ID == f.Replica && r.Role != Failed })
+			if mine && others {
+				s.propose(&ReplicaFailed{Group: f.Group, Replica: f.Replica, Reason: f.Reason}, "replica %d of group %d: %s", f.Replica, f.Group, f.Reason)
+			}
+		}
+	}
+}
+
+// retireNodes ends the roles of which nothing is left.
+func (s *step) retireNodes() {
+	for i := range s.d.Processes {
+		for _, kind := range []NodeKind{MetaNode, DataNode} {
+			p := &s.d.Processes[i]
+			if id, state := p.role(kind); id != 0 && state == Leaving && s.d.idle(p, kind) {
+				s.propose(&RemoveNode{ID: id}, "%s node %d holds nothing any more", kind, id)
+			}
+		}
+	}
 }

@@ -21,6 +21,7 @@ type Identity struct {
 	DataID    dsdb.NodeID    `json:"data_id"`           // 0: not a data node
 	Replica   dsdb.ReplicaID `json:"replica,omitempty"` // of the meta group
 	Epoch     uint64         `json:"epoch,omitempty"`   // how often the process was started
+	Begun     bool           `json:"begun,omitempty"`   // the log has had its replica of the meta group
 }
 
 // Peer returns the id by which the process is known in the meta group.

@@ -160,7 +160,7 @@ func (c *ReplicaFailed) apply(d *Data) error {
 	return d.setRole(c.Group, c.Replica, Failed)
 }
 
-// setRole changes the role of a replica. There must be a voter left.
+// setRole changes the role of a replica.
 func (d *Data) setRole(group dsdb.GroupID, id dsdb.ReplicaID, role ReplicaRole) error {
 	return d.editReplicas(group, func(all []Replica) ([]Replica, error) {
 		i := slices.IndexFunc(all, func(r Replica) bool { return r.ID == id })
@@ -171,9 +171,6 @@ func (d *Data) setRole(group dsdb.GroupID, id dsdb.ReplicaID, role ReplicaRole) 
 			return nil, dsdb.Errorf(dsdb.KindConflict, "replica %d of group %d has failed", id, group)
 		}
 		all[i].Role = role
-		if !slices.ContainsFunc(all, func(r Replica) bool { return r.Role == Voter }) {
-			return nil, dsdb.Errorf(dsdb.KindConflict, "replica %d is the last one of group %d", id, group)
-		}
 		return all, nil
 	})
 }
@@ -202,24 +199,25 @@ func (c *RemoveReplica) apply(d *Data) error {
 	})
 }
 
-// editReplicas replaces the replicas of a group by what edit makes of a copy.
+// editReplicas replaces the replicas of a group by what edit makes of a copy,
+// which must have a whole one.
 func (d *Data) editReplicas(group dsdb.GroupID, edit func([]Replica) ([]Replica, error)) error {
-	if group == dsdb.MetaGroup {
-		next, err := edit(slices.Clone(d.MetaReplicas))
-		if err != nil {
-			return err
-		}
-		d.MetaReplicas = next
-		return nil
-	}
-	ref, found := d.Shard(dsdb.ShardID(group))
+	all, found := d.Replicas(group)
 	if !found {
 		return ErrShardNotFound
 	}
-	next, err := edit(slices.Clone(ref.Shard.Replicas))
+	next, err := edit(slices.Clone(all))
 	if err != nil {
 		return err
 	}
+	if !slices.ContainsFunc(next, Replica.whole) {
+		return dsdb.Errorf(dsdb.KindConflict, "group %d would have no whole replica left", group)
+	}
+	if group == dsdb.MetaGroup {
+		d.MetaReplicas = next
+		return nil
+	}
+	ref, _ := d.Shard(dsdb.ShardID(group))
 	rp, err := d.editPolicy(ref.Database.Name, ref.Policy.Name)
 	if err != nil {
 		return err
