@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -25,12 +24,13 @@ type client struct {
 	server             string // its version, after ping
 }
 
-func newClient(o *options) *client {
+// newClient makes a client of the server at addr (host:port).
+func newClient(o *options, addr string) *client {
 	scheme := "http"
 	if o.ssl {
 		scheme = "https"
 	}
-	return &client{base: scheme + "://" + net.JoinHostPort(o.host, strconv.Itoa(o.port)), username: o.username, password: o.password,
+	return &client{base: scheme + "://" + addr, username: o.username, password: o.password,
 		http: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: o.unsafeSSL}, ResponseHeaderTimeout: 0,
 			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}}}
 }

@@ -63,8 +63,8 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 	o := &options{}
 	f := flag.NewFlagSet("dsdb", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // what is wrong is said once, by run
-	f.StringVar(&o.host, "host", "localhost", "`NAME` of the server")
-	f.IntVar(&o.port, "port", 8086, "`PORT` of the server's HTTP API")
+	f.StringVar(&o.host, "host", "", "`NAME` of the server; several, separated by commas, are tried in turn, each may carry a :port; default: this machine")
+	f.IntVar(&o.port, "port", 0, "`PORT` of the server's HTTP API; default: 8086, then 8088, or on this machine what /etc/dsdb/dsdb.conf says")
 	f.StringVar(&o.username, "username", os.Getenv("INFLUX_USERNAME"), "`NAME` to sign in with; also INFLUX_USERNAME")
 	f.StringVar(&o.password, "password", os.Getenv("INFLUX_PASSWORD"), "its password; '' asks for it; also INFLUX_PASSWORD")
 	f.StringVar(&o.database, "database", "", "`DB` that statements are about; DB.RP names a policy too")
@@ -90,8 +90,8 @@ func parseFlags(args []string, out io.Writer) (*options, error) {
 		return nil, fmt.Errorf("%w (dsdb -h lists the flags)", err)
 	case f.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q; statements go in -execute", f.Arg(0))
-	case strings.Contains(o.host, "/") || strings.Count(o.host, ":") == 1:
-		return nil, fmt.Errorf("-host %q: give the name alone, the port as -port, and -ssl for https", o.host)
+	case strings.Contains(o.host, "/"):
+		return nil, fmt.Errorf("-host %q: give the name alone, and -ssl for https", o.host)
 	case o.doImport && o.path == "":
 		return nil, errors.New("-import wants -path FILE")
 	}
@@ -123,9 +123,9 @@ func run(ctx context.Context, args []string, in *os.File, out, errOut io.Writer)
 			return exitFailed
 		}
 	}
-	s := newShell(o, out, errOut)
-	if err := s.client.ping(ctx); err != nil {
-		fmt.Fprintf(errOut, "Failed to connect to %s: %v\nPlease check your connection settings and ensure 'dsdbd' is running.\n", s.client.base, err)
+	c, err := connect(ctx, o)
+	if err != nil {
+		fmt.Fprintf(errOut, "Failed to connect to %s: %v\nPlease check your connection settings and ensure 'dsdbd' is running.\n", c.base, err)
 		var ce *tls.CertificateVerificationError
 		switch {
 		case errors.As(err, &ce):
@@ -135,6 +135,7 @@ func run(ctx context.Context, args []string, in *os.File, out, errOut io.Writer)
 		}
 		return exitConnect
 	}
+	s := newShell(o, c, out, errOut)
 	switch {
 	case o.doImport:
 		return s.importFile(ctx, o)

@@ -66,8 +66,8 @@ type shell struct {
 	ask    func(prompt string, hidden bool) (string, error) // nil where there is nobody to ask
 }
 
-func newShell(o *options, out, errOut io.Writer) *shell {
-	s := &shell{settings: o.settings, client: newClient(o), o: o, out: out, errOut: errOut}
+func newShell(o *options, c *client, out, errOut io.Writer) *shell {
+	s := &shell{settings: o.settings, client: c, o: o, out: out, errOut: errOut}
 	s.words = &completer{s: s}
 	return s
 }
@@ -177,21 +177,16 @@ func (s *shell) printSettings() {
 }
 
 func (s *shell) connect(ctx context.Context, addr string) error {
-	host, port, ok := strings.Cut(addr, ":")
 	o := *s.o
-	if host != "" {
-		o.host = host
+	o.username, o.password = s.username, s.password
+	if strings.HasPrefix(addr, ":") {
+		addr = "localhost" + addr
 	}
-	if ok {
-		p, err := strconv.Atoi(port)
-		if err != nil {
-			return fmt.Errorf("port %q is not a number", port)
-		}
-		o.port = p
+	if o.host = addr; addr == "" {
+		o.host = s.o.host
 	}
-	c := newClient(&o)
-	c.username, c.password = s.username, s.password
-	if err := c.ping(ctx); err != nil {
+	c, err := connect(ctx, &o)
+	if err != nil {
 		return fmt.Errorf("failed to connect to %s: %w", c.base, err)
 	}
 	s.client, s.o = c, &o

@@ -513,7 +513,11 @@ func TestCompletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newShell(o, os.Stdout, os.Stderr)
+	c, err := connect(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newShell(o, c, os.Stdout, os.Stderr)
 	defer s.client.http.CloseIdleConnections()
 	for line, want := range map[string]string{
 		"sel":                      "SELECT",

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestServersToTry(t *testing.T) {
+	defer func(was string) { configFile = was }(configFile)
+	configFile = filepath.Join(t.TempDir(), "dsdb.conf")
+	for _, c := range []struct {
+		hosts string
+		port  int
+		conf  string // [http] bind-address; "": there is no file
+		want  string
+	}{
+		{"", 0, "", "localhost:8086"},
+		{"", 0, "influx1:8088", "localhost:8086 influx1:8088"},
+		{"", 0, ":8088", "localhost:8086 localhost:8088"},
+		{"", 0, "0.0.0.0:8086", "localhost:8086"},
+		{"", 9999, "influx1:8088", "localhost:9999"},
+		{"a", 0, "influx1:8088", "a:8086 a:8088"},
+		{"a", 9999, "", "a:9999"},
+		{"a,b:1,[::1]:2", 0, "", "a:8086 a:8088 b:1 [::1]:2"},
+		{"a,b:1", 7, "", "a:7 b:1"},
+		{"::1", 7, "", "[::1]:7"},
+	} {
+		os.Remove(configFile)
+		if c.conf != "" {
+			if err := os.WriteFile(configFile, []byte("[http]\nbind-address = \""+c.conf+"\"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := strings.Join(servers(c.hosts, c.port), " "); got != c.want {
+			t.Errorf("servers(%q, %d) with %q configured: %s, not %s", c.hosts, c.port, c.conf, got, c.want)
+		}
+	}
+}
