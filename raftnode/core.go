@@ -86,11 +86,14 @@ type Append struct {
 	group     *group
 	entries   []*raftpb.Entry
 	responses []*raftpb.Message
+	install   *installation // set on the two appends of one
 }
 
-// ApplyTask is a run of committed entries for a group's state machine. The
-// tasks of one group must be applied in order. A task without entries is a
-// barrier: its only waiter is told when the group's earlier tasks are done.
+// ApplyTask is a run of committed entries for a group's state machine, or
+// something else that may take its time: preparing a snapshot, installing one,
+// releasing the files of one. The tasks of one group must be run in order. A task
+// with nothing to do is a barrier: its only waiter is told when the group's
+// earlier tasks are done.
 type ApplyTask struct {
 	Group   dsdb.GroupID
 	Machine StateMachine
@@ -99,15 +102,28 @@ type ApplyTask struct {
 
 	group    *group
 	response *raftpb.Message
+	changes  []raftChange  // of the members, among the entries
+	prepare  bool          // a snapshot
+	pinned   *pinned       // the snapshot that was prepared
+	install  *installation // to be installed
+	release  func()        // releases a snapshot's files
 }
 
 // Run applies the task and tells its waiters the verdicts. An error, also of an
 // earlier task of the group, means that the state machine cannot go on. Tasks of
 // different groups may run at the same time.
 func (t *ApplyTask) Run() error {
-	if t.group == nil {
+	switch {
+	case t.release != nil:
+		t.release()
+		return nil
+	case t.group == nil:
 		t.Waiters[0].Done(dsdb.Verdict{}, nil)
 		return nil
+	case t.prepare:
+		return t.runPrepare()
+	case t.install != nil:
+		return t.runInstall()
 	}
 	if t.group.broken == nil {
 		var verdicts []dsdb.Verdict
@@ -124,7 +140,7 @@ func (t *ApplyTask) Run() error {
 	}
 	for _, w := range t.Waiters {
 		if w != nil {
-			w.Done(dsdb.Verdict{}, t.group.broken)
+			w.Done(dsdb.Verdict{}, unknownOutcome(t.group.broken))
 		}
 	}
 	return t.group.broken
@@ -163,6 +179,7 @@ type Core struct {
 	seq     uint64 // of proposals and read contexts
 	groups  map[dsdb.GroupID]*group
 	ticking [TickSlices][]*group
+	clocks  int      // groups in ticking
 	dirty   []*group // touched since the last Drain, in order of first touch
 	refuse  error    // why proposals are refused, nil if they are not
 	out     Outputs
@@ -181,20 +198,14 @@ func NewCore(log LogReader, origin uint64, logger *slog.Logger) *Core {
 func (c *Core) Tick(slice int) {
 	for _, g := range c.ticking[slice%TickSlices] {
 		if g.failed == nil {
-			c.guard(g, g.node.Tick)
+			c.guard(g, func() { c.tick(g) })
 			c.touch(g)
 		}
 	}
 }
 
 // Ticking returns the number of groups that Tick moves.
-func (c *Core) Ticking() int {
-	n := 0
-	for _, gs := range c.ticking {
-		n += len(gs)
-	}
-	return n
-}
+func (c *Core) Ticking() int { return c.clocks }
 
 // Step takes a message that another node has sent. What is not from a replica
 // of the group to this node's replica is dropped.
@@ -203,14 +214,15 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	if g == nil || g.failed != nil || !g.accepts(e) {
 		return
 	}
+	g.contacts.heard(g, Peer{e.From, from})
 	c.guard(g, func() { _ = g.node.Step(e.Message) }) // an error means that raft dropped it, as the network may
 	c.touch(g)
 }
 
 // Propose asks for data to be committed and applied. The waiter is told the
-// state machine's verdict; an error of KindUnavailable means that data is
-// definitely not in the log unless the log could not be written, KindTimeout
-// that its fate is unknown. data is not kept after the next Drain.
+// state machine's verdict; an error of KindUnavailable or KindNotLeader means that
+// data is not in the log and will not be, KindTimeout that its fate is unknown.
+// data is not kept after the next Drain.
 func (c *Core) Propose(id dsdb.GroupID, data []byte, w Waiter) {
 	g := c.groups[id]
 	switch {
@@ -268,7 +280,7 @@ func (c *Core) Ready(id dsdb.GroupID, w Waiter) {
 	}
 	index := uint64(0)
 	if g := c.groups[id]; g != nil {
-		index = g.openCommit
+		index = g.clock.openCommit
 	}
 	c.Applied(id, index, w)
 }
@@ -289,7 +301,14 @@ func (c *Core) StorageDone(as []Append) {
 // that the state machine cannot go on.
 func (c *Core) ApplyDone(t ApplyTask, err error) {
 	g := t.group
-	if g == nil || g.failed != nil {
+	if g == nil {
+		return
+	}
+	if t.prepare {
+		c.prepared(g, &t, err)
+		return
+	}
+	if g.failed != nil {
 		return
 	}
 	if err != nil {
@@ -297,29 +316,24 @@ func (c *Core) ApplyDone(t ApplyTask, err error) {
 		c.fail(g, err)
 		return
 	}
-	c.guard(g, func() { c.applied(g, &t) })
+	if t.install != nil {
+		c.guard(g, func() { c.installed(g, t.install) })
+	} else {
+		c.guard(g, func() { c.applied(g, &t) })
+	}
 	c.touch(g)
 }
 
-// Flushed truncates the group's log up to what its state machine holds durably.
-func (c *Core) Flushed(id dsdb.GroupID) {
-	g := c.groups[id]
-	if g == nil || g.failed != nil {
-		return
-	}
-	c.guard(g, func() { c.truncate(g) })
-}
-
-// Refuse makes the core refuse proposals with err and tells it to all whose
-// proposals are not applied yet; nil lets it accept them again. Their entries
-// may still be applied later.
+// Refuse makes the core refuse proposals with err and ends all that are not
+// applied yet; nil lets it accept them again. Those in raft's log may still be
+// applied: they are told KindTimeout.
 func (c *Core) Refuse(err error) {
 	c.refuse = err
 	if err == nil {
 		return
 	}
 	for _, g := range c.sorted() {
-		g.failProposals(c, err)
+		g.failProposals(c, err, unknownOutcome(err))
 	}
 }
 
@@ -333,16 +347,15 @@ func (c *Core) Remove(id dsdb.GroupID, w Waiter) {
 		return
 	}
 	c.fail(g, errNoGroup(id))
-	c.untick(g)
+	c.setClock(g, false)
 	delete(c.groups, id)
 	c.out.Tasks = append(c.out.Tasks, ApplyTask{Group: id, Waiters: []Waiter{w}})
 }
 
-// Stop hands out what was held back to save writes, and tells everyone who
-// still waits that the outcome is unknown. The core must not be used after the
-// Drain that follows.
+// Stop hands out what was held back to save writes, and ends everything that
+// still waits. The core must not be used after the Drain that follows.
 func (c *Core) Stop() {
-	err := dsdb.Errorf(dsdb.KindTimeout, "timeout: the node is shutting down")
+	err := errClosed()
 	for _, g := range c.sorted() {
 		if g.held != nil && g.failed == nil {
 			c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, HardState: g.held}})
@@ -400,8 +413,9 @@ func (c *Core) fail(g *group, err error) {
 	g.failed = err
 	g.progress.failed.Store(&err)
 	g.failAll(c, g.failedError())
+	c.dropReady(g)
 }
 
 func errNoGroup(id dsdb.GroupID) error {
-	return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d is not on this node", id)
+	return dsdb.Errorf(dsdb.KindNotLeader, "raft group %d is not on this node", id)
 }

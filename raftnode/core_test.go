@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"errors"
 	"reflect"
 	"slices"
 	"testing"
@@ -11,35 +12,57 @@ import (
 	"github.com/dasudian/dsdb/wal"
 )
 
-// trio is one group of three replicas, each in a core of its own, driven by
-// hand: writes and applies are done at once, messages lie in boxes until the
-// test delivers them.
+// trio is one group of three replicas, each in a core of its own, and two nodes
+// that may join, driven by hand: writes and applies are done at once, messages
+// and snapshots lie in boxes until the test delivers them. Node i is named i+1,
+// and so is its replica.
 type trio struct {
 	t     *testing.T
-	cores [3]*Core
-	logs  [3]*memLog
-	sms   [3]*ledger
-	boxes [3][]Envelope // for node i, in order of sending
+	cores [5]*Core
+	logs  [5]*memLog
+	sms   [5]*ledger
+	boxes [5][]Envelope // for node i, in order of sending
+	mail  [5][]SendTask // snapshots for node i
+	from  [5][]int      // who sent them
+	shelf *shelf
+	boots uint64
 }
 
 const trioGroup dsdb.GroupID = 5
 
 func newTrio(t *testing.T) *trio {
-	tr := &trio{t: t}
+	tr := &trio{t: t, shelf: newShelf()}
 	for i := range tr.cores {
-		tr.logs[i], tr.sms[i] = newMemLog(), new(ledger)
-		tr.cores[i] = NewCore(tr.logs[i], uint64(i+1), quiet())
+		tr.logs[i], tr.sms[i] = newMemLog(), &ledger{shelf: tr.shelf}
+		tr.boot(i)
 	}
-	for i := range tr.cores {
+	for i := range 3 {
 		tr.open(i, true)
 	}
 	return tr
 }
 
+// boot gives node i a new core.
+func (tr *trio) boot(i int) {
+	tr.boots++
+	tr.cores[i] = NewCore(tr.logs[i], tr.boots, quiet())
+}
+
+// restart ends node i as a crash does and starts it again.
+func (tr *trio) restart(i int) {
+	tr.sms[i] = tr.sms[i].crashed()
+	tr.boot(i)
+	tr.open(i, false)
+}
+
+func node(i int) dsdb.NodeID              { return dsdb.NodeID(i + 1) }
+func peer(i int) Peer                     { return Peer{dsdb.ReplicaID(i + 1), node(i)} }
+func (tr *trio) status(i int) GroupStatus { return tr.cores[i].Status(trioGroup) }
+
 func (tr *trio) open(i int, isNew bool) {
-	spec := GroupSpec{ID: trioGroup, Replica: dsdb.ReplicaID(i + 1), New: isNew, StateMachine: tr.sms[i]}
-	for n := range tr.cores {
-		spec.Founders = append(spec.Founders, Peer{dsdb.ReplicaID(n + 1), dsdb.NodeID(n)})
+	spec := GroupSpec{ID: trioGroup, Replica: dsdb.ReplicaID(i + 1), Node: node(i), New: isNew, StateMachine: tr.sms[i]}
+	if i < 3 {
+		spec.Founders = []Peer{peer(0), peer(1), peer(2)}
 	}
 	if err := tr.cores[i].Open(spec); err != nil {
 		tr.t.Fatal(err)
@@ -53,7 +76,11 @@ func (tr *trio) settle(i int) {
 	for {
 		out := c.Drain()
 		for _, box := range out.Network {
-			tr.boxes[box.Node] = append(tr.boxes[box.Node], box.Messages...)
+			tr.boxes[box.Node-1] = append(tr.boxes[box.Node-1], box.Messages...)
+		}
+		for _, s := range out.Snapshots {
+			n := s.Node - 1
+			tr.mail[n], tr.from[n] = append(tr.mail[n], s), append(tr.from[n], i)
 		}
 		for _, r := range out.Results {
 			r.Waiter.Done(r.Verdict, r.Err)
@@ -86,7 +113,7 @@ func (tr *trio) take(i int) []Envelope {
 
 func (tr *trio) deliver(i int, msgs ...Envelope) {
 	for _, m := range msgs {
-		tr.cores[i].Step(dsdb.NodeID(m.From-1), m)
+		tr.cores[i].Step(dsdb.NodeID(m.From), m)
 	}
 	tr.settle(i)
 }
@@ -101,8 +128,27 @@ func (tr *trio) converse(nodes ...int) {
 				busy = true
 				tr.deliver(i, msgs...)
 			}
+			if len(tr.mail[i]) > 0 {
+				busy = true
+				tr.install(i)
+			}
 		}
 	}
+}
+
+// install brings node i the snapshots that are under way to it.
+func (tr *trio) install(i int) (outcomes []*result) {
+	mail, from := tr.mail[i], tr.from[i]
+	tr.mail[i], tr.from[i] = nil, nil
+	for n, s := range mail {
+		r := new(result)
+		tr.cores[i].Install(node(from[n]), s.Snapshot, "", r)
+		tr.settle(i)
+		outcomes = append(outcomes, r)
+		tr.cores[from[n]].SnapshotSent(s, r.err)
+		tr.settle(from[n])
+	}
+	return outcomes
 }
 
 // tick lets n raft ticks pass for the given nodes, with what they say to each other.
@@ -162,11 +208,11 @@ func TestFirstListedLeadsANewGroup(t *testing.T) {
 	if r.told != 1 || r.err != nil || string(r.verdict.Value) != "x" {
 		t.Errorf("with a quorum: %+v", r)
 	}
-	if r := tr.propose(1, "y"); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
-		t.Errorf("proposal at a follower: %+v", r)
-	}
-	if r := tr.read(1); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
-		t.Errorf("read at a follower: %+v", r)
+	for what, r := range map[string]*result{"proposal": tr.propose(1, "y"), "read": tr.read(1)} {
+		var e *dsdb.Error
+		if !errors.As(r.err, &e) || e.Kind != dsdb.KindNotLeader || e.Leader != node(0) {
+			t.Errorf("%s at a follower: %+v", what, r)
+		}
 	}
 }
 
@@ -185,7 +231,7 @@ func TestLateRepliesDoNotConfirmALaterRead(t *testing.T) {
 	if len(late) == 0 || first.told != 0 {
 		t.Fatalf("%d replies, first read %+v", len(late), first)
 	}
-	tr.boxes = [3][]Envelope{}
+	tr.boxes = [5][]Envelope{}
 
 	// Node 0 is paused; the others elect a new leader, which takes a write.
 	for n := 0; !tr.leads(1) && !tr.leads(2); n++ {
@@ -228,7 +274,7 @@ func TestOverwrittenProposalIsReportedLost(t *testing.T) {
 	tr := newTrio(t)
 	tr.converse(0, 1, 2)
 	lost := tr.propose(0, "lost")
-	tr.boxes = [3][]Envelope{}
+	tr.boxes = [5][]Envelope{}
 	for !tr.leads(1) && !tr.leads(2) {
 		tr.tick(1, 1, 2)
 	}
@@ -239,7 +285,7 @@ func TestOverwrittenProposalIsReportedLost(t *testing.T) {
 	if lost.told != 1 || dsdb.KindOf(lost.err) != dsdb.KindUnavailable {
 		t.Errorf("overwritten: %+v", lost)
 	}
-	for i, sm := range tr.sms {
+	for i, sm := range tr.sms[:3] {
 		if got := sm.payloads(); len(got) != 0 {
 			t.Errorf("node %d applied %q", i, got)
 		}
@@ -278,14 +324,12 @@ func TestRestartedTrioKeepsItsLog(t *testing.T) {
 		tr.propose(0, s)
 		tr.converse(0, 1, 2)
 	}
-	for i := range tr.cores {
-		tr.sms[i] = new(ledger)
-		tr.cores[i] = NewCore(tr.logs[i], uint64(10+i), quiet())
-		tr.open(i, false)
+	for i := range 3 {
+		tr.restart(i)
 	}
-	tr.boxes = [3][]Envelope{}
+	tr.boxes = [5][]Envelope{}
 	tr.tick(50, 0, 1, 2)
-	for i, sm := range tr.sms {
+	for i, sm := range tr.sms[:3] {
 		if got := sm.payloads(); !slices.Equal(got, []string{"a", "b", "c"}) {
 			t.Errorf("node %d: %q", i, got)
 		}
@@ -304,7 +348,7 @@ func TestStrayMessagesAreDropped(t *testing.T) {
 	other := message(raftpb.MsgHeartbeat, 2, 1)
 	other.Group++
 	tr.deliver(0,
-		message(raftpb.MsgHeartbeat, 9, 1), // from a stranger
+		message(raftpb.MsgAppResp, 9, 1),   // an answer of a stranger
 		message(raftpb.MsgHeartbeat, 2, 7), // to an earlier replica of this node
 		message(raftpb.MsgHeartbeat, 1, 1), // from itself
 		message(raftpb.MsgHup, 2, 1),
@@ -328,7 +372,7 @@ func TestDeposedLeaderTruncatesNothing(t *testing.T) {
 	last := tr.cores[0].Status(trioGroup).Applied
 	tr.sms[0].flushed = last
 	from, to := uint64(2), uint64(1)
-	tr.cores[0].Step(1, Envelope{Group: trioGroup, From: 2, To: 1, Message: &raftpb.Message{
+	tr.cores[0].Step(2, Envelope{Group: trioGroup, From: 2, To: 1, Message: &raftpb.Message{
 		Type: raftpb.MsgHeartbeat.Enum(), From: &from, To: &to, Term: new(uint64(9)), Commit: &last}})
 	tr.cores[0].Flushed(trioGroup)
 	tr.settle(0)

@@ -5,12 +5,10 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/wal"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // The position at which every new group starts, the same on all its replicas:
@@ -31,23 +29,28 @@ const (
 
 // group is one replica of one raft group. It belongs to its core.
 type group struct {
-	id         dsdb.GroupID
-	peers      []Peer
-	machine    StateMachine
-	node       *raft.RawNode
-	store      storage
-	seen       observed
-	proposals  []proposal // to be given to raft at the next Drain
-	pending    []pending  // in raft's log, waiting to be applied, in log order
-	reads      readQueue
-	openCommit uint64         // what was committed when the group was opened
-	held       *wal.HardState // a new commit index alone, to be written with the next update
-	failed     error
-	progress   *progress
-	broken     error // the state machine's; belongs to whoever runs the apply tasks
-	campaign   bool  // as soon as openCommit is applied
-	flushed    bool  // the state machine flushed more than the core knows as applied
-	dirty      bool
+	id        dsdb.GroupID
+	machine   StateMachine
+	node      *raft.RawNode
+	store     storage
+	seen      observed
+	members   *membership
+	contacts  contacts
+	clock     clock
+	proposals []proposal // to be given to raft at the next Drain
+	pending   []pending  // in raft's log, waiting to be applied, in log order
+	changing  changing
+	reads     readQueue
+	matches   []confirmedRead // wait for all voters to have an index
+	handover  handover
+	held      *wal.HardState // a new commit index alone, to be written with the next update
+	sending   sending
+	incoming  *installation // the snapshot that is being installed
+	failed    error
+	progress  *progress
+	broken    error // the state machine's; belongs to whoever runs the apply tasks
+	flush     flush
+	dirty     bool
 }
 
 // observed is what the core last saw of raft's state.
@@ -58,6 +61,17 @@ type observed struct {
 	term, vote uint64
 	commit     uint64
 	termStart  uint64 // index of the first entry of the term that this replica leads
+	changed    uint64 // index of the newest entry that changes the members, in that term
+}
+
+// clock is what a group does by its ticks.
+type clock struct {
+	now        uint64 // ticks since the group was opened
+	running    bool   // Tick moves it
+	openCommit uint64 // what was committed when the group was opened
+	campaign   bool   // as soon as all that is known to be committed is applied
+	campaignIn uint64 // ticks until this replica campaigns if there is no leader then; 0: it does not
+	jointSince uint64 // when the members became joint
 }
 
 // proposal waits to be given to raft.
@@ -92,15 +106,26 @@ type GroupStatus struct {
 
 // progress is what other goroutines may know of a group.
 type progress struct {
-	leader, term, commit, applied, last, cached, waiting atomic.Uint64
-	failed                                               atomic.Pointer[error]
+	replica                                                          dsdb.ReplicaID
+	leader, leaderNode, term, commit, applied, last, cached, waiting atomic.Uint64
+	leading, removed                                                 atomic.Bool
+	members                                                          atomic.Pointer[Members]
+	peers                                                            atomic.Pointer[[]PeerProgress]
+	failed                                                           atomic.Pointer[error]
 }
 
 func (p *progress) status() GroupStatus {
 	s := GroupStatus{
-		Leader: dsdb.ReplicaID(p.leader.Load()), Term: p.term.Load(),
+		Replica: p.replica, Leader: dsdb.ReplicaID(p.leader.Load()), LeaderNode: dsdb.NodeID(p.leaderNode.Load()),
+		Leading: p.leading.Load(), Removed: p.removed.Load(), Term: p.term.Load(),
 		Commit: p.commit.Load(), Applied: p.applied.Load(), Last: p.last.Load(),
 		Cached: p.cached.Load(), Waiting: p.waiting.Load(),
+	}
+	if m := p.members.Load(); m != nil {
+		s.Members = *m
+	}
+	if ps := p.peers.Load(); ps != nil && s.Leading {
+		s.Progress = *ps
 	}
 	if err := p.failed.Load(); err != nil {
 		s.Failed = *err
@@ -108,26 +133,27 @@ func (p *progress) status() GroupStatus {
 	return s
 }
 
-func (g *group) single() bool { return len(g.peers) == 1 }
+// single reports whether this replica is all of the group.
+func (g *group) single() bool { return g.members.alone(dsdb.ReplicaID(g.seen.replica)) }
 
 func (g *group) failedError() error {
 	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: fmt.Sprintf("replica of raft group %d is out of service: %v", g.id, g.failed), Err: g.failed}
 }
 
-// accepts checks that a message comes from another voter, is for this replica,
-// and is of a type that replicas send to each other.
+// accepts checks that a message comes from another replica, is for this one,
+// and is of a type that replicas send to each other. The sender need not be a
+// member: this replica may not know of the latest change yet.
 func (g *group) accepts(e Envelope) bool {
 	m := e.Message
-	if m == nil || e.From == e.To || uint64(e.To) != g.seen.replica || m.GetTo() != uint64(e.To) || m.GetFrom() != uint64(e.From) {
+	if m == nil || e.From == 0 || e.From == e.To || uint64(e.To) != g.seen.replica || m.GetTo() != uint64(e.To) || m.GetFrom() != uint64(e.From) {
 		return false
 	}
 	switch m.GetType() {
 	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgTimeoutNow,
 		raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp:
-	default:
-		return false
+		return true
 	}
-	return slices.ContainsFunc(g.peers, func(p Peer) bool { return p.Replica == e.From })
+	return false
 }
 
 // Open starts a replica from the log, or creates it if spec.New. An error
@@ -155,10 +181,11 @@ func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 	if !known && !spec.New {
 		return nil, dsdb.Errorf(dsdb.KindNotFound, "raft group %d is not in the log", spec.ID)
 	}
-	g := &group{id: spec.ID, peers: slices.Clone(spec.Founders), machine: spec.StateMachine, progress: new(progress)}
+	g := &group{id: spec.ID, members: foundation(spec.Founders), machine: spec.StateMachine, progress: &progress{replica: spec.Replica}}
 	g.seen.replica = uint64(spec.Replica)
 	g.store.group, g.store.log = spec.ID, c.log
 	c.groups[spec.ID] = g
+	g.store.snapshot = g.snapshot
 	if spec.Suspect {
 		c.quarantine(g, dsdb.Errorf(dsdb.KindCorrupt, "the log may have lost entries of raft group %d", g.id))
 		return g.progress, nil
@@ -173,6 +200,9 @@ func (c *Core) Status(id dsdb.GroupID) GroupStatus {
 	if g == nil {
 		return GroupStatus{Failed: errNoGroup(id)}
 	}
+	if g.failed == nil {
+		g.publishPeers()
+	}
 	return g.progress.status()
 }
 
@@ -184,47 +214,77 @@ func (c *Core) quarantine(g *group, err error) {
 
 // open makes the raft node of g from the state of its log.
 func (c *Core) open(g *group, state wal.GroupState, known bool) {
+	var err error
 	if known {
 		_, g.store.last = c.log.Bounds(g.id)
-		g.campaign = g.single()
-	} else {
-		var err error
-		if state, err = c.newGroupState(g); err != nil {
-			c.quarantine(g, err)
-			return
+		if state.Installing != nil {
+			state = c.finishInstall(g, state)
 		}
+		g.members, err = decodeMembership(state.Conf)
+	} else {
+		state, err = c.newGroupState(g)
 		g.store.last = state.Truncated.Index
-		g.campaign = g.peers[0].Replica == state.Replica
-		c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Create: &state}})
+		g.clock.campaign = len(g.members.conf.Voters) > 0 && g.members.conf.Voters[0] == g.seen.replica
 	}
-	if err := g.store.load(state, g.machine.FlushedIndex()); err != nil {
+	if err == nil {
+		err = g.store.load(state, g.machine.FlushedIndex())
+	}
+	if err == nil && known {
+		err = c.replayChanges(g)
+	}
+	if err != nil {
 		c.quarantine(g, err)
 		return
 	}
+	if !known {
+		c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Create: &state}})
+	}
+	g.store.conf = g.members.conf
 	cfg := raftConfig(g)
 	cfg.Logger = &raftLogger{c.logger, g.id}
-	node, err := raft.NewRawNode(cfg)
-	if err != nil {
+	if g.node, err = raft.NewRawNode(cfg); err != nil {
 		c.fail(g, err)
 		return
 	}
-	g.node = node
-	g.openCommit = g.store.hard.GetCommit()
-	g.seen.term, g.seen.vote, g.seen.commit = g.store.hard.GetTerm(), g.store.hard.GetVote(), g.openCommit
-	if !g.single() {
-		slice := int(uint64(g.id) % TickSlices)
-		c.ticking[slice] = append(c.ticking[slice], g)
-	}
+	g.flush.index = g.machine.FlushedIndex()
+	g.clock.openCommit = g.store.hard.GetCommit()
+	g.seen.term, g.seen.vote, g.seen.commit = g.store.hard.GetTerm(), g.store.hard.GetVote(), g.clock.openCommit
+	c.enter(g)
 	c.touch(g)
 }
 
-// newGroupState is the state that all initial replicas of a group start with.
-// If the state machine has flushed more than that, the log was lost: an only
-// voter goes on from where it had flushed, another may have voted since and
-// must not.
+// replayChanges makes the changes of members whose entries the state machine
+// has flushed, and raft will not hand out again.
+func (c *Core) replayChanges(g *group) error {
+	for _, index := range c.log.Marked(g.id) {
+		if index <= g.members.index || index > g.store.applied {
+			continue
+		}
+		es, err := c.log.Entries(g.id, index, index+1, 0, nil)
+		if err != nil {
+			return fmt.Errorf("entry %d of raft group %d: %w", index, g.id, err)
+		}
+		cc, _, added, err := openChange(raftpb.EntryType(es[0].Kind), es[0].Data)
+		if err != nil {
+			return dsdb.Errorf(dsdb.KindCorrupt, "entry %d of raft group %d: %w", index, g.id, err)
+		}
+		if next, err := g.members.change(index, cc, added); err == nil {
+			g.members = next
+		}
+	}
+	return nil
+}
+
+// newGroupState is the state that all initial replicas of a group start with; a
+// replica that joins later starts with nothing. If the state machine has flushed
+// more than that, the log was lost: an only voter goes on from where it had
+// flushed, another may have voted since and must not.
 func (c *Core) newGroupState(g *group) (wal.GroupState, error) {
 	at := birth
-	if flushed := g.machine.FlushedIndex(); flushed > birth.Index {
+	if len(g.members.peers) == 0 {
+		at = wal.Position{}
+	}
+	if flushed := g.machine.FlushedIndex(); flushed > at.Index {
 		if !g.single() {
 			return wal.GroupState{}, dsdb.Errorf(dsdb.KindCorrupt, "raft group %d has flushed up to %d, but is not in the log", g.id, flushed)
 		}
@@ -236,19 +296,11 @@ func (c *Core) newGroupState(g *group) (wal.GroupState, error) {
 		at = wal.Position{Index: m.Index, Term: max(m.Term, birth.Term)}
 		c.logger.Warn("the log of a raft group is lost; it goes on from what was flushed", "group", uint64(g.id), "index", at.Index)
 	}
-	conf := &raftpb.ConfState{}
-	for _, p := range g.peers {
-		conf.Voters = append(conf.Voters, uint64(p.Replica))
-	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(conf)
-	if err != nil {
-		panic(fmt.Sprintf("BUG: marshal a membership: %v", err))
-	}
 	return wal.GroupState{
 		Replica:   dsdb.ReplicaID(g.seen.replica),
 		HardState: wal.HardState{Term: at.Term, Commit: at.Index},
 		Truncated: at,
-		Conf:      b,
+		Conf:      appendMembership(nil, g.members),
 	}, nil
 }
 
@@ -265,9 +317,6 @@ func (s *storage) load(state wal.GroupState, flushed uint64) error {
 	}
 	if state.Truncated != birth && flushed < state.Truncated.Index {
 		return dsdb.Errorf(dsdb.KindCorrupt, "the log of raft group %d begins after %d, but only %d was flushed: files of the replica are missing", s.group, state.Truncated.Index, flushed)
-	}
-	if err := proto.Unmarshal(state.Conf, &s.conf); err != nil {
-		return dsdb.Errorf(dsdb.KindCorrupt, "membership of raft group %d in the log: %w", s.group, err)
 	}
 	s.hard.Term, s.hard.Vote, s.hard.Commit = &hard.Term, &hard.Vote, &commit
 	return nil
@@ -288,48 +337,6 @@ func raftConfig(g *group) *raft.Config {
 	}
 }
 
-// truncate gives the log leave to forget what the state machine holds. The
-// only voter may forget all of that. In a larger group only the leader knows
-// what the others still need from its log; nothing that any voter lacks is
-// forgotten.
-func (c *Core) truncate(g *group) {
-	index := g.machine.FlushedIndex()
-	g.flushed = index > g.store.applied // its ApplyDone is still to come
-	index = min(index, g.store.applied)
-	if !g.single() {
-		st := g.node.Status() // not what the last Drain saw: it has progress only while it leads
-		if st.RaftState != raft.StateLeader {
-			return
-		}
-		for _, pr := range st.Progress { // a minimum: any order
-			index = min(index, pr.Match)
-		}
-	}
-	if index <= g.store.truncated.Index {
-		return
-	}
-	term, err := g.store.Term(index)
-	if err != nil {
-		panic(fmt.Sprintf("term of flushed entry %d: %v", index, err))
-	}
-	p := wal.Position{Index: index, Term: term}
-	g.store.truncate(p)
-	c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Truncate: &p, Conf: g.confBytes()}})
-}
-
-func (g *group) confBytes() []byte {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&g.store.conf)
-	if err != nil {
-		panic(fmt.Sprintf("BUG: marshal a membership: %v", err))
-	}
-	return b
-}
-
-func (c *Core) untick(g *group) {
-	slice := &c.ticking[uint64(g.id)%TickSlices]
-	*slice = slices.DeleteFunc(*slice, func(t *group) bool { return t == g })
-}
-
 // sorted returns the groups by id.
 func (c *Core) sorted() []*group {
 	gs := make([]*group, 0, len(c.groups))
@@ -345,21 +352,36 @@ func (c *Core) sorted() []*group {
 	return gs
 }
 
-// failProposals tells err to all who wait for a proposal. Those in the log may
-// still be applied.
-func (g *group) failProposals(c *Core, err error) {
+// failProposals ends the proposals of a group. Those that raft was not given are
+// told err, those in its log, whose outcome nobody knows, lost.
+func (g *group) failProposals(c *Core, err, lost error) {
 	for _, p := range g.proposals {
 		c.result(p.waiter, err)
 	}
 	g.proposals = nil
 	for i := range g.pending {
-		c.result(g.pending[i].waiter, err)
+		c.result(g.pending[i].waiter, lost)
 		g.pending[i].waiter = nil
+	}
+	c.result(g.changing.waiter, lost)
+	g.changing.waiter = nil
+}
+
+// failAll ends everything that waits for the group: with err, but for what is
+// in raft's log.
+func (g *group) failAll(c *Core, err error) {
+	g.failProposals(c, err, unknownOutcome(err))
+	g.reads.fail(c, err)
+	g.failMatches(c, err)
+	g.handover.end(c, err)
+	if in := g.incoming; in != nil {
+		c.result(in.waiter, unknownOutcome(err))
+		in.waiter = nil
 	}
 }
 
-// failAll tells err to all who wait for the group.
-func (g *group) failAll(c *Core, err error) {
-	g.failProposals(c, err)
-	g.reads.fail(c, err)
+// unknownOutcome is what those are told whose proposal is in the log, but will
+// not be heard of here, because of err.
+func unknownOutcome(err error) error {
+	return &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout: the outcome is unknown: " + err.Error(), Err: err}
 }

@@ -235,7 +235,7 @@ func (h *Host) Unreachable(node dsdb.NodeID) {
 // durable, or if the replica is not behind it; otherwise nothing has changed
 // unless the error says so. The caller removes dir.
 func (h *Host) Install(ctx context.Context, from dsdb.NodeID, s Snapshot, dir string) error {
-	_, err := h.call(ctx, event{kind: evInstall, group: s.Envelope.Group, node: from, snapshot: &incoming{snapshot: s, dir: dir}})
+	_, err := h.call(ctx, event{kind: evInstall, group: s.Envelope.Group, node: from, snapshot: s, dir: dir})
 	return err
 }
 

@@ -18,13 +18,26 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// ledger is a state machine that remembers every entry and rejects those that say so.
+// ledger is a state machine that remembers every entry and rejects those that
+// say so. Its snapshots are shared through shelf, by the name of their one file.
 type ledger struct {
 	mu      sync.Mutex
 	entries []dsdb.Entry
+	base    uint64 // what was installed; entries below have their old indexes
 	flushed uint64
 	fail    error // what Apply returns
+	shelf   *shelf
 }
+
+// shelf is where the ledgers of a test keep their snapshots.
+type shelf struct {
+	mu     sync.Mutex
+	states map[string][]dsdb.Entry
+	pinned int
+	fail   error // what Install returns
+}
+
+func newShelf() *shelf { return &shelf{states: map[string][]dsdb.Entry{}} }
 
 func (l *ledger) Apply(es []dsdb.Entry) ([]dsdb.Verdict, error) {
 	l.mu.Lock()
@@ -34,8 +47,12 @@ func (l *ledger) Apply(es []dsdb.Entry) ([]dsdb.Verdict, error) {
 	}
 	vs := make([]dsdb.Verdict, len(es))
 	for i, e := range es {
-		if n := len(l.entries); n > 0 && l.entries[n-1].Index+1 != e.Index {
-			return nil, fmt.Errorf("entry %d after %d", e.Index, l.entries[n-1].Index)
+		last := l.base
+		if n := len(l.entries); n > 0 {
+			last = max(last, l.entries[n-1].Index)
+		}
+		if last > 0 && last+1 != e.Index {
+			return nil, fmt.Errorf("entry %d after %d", e.Index, last)
 		}
 		if e.Data != nil {
 			e.Data = slices.Clone(e.Data)
@@ -55,11 +72,59 @@ func (l *ledger) FlushedIndex() uint64 {
 	return l.flushed
 }
 
-func (l *ledger) Snapshot() (dsdb.Manifest, func(), error) {
-	return dsdb.Manifest{}, nil, errors.New("no snapshots")
+// flush makes everything durable that was applied and returns up to where.
+func (l *ledger) flush() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushed = max(l.flushed, l.entries[len(l.entries)-1].Index)
+	return l.flushed
 }
 
-func (l *ledger) Install(dsdb.Manifest, string) error { return errors.New("no snapshots") }
+// crashed is what is left of the ledger after a crash.
+func (l *ledger) crashed() *ledger {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := &ledger{flushed: l.flushed, base: l.flushed, shelf: l.shelf}
+	for _, e := range l.entries {
+		if e.Index <= l.flushed {
+			n.entries = append(n.entries, e)
+		}
+	}
+	return n
+}
+
+func (l *ledger) Snapshot() (dsdb.Manifest, func(), error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := dsdb.Manifest{Index: l.flushed}
+	var state []dsdb.Entry
+	for _, e := range l.entries {
+		if e.Index <= l.flushed {
+			state, m.Term = append(state, e), e.Term
+		}
+	}
+	s := l.shelf
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name := fmt.Sprint(len(s.states))
+	s.states[name] = state
+	s.pinned++
+	m.Files = []dsdb.ManifestFile{{Name: name}}
+	return m, func() { s.mu.Lock(); s.pinned--; s.mu.Unlock() }, nil
+}
+
+func (l *ledger) Install(m dsdb.Manifest, _ string) error {
+	l.shelf.mu.Lock()
+	state, err := l.shelf.states[m.Files[0].Name], l.shelf.fail
+	l.shelf.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.entries, l.base, l.flushed = slices.Clone(state), m.Index, m.Index
+	return nil
+}
 
 // payloads returns what was proposed, in log order.
 func (l *ledger) payloads() []string {
@@ -262,8 +327,9 @@ func TestFullDiskRefusesAndRecovers(t *testing.T) {
 	log.mu.Lock()
 	log.fail = dsdb.Errorf(dsdb.KindUnavailable, "no space")
 	log.mu.Unlock()
-	for range 2 { // the first waits for the log, the second is refused at once
-		if _, err := h.Propose(t.Context(), 1, []byte("during")); dsdb.KindOf(err) != dsdb.KindUnavailable {
+	// The first is in raft's log and may become durable later, the second is refused.
+	for _, kind := range []dsdb.Kind{dsdb.KindTimeout, dsdb.KindUnavailable} {
+		if _, err := h.Propose(t.Context(), 1, []byte("during")); dsdb.KindOf(err) != kind {
 			t.Errorf("without space: %v", err)
 		}
 	}
@@ -271,7 +337,10 @@ func TestFullDiskRefusesAndRecovers(t *testing.T) {
 	log.fail = nil
 	log.mu.Unlock()
 	for {
-		if _, err := h.Propose(t.Context(), 1, []byte("after")); err == nil {
+		if v, err := h.Propose(t.Context(), 1, []byte("after")); err == nil {
+			if v.Index != sm.entries[len(sm.entries)-1].Index {
+				t.Errorf("verdict of entry %d", v.Index)
+			}
 			break
 		} else if dsdb.KindOf(err) != dsdb.KindUnavailable {
 			t.Fatal(err)
@@ -362,7 +431,7 @@ func TestRemove(t *testing.T) {
 	if _, known := log.State(1); known {
 		t.Error("the log still knows the group")
 	}
-	if _, err := h.Propose(t.Context(), 1, []byte("y")); dsdb.KindOf(err) != dsdb.KindUnavailable {
+	if _, err := h.Propose(t.Context(), 1, []byte("y")); dsdb.KindOf(err) != dsdb.KindNotLeader {
 		t.Errorf("propose: %v", err)
 	}
 	spec := single(1, new(ledger))

@@ -55,6 +55,14 @@ func (l *memLog) update(u wal.Update) error {
 	if g == nil {
 		return fmt.Errorf("group %d is not there", u.Group)
 	}
+	if s := u.Installing; s != nil {
+		if g.state.Installing = s; s.Truncated.Index == 0 {
+			g.state.Installing = nil
+		}
+	}
+	if u.Reset != nil {
+		*g = memGroup{state: *u.Reset}
+	}
 	if len(u.Entries) > 0 {
 		n := u.Entries[0].Index - g.state.Truncated.Index - 1
 		if n > uint64(len(g.entries)) {
@@ -113,6 +121,33 @@ func (l *memLog) Bounds(g dsdb.GroupID) (first, last uint64) {
 	defer l.mu.Unlock()
 	first = l.groups[g].state.Truncated.Index + 1
 	return first, first + uint64(len(l.groups[g].entries)) - 1
+}
+
+func (l *memLog) Marked(g dsdb.GroupID) []uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var is []uint64
+	for _, e := range l.groups[g].entries {
+		if e.Kind != 0 {
+			is = append(is, e.Index)
+		}
+	}
+	return is
+}
+
+func (l *memLog) Keep(g dsdb.GroupID, index uint64, maxBytes int64) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := l.groups[g]
+	first := m.state.Truncated.Index + 1
+	from := index + 1
+	for from > first {
+		if maxBytes -= int64(len(m.entries[from-1-first].Data)); maxBytes < 0 {
+			break
+		}
+		from--
+	}
+	return from
 }
 
 func (l *memLog) Term(g dsdb.GroupID, index uint64) (uint64, error) {

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/dasudian/dsdb"
 )
@@ -130,5 +131,6 @@ func (q *readQueue) fail(c *Core, err error) {
 }
 
 func (g *group) notLeader() error {
-	return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: replica %d does not lead (leader is %d)", g.id, g.seen.replica, g.seen.lead)
+	return &dsdb.Error{Kind: dsdb.KindNotLeader, Leader: g.nodeOf(dsdb.ReplicaID(g.seen.lead)),
+		Text: fmt.Sprintf("raft group %d: replica %d does not lead (leader is %d)", g.id, g.seen.replica, g.seen.lead)}
 }

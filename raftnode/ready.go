@@ -13,8 +13,8 @@ import (
 
 // advance lets raft act on the inputs of one group and hands out what it wants done.
 func (c *Core) advance(g *group) {
-	if g.campaign && g.store.applied >= g.openCommit {
-		g.campaign = false
+	if g.clock.campaign && g.store.applied >= g.seen.commit {
+		g.clock.campaign = false
 		_ = g.node.Campaign() // raft logs why it cannot; its clock will try again
 	}
 	c.propose(g)
@@ -26,7 +26,11 @@ func (c *Core) advance(g *group) {
 			break
 		}
 	}
+	c.refusedInstall(g)
 	g.reads.release(c, g.store.applied)
+	c.checkMatches(g)
+	c.checkHandover(g)
+	c.askSnapshot(g)
 	g.publish()
 }
 
@@ -119,6 +123,7 @@ const maxScratch = 4 << 20
 // handle takes one Ready of raft apart.
 func (c *Core) handle(g *group, rd raft.Ready) {
 	c.observe(g, rd)
+	c.observeChanges(g, rd.Entries)
 	for _, rs := range rd.ReadStates {
 		g.reads.confirmReads(c, rs.RequestCtx, rs.Index)
 	}
@@ -152,11 +157,13 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 	}
 	if was.leading {
 		g.reads.failUnserved(c, g.notLeader())
+		g.failMatches(c, g.notLeader())
+		c.dropReady(g)
 	}
 	if !g.seen.leading {
 		return
 	}
-	g.seen.termStart = 0
+	g.seen.termStart, g.seen.changed = 0, 0
 	for _, e := range rd.Entries {
 		if e.GetTerm() == g.seen.term {
 			g.seen.termStart = e.GetIndex()
@@ -175,8 +182,13 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 // alone is held back until something else of the group is written: nothing
 // depends on it.
 func (c *Core) appendMessage(g *group, m *raftpb.Message) {
+	if in := g.incoming; in != nil && in.message != nil && !in.applied {
+		in.later = append(in.later, m)
+		return
+	}
 	if m.GetSnapshot() != nil {
-		panic(fmt.Sprintf("BUG: group %d: raft accepted a snapshot", g.id))
+		c.beginInstall(g, m)
+		return
 	}
 	hs, urgent := g.held, len(m.GetResponses()) > 0 || len(m.GetEntries()) > 0
 	if m.Term != nil {
@@ -199,6 +211,9 @@ func (c *Core) appendMessage(g *group, m *raftpb.Message) {
 
 // stored acts on a finished append: raft and other replicas get to know.
 func (c *Core) stored(g *group, a *Append) {
+	if a.install != nil && !c.storedInstall(g, a.install) {
+		return
+	}
 	g.store.appended(a.entries)
 	for _, m := range a.responses {
 		if m.GetTo() != g.seen.replica {
@@ -221,7 +236,9 @@ func (c *Core) applyMessage(g *group, m *raftpb.Message) {
 		g.settleLost(c, e.Term)
 		switch {
 		case re.GetType() != raftpb.EntryNormal:
-			panic(fmt.Sprintf("entry %d is of type %v, which this version cannot apply", e.Index, re.GetType()))
+			ch := raftChange{e.Index, re.GetType(), re.GetData()}
+			g.changing.commit(c.origin, ch)
+			t.changes = append(t.changes, ch)
 		case len(re.GetData()) > 0:
 			origin, seq, payload, err := openProposal(re.GetData())
 			if err != nil {
@@ -245,12 +262,16 @@ func (g *group) settleLost(c *Core, term uint64) {
 		n++
 	}
 	g.dropPending(n)
+	if g.changing.waiter != nil && !g.changing.committed && g.changing.term < term {
+		c.result(g.changing.waiter, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: the change of members was lost to a change of leader", g.id))
+		g.changing.waiter = nil
+	}
 }
 
 // takePending returns the waiter of a committed proposal, nil if there is none.
 func (g *group) takePending(c *Core, origin, seq uint64) Waiter {
-	if origin != c.origin || len(g.pending) == 0 {
-		return nil
+	if origin != c.origin || len(g.pending) == 0 || seq < g.pending[0].seq {
+		return nil // an earlier one may have been given up, see installed
 	}
 	p := g.pending[0]
 	if p.seq != seq {
@@ -275,6 +296,9 @@ func (c *Core) applied(g *group, t *ApplyTask) {
 	if last <= g.store.applied || last > g.seen.commit {
 		panic(fmt.Sprintf("BUG: group %d: applied up to %d after %d, committed is %d", g.id, last, g.store.applied, g.seen.commit))
 	}
+	for _, ch := range t.changes {
+		c.applyChange(g, ch)
+	}
 	g.store.applied = last
 	if g.single() {
 		g.store.evict(0)
@@ -284,36 +308,45 @@ func (c *Core) applied(g *group, t *ApplyTask) {
 	if err := g.node.Step(t.response); err != nil {
 		panic(fmt.Sprintf("step %v: %v", t.response.GetType(), err))
 	}
-	if g.flushed {
+	if g.flush.ahead {
 		c.truncate(g)
 	}
 }
 
 // send puts a message into the outbox of the node that holds its receiver.
 func (c *Core) send(g *group, m *raftpb.Message) {
-	for _, p := range g.peers {
-		if uint64(p.Replica) != m.GetTo() {
-			continue
-		}
-		e := Envelope{Group: g.id, From: dsdb.ReplicaID(g.seen.replica), To: p.Replica, Message: m}
-		for i := range c.out.Network {
-			if c.out.Network[i].Node == p.Node {
-				c.out.Network[i].Messages = append(c.out.Network[i].Messages, e)
-				return
-			}
-		}
-		c.out.Network = append(c.out.Network, Outbox{p.Node, []Envelope{e}})
+	to := dsdb.ReplicaID(m.GetTo())
+	p, known := g.members.peer(to)
+	if !known {
+		p, known = g.contacts.peer(to)
+	}
+	if !known {
 		return
 	}
+	e := Envelope{Group: g.id, From: dsdb.ReplicaID(g.seen.replica), To: to, Message: m}
+	if m.GetType() == raftpb.MsgSnap {
+		c.sendSnapshot(g, p.Node, e)
+		return
+	}
+	for i := range c.out.Network {
+		if c.out.Network[i].Node == p.Node {
+			c.out.Network[i].Messages = append(c.out.Network[i].Messages, e)
+			return
+		}
+	}
+	c.out.Network = append(c.out.Network, Outbox{p.Node, []Envelope{e}})
 }
 
 func (g *group) publish() {
 	p := g.progress
 	p.leader.Store(g.seen.lead)
+	p.leaderNode.Store(uint64(g.nodeOf(dsdb.ReplicaID(g.seen.lead))))
+	p.leading.Store(g.seen.leading)
 	p.term.Store(g.seen.term)
 	p.commit.Store(g.seen.commit)
 	p.applied.Store(g.store.applied)
 	p.last.Store(g.store.last)
 	p.cached.Store(g.store.cacheBytes)
-	p.waiting.Store(uint64(len(g.proposals) + len(g.pending) + g.reads.length()))
+	waiting := len(g.proposals) + len(g.pending) + g.reads.length() + len(g.matches)
+	p.waiting.Store(uint64(waiting))
 }

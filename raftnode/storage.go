@@ -23,6 +23,11 @@ type LogReader interface {
 	// Term returns the term of an entry or of the truncated position. It reports
 	// wal.ErrCompacted below that and wal.ErrUnavailable above the last entry.
 	Term(g dsdb.GroupID, index uint64) (uint64, error)
+	// Marked returns the indexes of the entries of a Kind that is not 0, ascending.
+	Marked(g dsdb.GroupID) []uint64
+	// Keep returns the lowest index from which on the entries up to and including
+	// index take at most maxBytes in the log.
+	Keep(g dsdb.GroupID, index uint64, maxBytes int64) uint64
 	// Entries appends the entries [lo, hi) to dst, at least one and then no more
 	// than maxBytes of data.
 	Entries(g dsdb.GroupID, lo, hi, maxBytes uint64, dst []wal.Entry) ([]wal.Entry, error)
@@ -45,7 +50,8 @@ type storage struct {
 	group     dsdb.GroupID
 	log       LogReader
 	hard      raftpb.HardState
-	conf      raftpb.ConfState
+	conf      *raftpb.ConfState // what raft starts with
+	snapshot  func() (*raftpb.Snapshot, error)
 	truncated wal.Position // entries up to and including it are gone
 	last      uint64
 	applied   uint64
@@ -57,7 +63,7 @@ type storage struct {
 
 // InitialState implements raft.Storage.
 func (s *storage) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
-	return &s.hard, &s.conf, nil
+	return &s.hard, s.conf, nil
 }
 
 // FirstIndex implements raft.Storage.
@@ -66,10 +72,8 @@ func (s *storage) FirstIndex() (uint64, error) { return s.truncated.Index + 1, n
 // LastIndex implements raft.Storage.
 func (s *storage) LastIndex() (uint64, error) { return s.last, nil }
 
-// Snapshot implements raft.Storage. A replica that needs entries that are gone waits.
-func (s *storage) Snapshot() (*raftpb.Snapshot, error) {
-	return nil, raft.ErrSnapshotTemporarilyUnavailable
-}
+// Snapshot implements raft.Storage.
+func (s *storage) Snapshot() (*raftpb.Snapshot, error) { return s.snapshot() }
 
 // Term implements raft.Storage.
 func (s *storage) Term(i uint64) (uint64, error) {
@@ -175,6 +179,12 @@ func (s *storage) evict(keep uint64) {
 	if len(s.cache) == 0 {
 		s.cache = nil
 	}
+}
+
+// reset forgets everything: a snapshot of what was applied up to p is in force.
+func (s *storage) reset(p wal.Position) {
+	s.truncated, s.last, s.applied = p, p.Index, p.Index
+	s.cache, s.cacheBytes = nil, 0
 }
 
 // truncate forgets the entries up to and including p.

@@ -46,7 +46,8 @@ type event struct {
 	message  Envelope
 	appends  []Append
 	task     *ApplyTask
-	snapshot *incoming
+	snapshot Snapshot
+	dir      string
 	sent     SendTask
 	err      error
 }
@@ -149,6 +150,18 @@ func (w *worker) run() {
 			w.core.Stop()
 		}
 		w.spread(w.core.Drain())
+		w.setClock(w.core.Ticking())
+	}
+}
+
+// setClock tells the host's clock how many groups need it.
+func (w *worker) setClock(groups int) {
+	if w.ticking.Swap(int64(groups)) > 0 || groups == 0 {
+		return
+	}
+	select {
+	case w.host.awake <- struct{}{}:
+	default:
 	}
 }
 
@@ -171,7 +184,6 @@ func (w *worker) feed(e *event) {
 		w.core.Flushed(e.group)
 	case evRemove:
 		w.core.Remove(e.group, e.waiter)
-		w.ticking.Store(int64(w.core.Ticking()))
 	case evStored:
 		w.core.StorageDone(e.appends)
 	case evApplied:
@@ -191,7 +203,7 @@ func (w *worker) feed(e *event) {
 	case evUnreachable:
 		w.core.Unreachable(e.node)
 	case evInstall:
-		w.core.Install(e.node, e.snapshot.snapshot, e.snapshot.dir, e.waiter)
+		w.core.Install(e.node, e.snapshot, e.dir, e.waiter)
 	case evSent:
 		w.core.SnapshotSent(e.sent, e.err)
 	}
@@ -209,14 +221,6 @@ func (w *worker) open(specs []GroupSpec) error {
 		ids, ps = append(ids, s.ID), append(ps, p)
 	}
 	w.host.register(w, ids, ps)
-	n := w.core.Ticking()
-	w.ticking.Store(int64(n))
-	if n > 0 {
-		select {
-		case w.host.awake <- struct{}{}:
-		default:
-		}
-	}
 	return errors.Join(errs...)
 }
 

@@ -135,7 +135,8 @@ func (w *writer) write(qs []queued) error {
 		if !qs[i].append.Empty {
 			w.updates = append(w.updates, qs[i].append.Update)
 		}
-		freed = freed || qs[i].append.Update.Truncate != nil || qs[i].append.Update.Remove
+		u := &qs[i].append.Update
+		freed = freed || u.Truncate != nil || u.Reset != nil || u.Remove
 	}
 	if len(w.updates) == 0 {
 		return nil

@@ -1,0 +1,304 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dasudian/dsdb"
+)
+
+// maxLag is how many committed entries a learner may lack when it is promoted.
+const maxLag = 1000
+
+// jointTicks is how long members may be joint before the leader tries once more
+// to leave that.
+const jointTicks = 50
+
+// changing is the change of members that this replica has proposed; without a
+// waiter there is none, or nobody waits for it any more.
+type changing struct {
+	seq, term uint64
+	waiter    Waiter
+	logged    bool // raft has taken it for what it is
+	committed bool
+}
+
+// raftChange is a committed entry that changes the members.
+type raftChange struct {
+	index uint64
+	kind  raftpb.EntryType
+	data  []byte
+}
+
+// The context of a change is
+//
+//	u8 version (1) | u64 origin | u64 seq | u16 n | n × (u64 replica, u64 node)
+//
+// with origin and seq as in the envelope of proposals, and the peers that it adds.
+const changeVersion = 1
+
+// openChange reads an entry that changes the members. One that raft made itself,
+// to leave a joint configuration, has no context.
+func openChange(kind raftpb.EntryType, data []byte) (cc *raftpb.ConfChangeV2, id [2]uint64, added []Peer, err error) {
+	if cc, err = parseChange(kind, data); err != nil || len(cc.GetContext()) == 0 {
+		return cc, id, nil, err
+	}
+	r := reader{b: cc.GetContext()}
+	version := r.uint8()
+	id = [2]uint64{r.uint64(), r.uint64()}
+	added = r.peers()
+	if version != changeVersion || r.bad || len(r.b) > 0 {
+		err = dsdb.Errorf(dsdb.KindCorrupt, "context of %d bytes of a change of members", len(cc.GetContext()))
+	}
+	return cc, id, added, err
+}
+
+// commit notes that a change of members is committed, if it is the one that waits.
+func (ch *changing) commit(origin uint64, r raftChange) {
+	if ch.waiter == nil {
+		return
+	}
+	if _, id, _, err := openChange(r.kind, r.data); err == nil && id == [2]uint64{origin, ch.seq} {
+		ch.committed = true
+	}
+}
+
+// Change asks for the members of a group to be changed. The waiter is told when
+// the final members, not a joint configuration on the way, are in force here.
+// KindUnavailable: not now, as another change is under way, a learner to be
+// promoted lags, or too few of the future voters are active; KindInvalid: never;
+// KindNotLeader; KindTimeout: the outcome is unknown.
+func (c *Core) Change(id dsdb.GroupID, changes []Change, w Waiter) {
+	g := c.groups[id]
+	switch {
+	case g == nil:
+		c.result(w, errNoGroup(id))
+	case g.failed != nil:
+		c.result(w, g.failedError())
+	case c.refuse != nil:
+		c.result(w, c.refuse)
+	default:
+		c.guard(g, func() {
+			if done, err := c.change(g, changes, w); done || err != nil {
+				c.result(w, err)
+			}
+		})
+		c.touch(g)
+	}
+}
+
+// change proposes changes; done means that there was nothing to do.
+func (c *Core) change(g *group, changes []Change, w Waiter) (done bool, err error) {
+	if g.node.BasicStatus().RaftState != raft.StateLeader {
+		return false, g.notLeader()
+	}
+	changes, err = g.members.missing(g.id, changes)
+	if err != nil {
+		return false, err
+	}
+	busy := g.members.joint() || g.changing.waiter != nil || !g.seen.leading ||
+		g.store.applied < g.seen.termStart || g.store.applied < g.seen.changed
+	if busy {
+		return false, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: another change of members is under way", g.id)
+	}
+	if len(changes) == 0 {
+		return true, nil
+	}
+	cc, added := confChange(changes)
+	next, err := g.members.change(0, cc, added)
+	if err == nil {
+		err = g.safe(changes, next)
+	}
+	if err != nil {
+		return false, err
+	}
+	seq := c.seq + 1
+	cc.Context = le.AppendUint64(le.AppendUint64([]byte{changeVersion}, c.origin), seq)
+	cc.Context = appendPeers(cc.Context, added)
+	if err := proposeChange(g, cc); err != nil {
+		return false, err
+	}
+	c.seq = seq
+	g.changing = changing{seq: seq, term: g.seen.term, waiter: w}
+	return false, nil
+}
+
+// missing returns the changes that are not in force yet. It reports KindInvalid
+// for those that contradict the members or each other.
+func (m *membership) missing(id dsdb.GroupID, changes []Change) ([]Change, error) {
+	var out []Change
+	for i, ch := range changes {
+		r := ch.Peer.Replica
+		p, known := m.peer(r)
+		twice := slices.ContainsFunc(changes[:i], func(o Change) bool { return o.Peer.Replica == r })
+		holds := slices.ContainsFunc(m.peers, func(o Peer) bool { return o.Node == ch.Peer.Node && o.Replica != r })
+		switch {
+		case r == 0 || twice || ch.Op < AddLearner || ch.Op > Remove:
+			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: change %d of replica %d", id, ch.Op, r)
+		case ch.Op == AddLearner && known && (p.Node != ch.Peer.Node || m.votes(r)):
+			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: replica %d on node %d is a member already", id, r, p.Node)
+		case ch.Op == AddLearner && !known && holds:
+			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: node %d has a replica already", id, ch.Peer.Node)
+		case ch.Op == AddVoter && !known:
+			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: replica %d has to be a learner first", id, r)
+		case ch.Op == AddLearner && known, ch.Op == Remove && !known:
+		case ch.Op == AddVoter && slices.Contains(m.conf.Voters, uint64(r)):
+		default:
+			out = append(out, ch)
+		}
+	}
+	return out, nil
+}
+
+// confChange is raft's form of changes, and the peers that they add.
+func confChange(changes []Change) (cc *raftpb.ConfChangeV2, added []Peer) {
+	cc = new(raftpb.ConfChangeV2)
+	for _, ch := range changes {
+		typ := raftpb.ConfChangeAddNode
+		switch ch.Op {
+		case AddLearner:
+			typ = raftpb.ConfChangeAddLearnerNode
+			added = append(added, ch.Peer)
+		case Remove:
+			typ = raftpb.ConfChangeRemoveNode
+		}
+		id := uint64(ch.Peer.Replica)
+		cc.Changes = append(cc.Changes, &raftpb.ConfChangeSingle{Type: typ.Enum(), NodeId: &id})
+	}
+	return cc, added
+}
+
+// safe refuses changes after which the group could come to a standstill.
+func (g *group) safe(changes []Change, next *membership) error {
+	st := g.node.Status()
+	for _, ch := range changes {
+		if ch.Op != AddVoter {
+			continue
+		}
+		r := ch.Peer.Replica
+		pr := st.Progress[uint64(r)]
+		if pr.State != tracker.StateReplicate || pr.Match+maxLag < st.GetCommit() || !g.contacts.active(g, r) {
+			return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: replica %d is not ready to vote: it has the log up to %d of %d", g.id, r, pr.Match, st.GetCommit())
+		}
+	}
+	for _, voters := range [][]uint64{next.conf.Voters, next.conf.VotersOutgoing} {
+		active := 0
+		for _, v := range voters {
+			if v == g.seen.replica || g.contacts.active(g, dsdb.ReplicaID(v)) {
+				active++
+			}
+		}
+		if len(voters) > 0 && active <= len(voters)/2 {
+			return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: only %d of the %d voters that there would be are active", g.id, active, len(voters))
+		}
+	}
+	return nil
+}
+
+// proposeChange gives raft a change of members.
+func proposeChange(g *group, cc *raftpb.ConfChangeV2) error {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(cc)
+	if err != nil {
+		panic(fmt.Sprintf("BUG: marshal a change of members: %v", err))
+	}
+	e := &raftpb.Entry{Type: raftpb.EntryConfChangeV2.Enum(), Data: data}
+	err = g.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &g.seen.replica, Entries: []*raftpb.Entry{e}})
+	if errors.Is(err, raft.ErrProposalDropped) {
+		return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d has too many writes in progress or hands on its leadership", g.id)
+	}
+	return err
+}
+
+// observeChanges notes changes of members among new entries. A change that raft
+// refuses it turns into an empty entry.
+func (c *Core) observeChanges(g *group, ents []*raftpb.Entry) {
+	for _, e := range ents {
+		if e.GetType() != raftpb.EntryNormal {
+			g.seen.changed = e.GetIndex()
+		}
+	}
+	ch := &g.changing
+	if ch.waiter == nil || ch.logged || len(ents) == 0 {
+		return
+	}
+	if ch.logged = g.seen.changed >= ents[0].GetIndex(); !ch.logged {
+		c.result(ch.waiter, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: another change of members is under way", g.id))
+		ch.waiter = nil
+	}
+}
+
+// applyChange puts a committed change of members into force, and tells who waits
+// for it once the members are not joint.
+func (c *Core) applyChange(g *group, r raftChange) {
+	cc, _, added, err := openChange(r.kind, r.data)
+	if err != nil {
+		panic(fmt.Sprintf("entry %d: %v", r.index, err))
+	}
+	if r.index > g.members.index {
+		next, err := g.members.change(r.index, cc, added)
+		if err != nil { // on all replicas alike
+			c.logger.Error("change of a raft group's members is void", "group", uint64(g.id), "entry", r.index, "error", err)
+		} else {
+			c.putIntoForce(g, cc, next)
+		}
+	}
+	if ch := &g.changing; ch.waiter != nil && ch.committed && !g.members.joint() {
+		c.result(ch.waiter, nil)
+		ch.waiter = nil
+	}
+}
+
+// putIntoForce makes raft follow a change. A leader first tells those that it
+// will not speak to any more how much is committed: by it they learn that they
+// left, or, when it leaves itself, that the others are on their own.
+func (c *Core) putIntoForce(g *group, cc *raftpb.ConfChangeV2, next *membership) {
+	if st := g.node.Status(); st.RaftState == raft.StateLeader {
+		_, stays := next.peer(dsdb.ReplicaID(g.seen.replica))
+		for _, p := range g.members.peers {
+			if _, still := next.peer(p.Replica); (!still || !stays) && uint64(p.Replica) != g.seen.replica {
+				to, commit, term := uint64(p.Replica), min(st.Progress[uint64(p.Replica)].Match, st.GetCommit()), st.GetTerm()
+				c.send(g, &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), From: &g.seen.replica, To: &to, Term: &term, Commit: &commit})
+			}
+		}
+	}
+	conf := g.node.ApplyConfChange(cc)
+	if err := next.conf.Equivalent(conf); err != nil {
+		panic(fmt.Sprintf("BUG: group %d: change of members: %v", g.id, err))
+	}
+	c.logger.Info("raft group has new members", "group", uint64(g.id), "replica", g.seen.replica, "members", fmt.Sprintf("%+v", next.members()))
+	g.members = next
+	c.enter(g)
+}
+
+// enter makes what depends on the members follow them.
+func (c *Core) enter(g *group) {
+	self := dsdb.ReplicaID(g.seen.replica)
+	_, in := g.members.peer(self)
+	if !in && len(g.members.peers) > 0 && !g.progress.removed.Load() {
+		c.logger.Info("raft replica has left its group", "group", uint64(g.id), "replica", g.seen.replica)
+	}
+	g.progress.removed.Store(!in && len(g.members.peers) > 0)
+	ms := g.members.members()
+	g.progress.members.Store(&ms)
+	if g.members.joint() {
+		g.clock.jointSince = g.clock.now
+	}
+	c.setClock(g, in && !g.single())
+	if g.single() && g.node.BasicStatus().RaftState != raft.StateLeader {
+		g.clock.campaign = true
+	}
+}
+
+// leaveJoint proposes to leave a joint configuration that raft should have left by itself.
+func (c *Core) leaveJoint(g *group) {
+	if g.seen.leading && g.members.joint() && g.clock.now-g.clock.jointSince >= jointTicks {
+		g.clock.jointSince = g.clock.now
+		_ = proposeChange(g, new(raftpb.ConfChangeV2)) // tried again later
+	}
+}

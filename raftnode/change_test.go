@@ -1,0 +1,361 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dasudian/dsdb"
+)
+
+func (tr *trio) change(i int, changes ...Change) *result {
+	r := new(result)
+	tr.cores[i].Change(trioGroup, changes, r)
+	tr.settle(i)
+	return r
+}
+
+// must lets the nodes talk and tick until r has an outcome, which must be good.
+func (tr *trio) must(r *result, nodes ...int) {
+	tr.t.Helper()
+	tr.await(func() bool { return r.told > 0 }, nodes...)
+	if r.told != 1 || r.err != nil {
+		tr.t.Fatalf("told %d times: %v", r.told, r.err)
+	}
+}
+
+func (tr *trio) await(done func() bool, nodes ...int) {
+	tr.t.Helper()
+	tr.converse(nodes...)
+	for n := 0; !done(); n++ {
+		if n > 300 {
+			tr.t.Fatalf("it does not come in %d ticks", n)
+		}
+		tr.tick(1, nodes...)
+	}
+}
+
+// leader returns the node among nodes that leads in the latest term.
+func (tr *trio) leader(nodes ...int) int {
+	tr.t.Helper()
+	best := -1
+	tr.await(func() bool {
+		for _, i := range nodes {
+			if s := tr.status(i); s.Leading && (best < 0 || s.Term > tr.status(best).Term) {
+				best = i
+			}
+		}
+		return best >= 0
+	}, nodes...)
+	return best
+}
+
+// write has the leader among nodes commit data.
+func (tr *trio) write(data string, nodes ...int) {
+	tr.t.Helper()
+	tr.must(tr.propose(tr.leader(nodes...), data), nodes...)
+}
+
+func voters(s GroupStatus) []dsdb.ReplicaID {
+	var rs []dsdb.ReplicaID
+	for _, p := range s.Members.Voters {
+		rs = append(rs, p.Replica)
+	}
+	slices.Sort(rs)
+	return rs
+}
+
+// A group of three becomes one of five, two at once by a joint change, and one
+// of three others; every new replica starts blank with a snapshot, everyone
+// applies everything, and a restart knows the same members on the same nodes.
+func TestGroupGrowsAndMoves(t *testing.T) {
+	tr := newTrio(t)
+	var want []string
+	write := func(nodes ...int) {
+		t.Helper()
+		want = append(want, fmt.Sprint(len(want)))
+		tr.write(want[len(want)-1], nodes...)
+	}
+	for range 5 {
+		write(0, 1, 2)
+	}
+	tr.sms[0].flush()
+	tr.cores[0].Flushed(trioGroup)
+	write(0, 1, 2)
+	all := []int{0, 1, 2, 3, 4}
+	for _, i := range []int{3, 4} {
+		tr.open(i, true)
+		tr.must(tr.change(0, Change{AddLearner, peer(i)}), all...)
+	}
+	write(all...)
+	tr.await(func() bool { return len(tr.sms[4].payloads()) == len(want) && len(tr.sms[3].payloads()) == len(want) }, all...)
+	tr.must(tr.change(0, Change{AddVoter, peer(3)}, Change{AddVoter, peer(4)}), all...)
+	if got := voters(tr.status(0)); !slices.Equal(got, []dsdb.ReplicaID{1, 2, 3, 4, 5}) {
+		t.Fatalf("voters %d", got)
+	}
+	tr.must(tr.change(0, Change{AddVoter, peer(3)}), all...) // nothing to do
+	write(all...)
+	l := tr.leader(all...)
+	tr.must(tr.change(l, Change{Remove, peer(0)}, Change{Remove, peer(1)}), all...)
+	rest := []int{2, 3, 4}
+	write(rest...)
+	write(rest...)
+	for _, i := range rest {
+		tr.restart(i)
+	}
+	write(rest...)
+	for _, i := range rest {
+		tr.await(func() bool { return slices.Equal(tr.sms[i].payloads(), want) }, rest...)
+		if got := tr.status(i).Members; !reflect.DeepEqual(got, Members{Voters: []Peer{peer(2), peer(3), peer(4)}}) {
+			t.Errorf("node %d: members %+v", i, got)
+		}
+	}
+	for _, i := range []int{0, 1} {
+		if s := tr.status(i); !s.Removed || s.Failed != nil {
+			t.Errorf("node %d does not know that it has left: %+v", i, s)
+		}
+		term := tr.status(i).Term
+		tr.tick(50, 0, 1)
+		if got := tr.status(i).Term; got != term {
+			t.Errorf("node %d, which has left, campaigns", i)
+		}
+	}
+	if tr.shelf.pinned != 0 {
+		tr.tick(readyTicks+2*jointTicks, all...)
+		if tr.shelf.pinned != 0 {
+			t.Errorf("%d snapshots are not released", tr.shelf.pinned)
+		}
+	}
+}
+
+// The members after a restart are those of the applied log, wherever that was
+// truncated or flushed.
+func TestMembersSurviveARestartAtAnyPoint(t *testing.T) {
+	for flushAt := range 4 {
+		tr := newTrio(t)
+		tr.write("a", 0, 1, 2)
+		flush := func(at int) {
+			if at != flushAt {
+				return
+			}
+			for i := range 3 {
+				tr.sms[i].flush()
+			}
+			tr.cores[0].Flushed(trioGroup)
+			tr.settle(0)
+		}
+		flush(0)
+		tr.open(3, true)
+		tr.must(tr.change(0, Change{AddLearner, peer(3)}), 0, 1, 2, 3)
+		flush(1)
+		tr.write("b", 0, 1, 2, 3)
+		flush(2)
+		tr.await(func() bool { return tr.status(3).Applied == tr.status(0).Applied }, 0, 1, 2, 3)
+		tr.must(tr.change(0, Change{AddVoter, peer(3)}), 0, 1, 2, 3)
+		tr.tick(5, 0, 1, 2, 3)
+		flush(3)
+		want := tr.status(0).Members
+		if len(want.Voters) != 4 {
+			t.Fatalf("members %+v", want)
+		}
+		for i := range 4 {
+			tr.restart(i)
+		}
+		tr.write("c", 0, 1, 2, 3)
+		for i := range 4 {
+			tr.await(func() bool { return slices.Equal(tr.sms[i].payloads(), []string{"a", "b", "c"}) }, 0, 1, 2, 3)
+			if got := tr.status(i).Members; !reflect.DeepEqual(got, want) {
+				t.Errorf("flushed at %d: node %d: members %+v, want %+v", flushAt, i, got, want)
+			}
+		}
+	}
+}
+
+func TestUnsafeChangesAreRefused(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	stranger := Peer{9, 9}
+	for name, c := range map[string]struct {
+		changes []Change
+		kind    dsdb.Kind
+	}{
+		"promote a stranger":     {[]Change{{AddVoter, stranger}}, dsdb.KindInvalid},
+		"second replica on node": {[]Change{{AddLearner, Peer{9, node(1)}}}, dsdb.KindInvalid},
+		"same replica elsewhere": {[]Change{{AddLearner, Peer{2, 9}}}, dsdb.KindInvalid},
+		"demote":                 {[]Change{{AddLearner, peer(1)}}, dsdb.KindInvalid},
+		"twice":                  {[]Change{{AddLearner, stranger}, {Remove, stranger}}, dsdb.KindInvalid},
+		"no replica":             {[]Change{{AddLearner, Peer{0, 9}}}, dsdb.KindInvalid},
+		"no operation":           {[]Change{{0, stranger}}, dsdb.KindInvalid},
+		"remove all":             {[]Change{{Remove, peer(0)}, {Remove, peer(1)}, {Remove, peer(2)}}, dsdb.KindInvalid},
+	} {
+		if r := tr.change(0, c.changes...); dsdb.KindOf(r.err) != c.kind {
+			t.Errorf("%s: %v", name, r.err)
+		}
+	}
+	if r := tr.change(1, Change{Remove, peer(2)}); dsdb.KindOf(r.err) != dsdb.KindNotLeader {
+		t.Errorf("at a follower: %v", r.err)
+	}
+	if r := tr.change(0, Change{Remove, stranger}); r.told != 1 || r.err != nil {
+		t.Errorf("remove what is not there: %+v", r)
+	}
+	first := tr.change(0, Change{AddLearner, peer(3)})
+	if r := tr.change(0, Change{AddLearner, peer(4)}); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
+		t.Errorf("two at a time: %v", r.err)
+	}
+	tr.must(first, 0, 1, 2)
+	if r := tr.change(0, Change{AddVoter, peer(3)}); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
+		t.Errorf("promote a learner that was never there: %v", r.err)
+	}
+}
+
+// A learner is not promoted into a group that could then not commit (S11).
+func TestNoPromotionWithoutAnActiveQuorum(t *testing.T) {
+	tr := newTrio(t)
+	for _, i := range []int{3, 4} {
+		tr.open(i, true)
+		tr.write("a", 0, 1, 2)
+		tr.must(tr.change(0, Change{AddLearner, peer(i)}), 0, 1, 2, 3, 4)
+	}
+	tr.await(func() bool {
+		return tr.status(3).Applied == tr.status(0).Applied && tr.status(4).Applied == tr.status(0).Applied
+	}, 0, 1, 2, 3, 4)
+	tr.tick(electionTicks-2, 0, 1, 3) // 2 and 4 are silent
+	tr.tick(3, 0, 1, 3)
+	if r := tr.change(0, Change{AddVoter, peer(4)}); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
+		t.Errorf("promote a learner that is away: %+v", r)
+	}
+	if r := tr.change(0, Change{Remove, peer(1)}); dsdb.KindOf(r.err) != dsdb.KindUnavailable {
+		t.Errorf("remove one of two that are left: %+v", r)
+	}
+	r := tr.change(0, Change{AddVoter, peer(3)}, Change{Remove, peer(2)}) // in place of the silent one
+	tr.must(r, 0, 1, 3)
+}
+
+// The leader dies in the joint configuration; the next one leaves it (S9).
+func TestJointChangeSurvivesItsLeader(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	for _, i := range []int{3, 4} {
+		tr.open(i, true)
+		tr.must(tr.change(0, Change{AddLearner, peer(i)}), 0, 1, 2, 3, 4)
+	}
+	tr.write("a", 0, 1, 2, 3, 4)
+	tr.await(func() bool {
+		return tr.status(3).Applied == tr.status(0).Applied && tr.status(4).Applied == tr.status(0).Applied
+	}, 0, 1, 2, 3, 4)
+	tr.tick(3, 0, 1, 2, 3, 4)
+	r := tr.change(0, Change{AddVoter, peer(3)}, Change{AddVoter, peer(4)}, Change{Remove, peer(1)})
+	for _, i := range []int{1, 2, 3, 4} { // they get the change, node 0 dies
+		tr.deliver(i, tr.take(i)...)
+	}
+	if r.told != 0 {
+		t.Fatalf("%+v", r)
+	}
+	rest := []int{1, 2, 3, 4}
+	tr.await(func() bool { return slices.Equal(voters(tr.status(tr.leader(rest...))), []dsdb.ReplicaID{1, 3, 4, 5}) }, rest...)
+	l := tr.leader(2, 3, 4)
+	tr.await(func() bool { return len(tr.status(l).Members.Outgoing) == 0 }, rest...)
+	tr.write("b", 2, 3, 4)
+}
+
+// The leader removes itself: it steps down, and the others go on (S10).
+func TestLeaderRemovesItself(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.must(tr.change(0, Change{Remove, peer(0)}), 0, 1, 2)
+	if s := tr.status(0); s.Leading || !s.Removed {
+		t.Errorf("%+v", s)
+	}
+	tr.write("b", 1, 2)
+	tr.must(tr.change(tr.leader(1, 2), Change{Remove, peer(tr.leader(1, 2))}), 0, 1, 2)
+	last := 1
+	if tr.status(1).Removed {
+		last = 2
+	}
+	tr.write("c", last)
+	if got := tr.sms[last].payloads(); !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("the last one holds %q", got)
+	}
+	if tr.cores[last].Ticking() != 0 {
+		t.Error("a group of one has a clock")
+	}
+}
+
+// What a waiter is told of a proposal that raft had is that nobody knows.
+func TestOutcomesAreHonest(t *testing.T) {
+	for name, end := range map[string]func(*trio){
+		"refuse": func(tr *trio) { tr.cores[0].Refuse(dsdb.Errorf(dsdb.KindUnavailable, "no space")) },
+		"stop":   func(tr *trio) { tr.cores[0].Stop() },
+		"remove": func(tr *trio) { tr.cores[0].Remove(trioGroup, new(result)) },
+		"fail":   func(tr *trio) { tr.cores[0].fail(tr.cores[0].groups[trioGroup], errors.New("as the test wants it")) },
+	} {
+		tr := newTrio(t)
+		tr.write("a", 0, 1, 2)
+		logged, late := tr.propose(0, "logged"), new(result)
+		joining := tr.change(0, Change{AddLearner, peer(3)})
+		tr.cores[0].Propose(trioGroup, []byte("late"), late)
+		end(tr)
+		for _, r := range tr.cores[0].Drain().Results {
+			r.Waiter.Done(r.Verdict, r.Err)
+		}
+		if logged.told != 1 || dsdb.KindOf(logged.err) != dsdb.KindTimeout {
+			t.Errorf("%s: in the log: %+v", name, logged)
+		}
+		if joining.told != 1 || dsdb.KindOf(joining.err) != dsdb.KindTimeout {
+			t.Errorf("%s: change in the log: %+v", name, joining)
+		}
+		if k := dsdb.KindOf(late.err); late.told != 1 || k != dsdb.KindUnavailable && k != dsdb.KindNotLeader {
+			t.Errorf("%s: not in the log: %+v", name, late)
+		}
+	}
+}
+
+func FuzzDecodeMembership(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(appendMembership(nil, foundation([]Peer{{1, 2}, {3, 4}})))
+	joint := &membership{index: 7, conf: &raftpb.ConfState{Voters: []uint64{1, 2}, VotersOutgoing: []uint64{1, 3}, Learners: []uint64{4}, LearnersNext: []uint64{3}, AutoLeave: new(true)},
+		peers: []Peer{{1, 1}, {2, 2}, {3, 3}, {4, 4}}}
+	f.Add(appendMembership(nil, joint))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := decodeMembership(data)
+		if err != nil {
+			return
+		}
+		if got := appendMembership(nil, m); string(got) != string(data) {
+			t.Fatalf("%x came back as %x", data, got)
+		}
+		cfg := raft.Config{ID: 1, ElectionTick: 2, HeartbeatTick: 1, Storage: &storage{conf: m.conf, last: 10, truncated: birth}, MaxInflightMsgs: 1, Logger: &raftLogger{log: quiet()}}
+		if _, err := raft.NewRawNode(&cfg); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzOpenChange(f *testing.F) {
+	cc, added := confChange([]Change{{AddLearner, Peer{5, 6}}, {AddVoter, Peer{7, 8}}, {Remove, Peer{9, 9}}})
+	cc.Context = appendPeers(le.AppendUint64(le.AppendUint64([]byte{changeVersion}, 1), 2), added)
+	data, err := proto.Marshal(cc)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte{})
+	m := foundation([]Peer{{7, 1}, {9, 2}})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cc, _, added, err := openChange(raftpb.EntryConfChangeV2, data)
+		if err != nil {
+			return
+		}
+		if next, err := m.change(5, cc, added); err == nil {
+			if _, err := decodeMembership(appendMembership(nil, next)); err != nil {
+				t.Fatalf("%v makes a membership that cannot be read: %v", cc, err)
+			}
+		}
+	})
+}

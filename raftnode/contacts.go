@@ -1,0 +1,96 @@
+package raftnode
+
+import (
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/dasudian/dsdb"
+)
+
+// contacts are the replicas that a group has heard of, and when: members, and
+// those that are or were members as far as others know. They are few.
+type contacts []contact
+
+type contact struct {
+	peer Peer
+	at   uint64 // tick of the group's clock
+}
+
+// maxContacts bounds them; the one that was heard of longest ago gives way.
+const maxContacts = 16
+
+// goneTicks is how long a leader keeps the log for a replica that is not heard
+// of: ten minutes.
+const goneTicks = 6000
+
+// heard notes that a replica has sent something just now.
+func (cs *contacts) heard(g *group, p Peer) {
+	oldest := 0
+	for i := range *cs {
+		c := &(*cs)[i]
+		if c.peer.Replica == p.Replica {
+			c.peer.Node, c.at = p.Node, g.clock.now
+			return
+		}
+		if c.at < (*cs)[oldest].at {
+			oldest = i
+		}
+	}
+	if len(*cs) < maxContacts {
+		*cs = append(*cs, contact{p, g.clock.now})
+		return
+	}
+	(*cs)[oldest] = contact{p, g.clock.now}
+}
+
+func (cs contacts) peer(r dsdb.ReplicaID) (Peer, bool) {
+	for _, c := range cs {
+		if c.peer.Replica == r {
+			return c.peer, true
+		}
+	}
+	return Peer{}, false
+}
+
+// within reports whether a replica was heard of in the last ticks.
+func (cs contacts) within(g *group, r dsdb.ReplicaID, ticks uint64) bool {
+	for _, c := range cs {
+		if c.peer.Replica == r {
+			return g.clock.now-c.at < ticks
+		}
+	}
+	return false
+}
+
+// active reports whether a replica was heard of within an election timeout.
+func (cs contacts) active(g *group, r dsdb.ReplicaID) bool { return cs.within(g, r, electionTicks) }
+
+// nodeOf returns the node of a replica, 0 if it is not known.
+func (g *group) nodeOf(r dsdb.ReplicaID) dsdb.NodeID {
+	p, known := g.members.peer(r)
+	if !known {
+		p, _ = g.contacts.peer(r)
+	}
+	return p.Node
+}
+
+// publishPeers lets others know what a leader knows of the other replicas.
+func (g *group) publishPeers() {
+	if !g.seen.leading || g.single() {
+		return
+	}
+	ps := make([]PeerProgress, 0, len(g.members.peers))
+	for _, p := range g.members.peers {
+		if uint64(p.Replica) != g.seen.replica {
+			ps = append(ps, PeerProgress{Peer: p, Active: g.contacts.active(g, p.Replica)})
+		}
+	}
+	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		for i := range ps {
+			if uint64(ps[i].Replica) == id {
+				ps[i].Match, ps[i].Snapshot = pr.Match, pr.State == tracker.StateSnapshot
+			}
+		}
+	})
+	g.progress.peers.Store(&ps)
+}

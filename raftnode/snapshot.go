@@ -1,0 +1,197 @@
+package raftnode
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// A prepared snapshot is kept for readyTicks, so that several replicas can be
+// sent the same. A transfer of which nothing is heard for flightTicks has failed;
+// that it makes progress is for the transport to watch over.
+const (
+	readyTicks  = 100
+	flightTicks = 6000
+)
+
+// sending is what a leader does for replicas that need entries which its log
+// has forgotten.
+type sending struct {
+	wanted    bool    // raft asked for a snapshot
+	preparing bool    // one is being prepared
+	ready     *pinned // one that raft may have, nil if there is none
+	flights   []*flight
+}
+
+// pinned is a snapshot of the state machine. Its files are released with the last use.
+type pinned struct {
+	manifest dsdb.Manifest
+	release  func()
+	position wal.Position
+	uses     int
+	since    uint64 // tick
+}
+
+// flight is a snapshot on its way to one replica.
+type flight struct {
+	pinned *pinned
+	to     uint64
+	since  uint64 // tick
+	over   bool   // raft was told how it ended
+}
+
+// SendTask asks for a snapshot to be brought to the Install of another node, and
+// for SnapshotSent to be called, exactly once, with what came of it.
+type SendTask struct {
+	Node     dsdb.NodeID
+	Snapshot Snapshot
+
+	group  *group
+	flight *flight
+}
+
+// snapshot is what raft gets when it asks for a snapshot of the group. Members as
+// of now go with the state as of an earlier index: a replica that was added in
+// between has to find itself among them, and changes count once.
+func (g *group) snapshot() (*raftpb.Snapshot, error) {
+	p := g.sending.ready
+	if p == nil || p.position.Index < g.store.truncated.Index {
+		g.sending.wanted = true
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	at := p.position
+	return &raftpb.Snapshot{
+		Data:     appendMembership(nil, g.members),
+		Metadata: &raftpb.SnapshotMetadata{ConfState: g.members.conf, Index: &at.Index, Term: &at.Term},
+	}, nil
+}
+
+// askSnapshot has the state machine prepare a snapshot, behind the applies that
+// are under way.
+func (c *Core) askSnapshot(g *group) {
+	if s := &g.sending; s.wanted && !s.preparing {
+		c.dropReady(g)
+		s.wanted, s.preparing = false, true
+		c.out.Tasks = append(c.out.Tasks, ApplyTask{Group: g.id, Machine: g.machine, group: g, prepare: true})
+	}
+}
+
+func (t *ApplyTask) runPrepare() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("raft group %d: snapshot: %v\n%s", t.Group, p, debug.Stack())
+		}
+	}()
+	m, release, err := t.Machine.Snapshot()
+	if err != nil {
+		return fmt.Errorf("raft group %d: snapshot: %w", t.Group, err)
+	}
+	t.pinned = &pinned{manifest: m, release: release, uses: 1}
+	return nil
+}
+
+// prepared takes a snapshot that the state machine has prepared.
+func (c *Core) prepared(g *group, t *ApplyTask, err error) {
+	g.sending.preparing = false
+	if err != nil {
+		c.logger.Warn("cannot make a snapshot of a raft group", "group", uint64(g.id), "error", err)
+		return
+	}
+	p := t.pinned
+	p.since = g.clock.now
+	if g.failed != nil {
+		c.unpin(p)
+		return
+	}
+	index := p.manifest.Index
+	if g.store.truncated == birth && index < birth.Index { // nothing is flushed yet
+		index = birth.Index
+	}
+	term, err := g.store.Term(index)
+	if err != nil || index > g.store.applied {
+		c.logger.Error("snapshot of a raft group does not fit its log", "group", uint64(g.id), "index", index,
+			"truncated", g.store.truncated.Index, "applied", g.store.applied, "error", err)
+		c.unpin(p)
+		return
+	}
+	p.position = wal.Position{Index: index, Term: term}
+	g.sending.ready = p
+}
+
+// unpin ends one use of a prepared snapshot.
+func (c *Core) unpin(p *pinned) {
+	if p.uses--; p.uses == 0 && p.release != nil {
+		c.out.Tasks = append(c.out.Tasks, ApplyTask{release: p.release})
+	}
+}
+
+// dropReady gives up the prepared snapshot; those on their way keep it.
+func (c *Core) dropReady(g *group) {
+	if p := g.sending.ready; p != nil {
+		g.sending.ready = nil
+		c.unpin(p)
+	}
+}
+
+// sendSnapshot hands out a snapshot that raft wants sent.
+func (c *Core) sendSnapshot(g *group, node dsdb.NodeID, e Envelope) {
+	p := g.sending.ready
+	if p == nil || p.position.Index != e.Message.GetSnapshot().GetMetadata().GetIndex() {
+		panic(fmt.Sprintf("BUG: group %d: raft sends a snapshot that was not prepared", g.id))
+	}
+	f := &flight{pinned: p, to: e.Message.GetTo(), since: g.clock.now}
+	p.uses++
+	g.sending.flights = append(g.sending.flights, f)
+	c.out.Snapshots = append(c.out.Snapshots, SendTask{Node: node, Snapshot: Snapshot{e, p.manifest}, group: g, flight: f})
+	c.logger.Info("raft snapshot is sent", "group", uint64(g.id), "replica", f.to, "node", uint64(node), "index", p.position.Index)
+}
+
+// SnapshotSent says that a snapshot was installed by its receiver, or with err
+// that it was not.
+func (c *Core) SnapshotSent(t SendTask, err error) {
+	g, f := t.group, t.flight
+	for i := range g.sending.flights {
+		if g.sending.flights[i] == f {
+			g.sending.flights = append(g.sending.flights[:i:i], g.sending.flights[i+1:]...)
+			break
+		}
+	}
+	c.unpin(f.pinned)
+	if err != nil {
+		c.logger.Warn("raft snapshot did not arrive", "group", uint64(g.id), "replica", f.to, "error", err)
+	}
+	if g.failed == nil {
+		c.report(g, f, err == nil)
+	}
+}
+
+// report tells raft how a transfer ended, once.
+func (c *Core) report(g *group, f *flight, ok bool) {
+	if f.over {
+		return
+	}
+	f.over = true
+	status := raft.SnapshotFailure
+	if ok {
+		status = raft.SnapshotFinish
+	}
+	c.guard(g, func() { g.node.ReportSnapshot(f.to, status) })
+	c.touch(g)
+}
+
+// ageSnapshots gives up what has waited for too long.
+func (c *Core) ageSnapshots(g *group) {
+	if p := g.sending.ready; p != nil && g.clock.now-p.since >= readyTicks {
+		c.dropReady(g)
+	}
+	for _, f := range g.sending.flights {
+		if g.clock.now-f.since >= flightTicks {
+			c.report(g, f, false)
+		}
+	}
+}

@@ -1,0 +1,140 @@
+package raftnode
+
+import (
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// What a leader's log keeps of flushed entries for replicas that lack them: at
+// most maxKeep for one group, keepTotal for all groups of a core. A follower keeps
+// what was flushed for followTicks, in case that it has to lead.
+const (
+	maxKeep     = 64 << 20
+	keepTotal   = 128 << 20
+	followTicks = 100
+)
+
+// flush is what the core knows of what the state machine has flushed.
+type flush struct {
+	ahead bool   // it flushed more than the core knows as applied
+	index uint64 // when Flushed was called last
+	at    uint64 // tick of that
+}
+
+// Flushed lets the group's log forget what its state machine holds durably and
+// no other replica is expected to need from it.
+func (c *Core) Flushed(id dsdb.GroupID) {
+	g := c.groups[id]
+	if g == nil || g.failed != nil {
+		return
+	}
+	if index := g.machine.FlushedIndex(); index > g.flush.index {
+		g.flush.index, g.flush.at = index, g.clock.now
+	}
+	c.guard(g, func() { c.truncate(g) })
+}
+
+// truncate gives the log leave to forget what the state machine holds. The only
+// replica may forget all of that. A leader keeps what another replica lacks, up
+// to a limit, and not for one that has not been heard of for long: those get a
+// snapshot. Nothing is forgotten that a snapshot on its way leads to.
+func (c *Core) truncate(g *group) {
+	index := g.machine.FlushedIndex()
+	g.flush.ahead = index > g.store.applied // its ApplyDone is still to come
+	index = min(index, g.store.applied)
+	switch {
+	case g.incoming != nil:
+		return
+	case g.single():
+	case g.node.BasicStatus().RaftState == raft.StateLeader:
+		index = min(index, max(g.needed(), c.log.Keep(g.id, index, c.keep())-1))
+	default: // what was flushed long enough ago
+		if g.clock.now-g.flush.at < followTicks {
+			return
+		}
+		index = min(index, g.flush.index)
+	}
+	index = min(index, g.sending.needed())
+	if index <= g.store.truncated.Index {
+		return
+	}
+	term, err := g.store.Term(index)
+	if err != nil {
+		panic(fmt.Sprintf("term of flushed entry %d: %v", index, err))
+	}
+	p := wal.Position{Index: index, Term: term}
+	g.store.truncate(p)
+	c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Truncate: &p, Conf: appendMembership(nil, g.members)}})
+}
+
+// keep is how many bytes of flushed entries a group's log keeps for others.
+func (c *Core) keep() int64 { return min(maxKeep, keepTotal/int64(len(c.groups))) }
+
+// needed is the index up to which every replica has the log that was heard of
+// lately. What a leader believes right after its election is that it was not.
+func (g *group) needed() uint64 {
+	index := ^uint64(0)
+	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id == g.seen.replica || g.clock.now >= goneTicks && !g.contacts.within(g, dsdb.ReplicaID(id), goneTicks) {
+			return
+		}
+		index = min(index, pr.Match)
+	})
+	return index
+}
+
+// needed is the index of the oldest snapshot that is kept or on its way.
+func (s *sending) needed() uint64 {
+	index := ^uint64(0)
+	if s.ready != nil {
+		index = s.ready.position.Index
+	}
+	for _, f := range s.flights {
+		index = min(index, f.pinned.position.Index)
+	}
+	return index
+}
+
+// tick moves a group's clock.
+func (c *Core) tick(g *group) {
+	g.clock.now++
+	g.node.Tick()
+	if g.clock.campaignIn > 0 {
+		if g.clock.campaignIn--; g.clock.campaignIn == 0 && g.node.BasicStatus().Lead == raft.None {
+			_ = g.node.Campaign() // raft logs why it cannot; its own clock goes on
+		}
+	}
+	if g.clock.now%5 == 0 {
+		g.publishPeers()
+	}
+	if g.clock.now%jointTicks != 0 {
+		return
+	}
+	c.leaveJoint(g)
+	c.ageSnapshots(g)
+	if g.flush.index > g.store.truncated.Index {
+		c.truncate(g)
+	}
+}
+
+// setClock has Tick move a group or not.
+func (c *Core) setClock(g *group, on bool) {
+	if g.clock.running == on {
+		return
+	}
+	g.clock.running = on
+	slice := &c.ticking[uint64(g.id)%TickSlices]
+	if on {
+		c.clocks++
+		*slice = append(*slice, g)
+		return
+	}
+	c.clocks--
+	*slice = slices.DeleteFunc(*slice, func(t *group) bool { return t == g })
+}
