@@ -70,10 +70,10 @@ func (c *conn) write(b []byte, frames int, d time.Duration) error {
 	return err
 }
 
-// end closes the connection for good.
+// end closes the connection, and the peer forgets it.
 func (c *conn) end() {
 	c.uncut()
-	c.peer.owner.untrack(c.Conn)
+	c.Close()
 	c.peer.detach(c)
 }
 
@@ -118,17 +118,16 @@ func (q *peer) greet(ctx context.Context, raw net.Conn, addr string, cl class) (
 	if p.opt.TLS != nil {
 		raw = tls.Client(raw, clientConfig(p.opt.TLS, addr))
 	}
-	if !p.track(raw) {
-		return nil, errClosed()
-	}
-	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	end := func() { raw.Close() }
+	given, removed := context.AfterFunc(ctx, end), context.AfterFunc(q.ctx, end)
+	defer removed()
 	c, err := q.upgrade(raw, addr, cl)
-	if !stop() && err == nil {
+	if !given() && err == nil {
 		c.end()
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		p.untrack(raw)
+		raw.Close()
 		return nil, err
 	}
 	return c, nil
@@ -256,7 +255,7 @@ func (p *Peers) serve(raw net.Conn, rest *bufio.Reader) {
 	p.refusals.leave()
 	if err != nil {
 		p.refusals.note(p, raw.RemoteAddr().String(), err)
-		p.untrack(raw)
+		raw.Close()
 		return
 	}
 	defer c.end()
@@ -273,9 +272,7 @@ func (p *Peers) serve(raw net.Conn, rest *bufio.Reader) {
 // welcome does the handshake of an incoming connection. It is not closed if
 // that fails.
 func (p *Peers) welcome(raw net.Conn, rest *bufio.Reader) (*conn, error) {
-	if !p.track(raw) {
-		return nil, errClosed()
-	}
+	defer context.AfterFunc(p.ctx, func() { raw.Close() })()
 	if err := raw.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
 		return nil, err
 	}

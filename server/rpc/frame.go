@@ -2,7 +2,9 @@ package rpc
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -217,10 +219,14 @@ func appendShort(dst []byte, s string) []byte {
 }
 
 // appendFailure appends an error as it crosses the wire: kind, leader, text.
+// That a handler's context ended is KindTimeout: its outcome is unknown.
 func appendFailure(dst []byte, err error) []byte {
-	text := err.Error()
+	k, text := dsdb.KindOf(err), err.Error()
+	if k == dsdb.KindInternal && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		k, text = dsdb.KindTimeout, "timeout: "+text
+	}
 	text = text[:min(len(text), 32<<10)]
-	dst = append(dst, byte(dsdb.KindOf(err)))
+	dst = append(dst, byte(k))
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(leaderOf(err)))
 	return append(dst, text...)
 }

@@ -133,26 +133,25 @@ type Metrics struct {
 // Peers are the other processes of the cluster. All methods are safe for
 // concurrent use.
 type Peers struct {
-	opt      Options
-	instance uint64 // tells this process from a copy of it
-	metrics  Metrics
-	handlers handlers
-	refusals refusals
-	ctx      context.Context // ends at Close
-	stop     context.CancelFunc
-	running  running
+	opt       Options
+	instance  uint64 // tells this process from a copy of it
+	metrics   Metrics
+	handlers  handlers
+	refusals  refusals
+	snapshots transfers
+	ctx       context.Context // ends at Close
+	stop      context.CancelFunc
+	running   running
 
 	mu       sync.RWMutex // taken before a peer's
 	registry registry     // guarded by mu
 }
 
-// running is what Close has to end: goroutines, and connections that they may
-// be waiting for.
+// running are the goroutines that Close waits for.
 type running struct {
 	group  sync.WaitGroup // added to under mu while not closed
 	mu     sync.Mutex
 	closed bool
-	conns  map[net.Conn]struct{}
 }
 
 // handlers are what has been registered to answer. They are looked up by
@@ -172,14 +171,15 @@ func New(o Options) *Peers {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails, as crypto/rand says
 	p := &Peers{
-		opt:      o,
-		instance: binary.LittleEndian.Uint64(b[:]),
-		handlers: handlers{calls: map[string]CallHandler{}, streams: map[string]StreamHandler{}},
-		refusals: refusals{pending: make(chan struct{}, maxHandshakes), logged: map[string]bool{}},
-		registry: newRegistry(),
-		running:  running{conns: map[net.Conn]struct{}{}},
+		opt:       o,
+		instance:  binary.LittleEndian.Uint64(b[:]),
+		handlers:  handlers{calls: map[string]CallHandler{}, streams: map[string]StreamHandler{}},
+		refusals:  refusals{pending: make(chan struct{}, maxHandshakes), logged: map[string]bool{}},
+		snapshots: newTransfers(o.SnapshotRate),
+		registry:  newRegistry(),
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
+	p.HandleStream(snapshotMethod, p.receive)
 	return p
 }
 
@@ -206,9 +206,6 @@ func (p *Peers) Close() error {
 	p.stop()
 	p.running.mu.Lock()
 	p.running.closed = true
-	for c := range p.running.conns {
-		c.Close()
-	}
 	p.running.mu.Unlock()
 	p.running.group.Wait()
 	return nil
@@ -223,26 +220,6 @@ func (p *Peers) start(f func()) bool {
 		p.running.group.Go(f)
 	}
 	return !p.running.closed
-}
-
-// track makes Close close c. It reports false, with c closed, after Close.
-func (p *Peers) track(c net.Conn) bool {
-	p.running.mu.Lock()
-	defer p.running.mu.Unlock()
-	if p.running.closed {
-		c.Close()
-		return false
-	}
-	p.running.conns[c] = struct{}{}
-	return true
-}
-
-// untrack closes c for good.
-func (p *Peers) untrack(c net.Conn) {
-	c.Close()
-	p.running.mu.Lock()
-	defer p.running.mu.Unlock()
-	delete(p.running.conns, c)
 }
 
 func (p *Peers) raft() Raft {

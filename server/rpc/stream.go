@@ -31,11 +31,11 @@ type Stream struct {
 	closing sync.Once
 	writing sync.Mutex
 
-	mu     sync.Mutex    // guards what follows
-	stall  time.Duration // how long a message may take; 0: as long as it likes
-	sent   bool          // this side's end
-	got    error         // the other side's end: io.EOF or its error
-	broken error         // why the connection is of no use any more
+	mu     sync.Mutex       // guards what follows
+	limits [2]time.Duration // how long a message sent and one received may take; 0: as long as it likes
+	sent   bool             // this side's end
+	got    error            // the other side's end: io.EOF or its error
+	broken error            // why the connection is of no use any more
 }
 
 // Open begins a stream on a connection of its own. KindUnavailable means that
@@ -114,7 +114,7 @@ func (s *Stream) write(k kind, b []byte) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.mu.Lock()
-	err, stall := s.broken, s.stall
+	err, stall := s.broken, s.limits[0]
 	if s.sent && err == nil {
 		err = errStreamClosed
 	}
@@ -145,7 +145,7 @@ func (s *Stream) write(k kind, b []byte) error {
 // the last one if the other side has ended well, else the error that ended it.
 func (s *Stream) Recv() ([]byte, error) {
 	s.mu.Lock()
-	err, stall := s.broken, s.stall
+	err, stall := s.broken, s.limits[1]
 	if s.got != nil {
 		err = s.got
 	}
@@ -240,11 +240,12 @@ func (s *Stream) finish(err error) {
 	_ = s.write(kindEnd, b) // who cannot be told finds out
 }
 
-// within makes the stream fail if a message takes longer than d, either way.
-func (s *Stream) within(d time.Duration) {
+// within makes the stream fail if a message sent or received takes longer, 0:
+// as long as it likes.
+func (s *Stream) within(send, receive time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stall = d
+	s.limits = [2]time.Duration{send, receive}
 }
 
 var errStreamClosed = &dsdb.Error{Kind: dsdb.KindCanceled, Text: "the stream is closed"}
