@@ -45,8 +45,12 @@ func (r *routes) now() int64 { return r.at(time.Now()) }
 
 func (r *routes) at(t time.Time) int64 { return t.Sub(r.began).Milliseconds() }
 
-// answerPeers registers what this node answers to others.
+// answerPeers registers what this node answers to others. None of them is
+// connected yet.
 func (n *Node) answerPeers(p *rpc.Peers) {
+	if err := n.sweepIncoming(); err != nil {
+		n.log.Warn("what is left of snapshots stays", "err", err)
+	}
 	p.Handle(methodPropose, n.servePropose)
 	p.Handle(methodReadIndex, n.serveReadIndex)
 	p.HandleStream(methodQuery, n.serveQuery)

@@ -22,26 +22,40 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 	if n.cfg.Data.QueryLog {
 		n.log.Info("query", "statement", ql.Sanitize(r.Statement.String()), "database", r.Database)
 	}
-	var res exec.Result
-	failed := map[dsdb.NodeID]error{}
-	for again := true; again; {
-		s, err := n.openSession(ctx, readLevel{r.Read, r.MaxStaleness}, failed)
-		if err != nil {
-			return nil, err
-		}
-		res, err = n.run(ctx, s, r, began)
-		again = err != nil && s.lost(ctx, failed)
-		if err != nil || res == nil {
-			err = errors.Join(err, s.Close())
-		}
-		if err != nil && !again {
-			return nil, n.explain(err, s.view)
-		}
+	res, err := n.answer(ctx, r, began)
+	if err != nil {
+		return nil, err
 	}
 	if slow := time.Duration(n.cfg.Coordinator.LogQueriesAfter); slow > 0 && res != nil {
 		res = &timedResult{Result: res, began: began, slow: slow, n: n, text: r.Statement.String()}
 	}
 	return res, nil
+}
+
+// retryFor is how long a statement is begun again because nodes fail.
+const retryFor = 10 * time.Second
+
+// answer runs a statement up to its first frame, again and without the replicas
+// that have failed if there is hope.
+func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Time) (exec.Result, error) {
+	failed := outages{}
+	for {
+		s, err := n.openSession(ctx, readLevel{r.Read, r.MaxStaleness}, failed)
+		if err != nil {
+			return nil, err
+		}
+		res, err := n.run(ctx, s, r, began)
+		if err == nil && res != nil {
+			return res, nil
+		}
+		again := s.lost(err, failed) && time.Since(began) < retryFor
+		if err2 := s.Close(); err == nil {
+			err = err2
+		}
+		if !again {
+			return nil, n.explain(err, s.view)
+		}
+	}
 }
 
 // run plans and runs a statement, up to its first frame. The result closes the session.
@@ -68,7 +82,8 @@ func (n *Node) run(ctx context.Context, s *session, r *httpd.QueryRequest, began
 	}
 	first, err := res.Next(ctx)
 	if err != nil {
-		return nil, errors.Join(err, res.Close())
+		_ = res.Close() // the error that matters is the first one
+		return nil, err
 	}
 	return &sessionResult{Result: res, session: s, first: first, began: true}, nil
 }

@@ -16,10 +16,6 @@ import (
 	"github.com/dasudian/dsdb/server/httpd"
 )
 
-// methodQuery is the stream on which a node answers from its shards for
-// another: a queryHeader, then what exec says.
-const methodQuery = "query"
-
 // opensPerQuery is how many shards of one query are opened at a time.
 const opensPerQuery = 32
 
@@ -29,26 +25,25 @@ type readLevel struct {
 	Staleness time.Duration         `json:"staleness,omitempty"`
 }
 
-// queryHeader is the first message of a query stream, as JSON.
-type queryHeader struct {
-	readLevel
-	Catalogue uint64 `json:"catalogue"` // index of the asker's: it names shards that an older one may not know
-}
-
 // session is one statement's view of the cluster: one version of the catalogue
 // and one snapshot of each shard that planner and exec ask for, wherever its
 // replicas are. Safe for concurrent use until Close.
 type session struct {
 	n     *Node
+	ctx   context.Context // of the statement
 	level readLevel
 	view  *meta.Data
 
 	mu      sync.Mutex // guards what follows
 	sources map[dsdb.ShardID]*sharedSource
-	remotes map[dsdb.NodeID]*remote
-	failed  map[dsdb.NodeID]error // nodes that are not asked (any more)
-	losses  int                   // how many of them failed since the session began
+	remotes map[dsdb.NodeID]*exec.Remote
+	failed  outages
+	losses  int // how many more there are than when the session began
 }
+
+// outages are what a statement does not ask (again): whole nodes, by shard 0,
+// and single replicas.
+type outages map[unread]error
 
 // sharedSource is the source of a shard, while and after it is opened.
 type sharedSource struct {
@@ -59,7 +54,7 @@ type sharedSource struct {
 
 // openSession begins a statement: it reads the catalogue at the level asked
 // for. Nodes that have failed an earlier try are not asked.
-func (n *Node) openSession(ctx context.Context, level readLevel, failed map[dsdb.NodeID]error) (*session, error) {
+func (n *Node) openSession(ctx context.Context, level readLevel, failed outages) (*session, error) {
 	var err error
 	if level.Read == httpd.ReadStale {
 		err = n.freshEnough(ctx, dsdb.MetaGroup, level.Staleness)
@@ -69,8 +64,10 @@ func (n *Node) openSession(ctx context.Context, level readLevel, failed map[dsdb
 	if err != nil {
 		return nil, err
 	}
-	return &session{n: n, level: level, view: n.meta.View(), sources: map[dsdb.ShardID]*sharedSource{},
-		remotes: map[dsdb.NodeID]*remote{}, failed: maps.Clone(failed)}, nil
+	s := &session{n: n, ctx: ctx, level: level, view: n.meta.View(), sources: map[dsdb.ShardID]*sharedSource{},
+		remotes: map[dsdb.NodeID]*exec.Remote{}, failed: outages{}}
+	maps.Copy(s.failed, failed)
+	return s, nil
 }
 
 // Close releases the sources and ends the streams.
@@ -79,12 +76,12 @@ func (s *session) Close() error {
 	defer s.mu.Unlock()
 	var errs []error
 	for _, src := range s.sources {
-		if src.src != nil {
-			errs = append(errs, src.src.Close())
+		if own, ok := src.src.(unclosed); ok {
+			errs = append(errs, own.Source.Close())
 		}
 	}
 	for _, r := range s.remotes {
-		errs = append(errs, r.close())
+		errs = append(errs, r.Close())
 	}
 	s.sources, s.remotes = nil, nil
 	return errors.Join(errs...)
@@ -112,14 +109,8 @@ func (s *session) open(ctx context.Context, id dsdb.ShardID) (exec.Source, error
 	if shared.err != nil {
 		return nil, shared.err
 	}
-	return unclosed{shared.src}, nil
+	return shared.src, nil
 }
-
-// unclosed is a source that belongs to its session.
-type unclosed struct{ exec.Source }
-
-// Close implements exec.Source.
-func (unclosed) Close() error { return nil }
 
 // prepare opens shards at the same time, where opening one takes asking another node.
 func (s *session) prepare(ctx context.Context, list []planner.Shard) {
@@ -190,6 +181,8 @@ func (s *session) candidates(sh meta.Shard) []dsdb.NodeID {
 		switch {
 		case s.n.is(node) && (s.level.Read != httpd.ReadLeader || node == leader):
 			return 0
+		case !s.n.up(node):
+			return 3
 		case node == leader:
 			return 1
 		}
@@ -198,7 +191,7 @@ func (s *session) candidates(sh meta.Shard) []dsdb.NodeID {
 	var nodes []dsdb.NodeID
 	s.mu.Lock()
 	for _, r := range sh.Replicas {
-		if votes(r) && s.failed[r.Node] == nil {
+		if votes(r) && s.failed[unread{node: r.Node}] == nil && s.failed[unread{r.Node, sh.ID}] == nil {
 			nodes = append(nodes, r.Node)
 		}
 	}
@@ -209,37 +202,55 @@ func (s *session) candidates(sh meta.Shard) []dsdb.NodeID {
 
 func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID) (exec.Source, error) {
 	if s.n.is(node) {
-		return s.n.openLocal(ctx, id, s.level)
+		src, err := s.n.openLocal(ctx, id, s.level)
+		return unclosed{src}, err
 	}
 	r, err := s.remote(ctx, node)
 	if err != nil {
 		return nil, err
 	}
-	return r.Source(ctx, id)
+	return r.Source(id), nil
 }
 
+// unclosed is a source that belongs to its session.
+type unclosed struct{ exec.Source }
+
+// Close implements exec.Source.
+func (unclosed) Close() error { return nil }
+
 // fail notes that a node does not answer.
-func (s *session) fail(node dsdb.NodeID, err error) {
+func (s *session) fail(node dsdb.NodeID, err error) { s.avoid(unread{node: node}, err) }
+
+func (s *session) avoid(r unread, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failed[node] == nil {
-		s.failed[node] = err
+	if s.failed[r] == nil {
+		s.failed[r] = err
 		s.losses++
 	}
 }
 
-// lost reports whether nodes have failed while the session was used, and adds
-// all that have to failed. It is false if the statement was ended.
-func (s *session) lost(ctx context.Context, failed map[dsdb.NodeID]error) bool {
+// lost reports whether a statement that ended with err can do better if it is
+// begun again, and adds to failed what it need not ask then.
+func (s *session) lost(err error, failed outages) bool {
+	if err == nil || s.ctx.Err() != nil {
+		return false
+	}
+	if r, ok := unreadOf(err); ok {
+		s.avoid(r, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.Copy(failed, s.failed)
-	return s.losses > 0 && ctx.Err() == nil
+	return s.losses > 0
 }
 
 // openLocal opens a snapshot of this node's replica of a shard.
 func (n *Node) openLocal(ctx context.Context, id dsdb.ShardID, level readLevel) (exec.Source, error) {
 	if err := n.serves(ctx, id.Group()); err != nil {
+		if n.meta.View().ShardDropped(id) {
+			err = errShardDropped(id.Group())
+		}
 		return nil, settled(err)
 	}
 	sh, err := n.shards.get(id)

@@ -2,13 +2,16 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
 	"strings"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/server/rpc"
 	"github.com/dasudian/dsdb/shard"
 )
 
@@ -16,17 +19,17 @@ import (
 // snapshots from other nodes lie while they arrive.
 const incomingFolder = "incoming"
 
+// sweepIncoming removes what arriving snapshots left when the node ended.
+func (n *Node) sweepIncoming() error {
+	return errors.Join(rpc.Sweep(n.fs, path.Join(n.cfg.Meta.Dir, incomingFolder)), rpc.Sweep(n.fs, path.Join(n.cfg.Data.Dir, incomingFolder)))
+}
+
 // sweep removes the folders of replicas that the catalogue had here once: those
-// whose removal a crash cut short, and of snapshots that did not arrive. Where
-// this node has the only copy of the catalogue, a shard that it has not given
+// whose removal a crash cut short. Where this node has the only copy of the
+// catalogue, a shard that it has not given
 // out yet shows that the copy is an old one: its next shards would find the
 // points of others.
 func (s *shards) sweep(view *meta.Data) error {
-	for _, dir := range []string{s.n.cfg.Data.Dir, s.n.cfg.Meta.Dir} {
-		if err := s.n.fs.RemoveAll(path.Join(dir, incomingFolder)); err != nil {
-			return fmt.Errorf("remove what has arrived of snapshots: %w", err)
-		}
-	}
 	names, err := s.n.fs.List(s.root())
 	if err != nil {
 		return err
@@ -104,4 +107,21 @@ func (s *shards) close() {
 			s.n.log.Warn("closing a shard", "shard", sh.id, "err", err)
 		}
 	}
+}
+
+// incoming says where snapshots of a group are put while they arrive.
+func (n *Node) incoming(g dsdb.GroupID) (vfs.FS, string, error) {
+	if g == dsdb.MetaGroup {
+		return n.fs, path.Join(n.cfg.Meta.Dir, incomingFolder), nil
+	}
+	return n.fs, path.Join(n.cfg.Data.Dir, incomingFolder), nil
+}
+
+// files says where the files of this node's replica of a group lie.
+func (n *Node) files(g dsdb.GroupID) (vfs.FS, string, error) {
+	if g == dsdb.MetaGroup {
+		return n.fs, n.catalogueDir(), nil
+	}
+	dir, err := n.shards.folder(dsdb.ShardID(g))
+	return n.fs, dir, err
 }
