@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -40,46 +39,51 @@ type partial struct {
 	group, groups int
 	win, wins     int
 	states        []state // per call
+	numbers       []int32 // of one that another node computed: the number of each group here
 	bytes         int64   // taken from the budget
 }
 
-func newAggregateOperator(run sourceRun) (operator, error) {
-	a := &aggregateOperator{sourceRun: run}
-	if len(a.shards) == 0 || a.table.numGroups() == 0 {
-		a.group = a.table.numGroups()
-		return a, nil
-	}
-	if err := a.layWindows(); err != nil {
-		return nil, err
-	}
+// newAggregateOperator makes an operator that can run morsels over the windows win.
+func newAggregateOperator(run sourceRun, win windows) *aggregateOperator {
+	a := &aggregateOperator{sourceRun: run, win: win}
 	a.planInputs()
 	for range a.q.o.Workers {
 		a.workers = append(a.workers, newAggregateWorker(a))
 	}
+	return a
+}
+
+// startAggregate makes the operator that answers a source.
+func startAggregate(run sourceRun) (operator, error) {
+	if len(run.shards) == 0 || run.table.numGroups() == 0 {
+		return &aggregateOperator{sourceRun: run, group: run.table.numGroups()}, nil
+	}
+	win, data, err := run.layWindows()
+	if err != nil {
+		return nil, err
+	}
+	a := newAggregateOperator(run, win)
+	a.lo, a.hi = a.win.at(data.Start), a.win.at(data.End-1)+1
 	a.out = newGroupWriter(a)
 	return a, nil
 }
 
 // layWindows lays the windows over the query's range; where that is open, over
-// the range of the shards.
-func (a *aggregateOperator) layWindows() error {
-	data := a.shards[0].rng
-	for _, s := range a.shards[1:] {
-		data = dsdb.TimeRange{Start: min(data.Start, s.rng.Start), End: max(data.End, s.rng.End)}
+// the range of the shards, data.
+func (s *sourceRun) layWindows() (win windows, data dsdb.TimeRange, err error) {
+	data = s.shards[0].rng
+	for _, sh := range s.shards[1:] {
+		data = dsdb.TimeRange{Start: min(data.Start, sh.rng.Start), End: max(data.End, sh.rng.End)}
 	}
-	rng := a.q.p.Range
+	rng := s.q.p.Range
 	if rng.Start <= dsdb.MinTime {
 		rng.Start = data.Start
 	}
 	if rng.End > dsdb.MaxTime {
 		rng.End = data.End
 	}
-	var err error
-	if a.win, err = newWindows(rng, a.q.p); err != nil {
-		return err
-	}
-	a.lo, a.hi = a.win.at(data.Start), a.win.at(data.End-1)+1
-	return nil
+	win, err = newWindows(rng, s.q.p)
+	return win, data, err
 }
 
 func (a *aggregateOperator) planInputs() {
@@ -179,17 +183,6 @@ func (a *aggregateOperator) batchEnd(group, wins int) int {
 	return end
 }
 
-// morsel is a piece of work: some series of one shard.
-type morsel struct {
-	shard  int
-	series []int // indexes into the table, ascending by id
-	rng    dsdb.TimeRange
-	group  int // of all series: [group, group+groups)
-	groups int
-	win    int // windows that rng meets: [win, win+wins)
-	wins   int
-}
-
 // compute answers groups [from, to) in windows [lo, hi).
 func (a *aggregateOperator) compute(ctx context.Context, from, to, lo, hi int) (*partial, error) {
 	began := time.Now()
@@ -198,16 +191,8 @@ func (a *aggregateOperator) compute(ctx context.Context, from, to, lo, hi int) (
 	if err != nil {
 		return nil, err
 	}
-	morsels := a.cut(from, to, lo, hi)
-	direct := a.disjoint(morsels)
-	wave := a.q.o.Workers * 4
-	for at := 0; at < len(morsels); at += wave {
-		if err := a.wave(ctx, morsels[at:min(at+wave, len(morsels))], total, direct); err != nil {
-			return nil, err
-		}
-		if err := a.q.checkPoints(); err != nil {
-			return nil, err
-		}
+	if err := a.merge(ctx, a.fragments(from, to, lo, hi), total, lo, hi); err != nil {
+		return nil, err
 	}
 	for _, s := range total.states {
 		s.finish()
@@ -215,33 +200,53 @@ func (a *aggregateOperator) compute(ctx context.Context, from, to, lo, hi int) (
 	return total, nil
 }
 
-// wave runs some morsels and merges what they give into total, in their order.
-// direct: they fold into total themselves, since no two share a cell.
-func (a *aggregateOperator) wave(ctx context.Context, ms []morsel, total *partial, direct bool) error {
-	parts := make([]*partial, len(ms))
-	err := a.q.parallel(ctx, len(ms), func(ctx context.Context, w, i int) error {
-		if direct {
-			return a.workers[w].run(ctx, &ms[i], total)
+// each runs morsels, some at a time, and hands over what they give, in their
+// order. If into returns a partial for a morsel, the morsel folds into that.
+func (a *aggregateOperator) each(ctx context.Context, ms []morsel, into func(m *morsel) (*partial, error), done func(m *morsel, p *partial) error) error {
+	wave := a.q.o.Workers * 4
+	for len(ms) > 0 {
+		now := ms[:min(wave, len(ms))]
+		ms = ms[len(now):]
+		parts := make([]*partial, len(now))
+		for i := range now {
+			p, err := into(&now[i])
+			if err != nil {
+				return err
+			}
+			parts[i] = p
 		}
-		p, err := a.newPartial(ms[i].group, ms[i].groups, ms[i].win, ms[i].wins)
-		if err != nil {
+		if err := a.wave(ctx, now, parts); err != nil {
 			return err
 		}
-		parts[i] = p
-		return a.workers[w].run(ctx, &ms[i], p)
+		for i := range now {
+			if err := done(&now[i], parts[i]); err != nil {
+				return err
+			}
+		}
+		if err := a.q.checkPoints(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wave runs morsels into parts; where there is none yet it makes one.
+func (a *aggregateOperator) wave(ctx context.Context, ms []morsel, parts []*partial) error {
+	err := a.q.parallel(ctx, len(ms), func(ctx context.Context, w, i int) error {
+		if parts[i] == nil {
+			p, err := a.newPartial(ms[i].group, ms[i].groups, ms[i].win, ms[i].wins)
+			if err != nil {
+				return err
+			}
+			parts[i] = p
+		}
+		return a.workers[w].run(ctx, &ms[i], parts[i])
 	})
 	for _, w := range a.workers {
 		a.q.counters.plus(&w.r.counters)
 		w.r.counters = Counters{}
 	}
-	if err != nil || direct {
-		return err
-	}
-	for _, p := range parts {
-		total.merge(p)
-		p.release(&a.q.budget)
-	}
-	return total.account(&a.q.budget)
+	return err
 }
 
 // disjoint reports whether no two morsels share a cell and cells are of fixed
@@ -268,62 +273,11 @@ func (a *aggregateOperator) disjoint(ms []morsel) bool {
 	return true
 }
 
-func (p *partial) merge(o *partial) {
-	for i, s := range p.states {
-		if p.wins == o.wins {
-			s.merge(o.states[i], 0, (o.group-p.group)*p.wins, o.groups*o.wins)
-			continue
-		}
-		for g := range o.groups {
-			s.merge(o.states[i], g*o.wins, (o.group+g-p.group)*p.wins+o.win-p.win, o.wins)
-		}
-	}
-}
-
 func (q *query) checkPoints() error {
 	if q.o.MaxPoints > 0 && q.counters.Rows > int64(q.o.MaxPoints) {
 		return dsdb.Errorf(dsdb.KindTooLarge, "max-select-point limit exceeed: (%d/%d)", q.counters.Rows, q.o.MaxPoints)
 	}
 	return nil
-}
-
-// cut makes the morsels of groups [from, to) in windows [lo, hi), shard by
-// shard. Series of a single group are taken in the order of their ids, so that
-// a morsel reads a contiguous part of the shard; series of several groups in
-// the order of the groups, so that a morsel's cells are few.
-func (a *aggregateOperator) cut(from, to, lo, hi int) []morsel {
-	t := a.table
-	rng := dsdb.TimeRange{Start: a.win.start(lo), End: a.win.start(hi)}
-	var out []morsel
-	for i := range a.shards {
-		r := a.shards[i].rng.Intersect(rng)
-		if r.Empty() {
-			continue
-		}
-		var mine []int
-		for j := t.groups[from]; j < t.groups[to]; j++ {
-			if int(t.shard[j]) == i {
-				mine = append(mine, j)
-			}
-		}
-		byID := func(x, y int) int { return cmp.Compare(t.id[x], t.id[y]) }
-		if to-from == 1 {
-			slices.SortFunc(mine, byID)
-		}
-		w0, w1 := max(a.win.at(r.Start), lo), min(a.win.at(r.End-1)+1, hi)
-		for len(mine) > 0 {
-			n := min(len(mine), morselSeries)
-			m := morsel{shard: i, series: mine[:n:n], rng: r, group: from, groups: to - from, win: w0, wins: w1 - w0}
-			if to-from > 1 {
-				m.group = t.groupOf(mine[0], from)
-				m.groups = t.groupOf(mine[n-1], m.group) + 1 - m.group
-				slices.SortFunc(m.series, byID)
-			}
-			out = append(out, m)
-			mine = mine[n:]
-		}
-	}
-	return out
 }
 
 // groupOf returns the group of series i, which is hint or a later one.

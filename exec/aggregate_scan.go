@@ -19,8 +19,8 @@ type aggregateWorker struct {
 	runs   []run
 	sparse []run
 	ids    []dsdb.SeriesID
-	again  []int // series to scan once more without NeedRows
-	left   []int // inputs that the current tile's statistics did not answer
+	again  []member // series to scan once more without NeedRows
+	left   []int    // inputs that the current tile's statistics did not answer
 	mask   mask
 }
 
@@ -36,7 +36,7 @@ func newAggregateWorker(a *aggregateOperator) *aggregateWorker {
 // value is scanned again in full.
 func (w *aggregateWorker) run(ctx context.Context, m *morsel, p *partial) error {
 	told := 0
-	if w.a.edge != planner.Count && !slices.ContainsFunc(m.series, func(s int) bool { return w.a.table.conds[w.a.table.cond[s]] != nil }) {
+	if w.a.edge != planner.Count && !slices.ContainsFunc(m.series, func(s member) bool { return w.a.table.conds[w.a.table.cond[s.series]] != nil }) {
 		told = 1
 	}
 	w.again = w.again[:0]
@@ -52,7 +52,7 @@ func (w *aggregateWorker) run(ctx context.Context, m *morsel, p *partial) error 
 func (w *aggregateWorker) pass(ctx context.Context, m *morsel, p *partial, told int) error {
 	w.ids = w.ids[:0]
 	for _, s := range m.series {
-		w.ids = append(w.ids, w.a.table.id[s])
+		w.ids = append(w.ids, w.a.table.id[s.series])
 	}
 	w.r.types = w.a.types[m.shard]
 	cur, err := w.a.shards[m.shard].src.Scan(ctx, dsdb.Scan{Measurement: w.a.name, Series: w.ids,
@@ -110,12 +110,8 @@ func (s *cellScan) tile(t *column.Tile) error {
 		for s.at++; t.Series != w.ids[s.at]; s.at++ {
 		}
 		s.settled = false
-		w.block.series = s.m.series[s.at]
-		group := s.m.group
-		if s.m.groups > 1 {
-			group = w.a.table.groupOf(w.block.series, group)
-		}
-		s.base = (group-s.p.group)*s.p.wins - s.p.win
+		w.block.series = int(s.m.series[s.at].series)
+		s.base = (int(s.m.series[s.at].place)-s.p.group)*s.p.wins - s.p.win
 	}
 	w.r.reset(t)
 	answered := false

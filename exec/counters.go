@@ -19,6 +19,8 @@ type Counters struct {
 	ResultRows   int64
 	ResultSeries int64
 	MorselsRun   int64
+	Fragments    int64 // that other nodes have answered: shards, per batch
+	Exchanged    int64 // bytes of their answers
 }
 
 // plus adds o, which has been read by one goroutine, to c.
@@ -29,6 +31,9 @@ func (c *Counters) plus(o *Counters) {
 	c.TilesDecoded += o.TilesDecoded
 	c.Rows += o.Rows
 	c.Bytes += o.Bytes
+	c.MorselsRun += o.MorselsRun
+	c.Fragments += o.Fragments
+	c.Exchanged += o.Exchanged
 }
 
 // totals are the counters of the process since it started.

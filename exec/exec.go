@@ -33,6 +33,8 @@ package exec
 import (
 	"context"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -70,13 +72,14 @@ func (o Options) withDefaults() Options {
 
 // query is one running statement.
 type query struct {
-	p        *planner.Select
-	o        Options
-	open     Open
-	budget   budget
-	counters Counters
-	shards   map[dsdb.ShardID]Source // opened so far; closed with the query
-	timing   *timing                 // nil unless analyzed
+	p            *planner.Select
+	o            Options
+	open         Open
+	budget       budget
+	counters     Counters
+	shards       map[dsdb.ShardID]Source // opened so far; closed with the query
+	timing       *timing                 // nil unless analyzed
+	remoteShards int                     // of all sources
 }
 
 // operator yields the frames of one source.
@@ -159,23 +162,23 @@ func (r *result) Close() error {
 func (q *query) source(ctx context.Context, s *planner.Source) (operator, error) {
 	began := time.Now()
 	defer q.timing.add("list series", began)
-	shards, err := q.openShards(ctx, s)
-	if err != nil {
+	run := sourceRun{q: q, name: s.Measurement}
+	var err error
+	if run.shards, err = q.openShards(ctx, s); err != nil {
 		return nil, err
 	}
-	t, err := q.listSeries(ctx, s, shards)
-	if err != nil {
+	if run.table, err = run.listSeries(ctx); err != nil {
 		return nil, err
 	}
-	q.counters.Series += int64(len(t.id))
-	if q.o.MaxSeries > 0 && len(t.id) > q.o.MaxSeries {
-		return nil, dsdb.Errorf(dsdb.KindTooLarge, "max-select-series limit exceeded: (%d/%d)", len(t.id), q.o.MaxSeries)
+	n := len(run.table.id)
+	q.counters.Series += int64(n)
+	if q.o.MaxSeries > 0 && n > q.o.MaxSeries {
+		return nil, dsdb.Errorf(dsdb.KindTooLarge, "max-select-series limit exceeded: (%d/%d)", n, q.o.MaxSeries)
 	}
-	run := sourceRun{q: q, name: s.Measurement, shards: shards, table: t}
 	if len(q.p.Calls) == 0 {
-		return newRawOperator(run), nil
+		return newRawOperator(run).start(), nil
 	}
-	return newAggregateOperator(run)
+	return startAggregate(run)
 }
 
 // sourceRun is a source being answered: what its operator works on.
@@ -198,32 +201,80 @@ func (s *sourceRun) scanFields(needed []bool) {
 
 // openShard is a shard of the source that runs.
 type openShard struct {
-	src Source
-	rng dsdb.TimeRange // rows asked of it: the shard's time group within the plan's range
+	id     dsdb.ShardID
+	src    Source
+	remote *Remote        // where it lies, nil: on this node
+	rng    dsdb.TimeRange // rows asked of it: the shard's time group within the plan's range
 }
 
+// openShards opens the shards of a source that hold times which count, those
+// not opened yet for another source at once. A shard that is gone has no rows.
 func (q *query) openShards(ctx context.Context, s *planner.Source) ([]openShard, error) {
 	var out []openShard
+	var open []dsdb.ShardID
 	least := q.leastTime()
 	for _, sh := range s.Shards {
 		rng := sh.Range.Intersect(q.p.Range)
 		if rng.Empty() || sh.Range.End <= least {
 			continue
 		}
-		src, ok := q.shards[sh.ID]
-		if !ok {
-			var err error
-			if src, err = q.open(ctx, sh.ID); err != nil {
-				if dsdb.KindOf(err) == dsdb.KindNotFound {
-					continue
-				}
-				return nil, err
-			}
-			q.shards[sh.ID] = src
+		if _, ok := q.shards[sh.ID]; !ok {
+			open = append(open, sh.ID)
 		}
-		out = append(out, openShard{src: src, rng: rng})
+		out = append(out, openShard{id: sh.ID, rng: rng})
 	}
-	return out, nil
+	failed := openAll(ctx, q.open, open, q.shards)
+	kept := out[:0]
+	for _, sh := range out {
+		src, ok := q.shards[sh.id]
+		if ok {
+			sh.src, sh.remote = src, remoteOf(src)
+			kept = append(kept, sh)
+		} else if err := failed[sh.id]; dsdb.KindOf(err) != dsdb.KindNotFound {
+			return nil, err
+		}
+	}
+	return q.openRemote(ctx, kept)
+}
+
+// maxOpening is the number of shards that are opened at a time: opening one may
+// mean to ask its replicas.
+const maxOpening = 16
+
+// openAll opens shards into known, some at a time. It returns those that are not open, and why.
+func openAll(ctx context.Context, open Open, ids []dsdb.ShardID, known map[dsdb.ShardID]Source) map[dsdb.ShardID]error {
+	sources, errs := make([]Source, len(ids)), make([]error, len(ids))
+	one := func(i int) { sources[i], errs[i] = open(ctx, ids[i]) }
+	if len(ids) == 1 {
+		one(0)
+	} else {
+		var wg sync.WaitGroup
+		var next atomic.Int64
+		for range min(len(ids), maxOpening) {
+			wg.Go(func() {
+				for i := int(next.Add(1)) - 1; i < len(ids); i = int(next.Add(1)) - 1 {
+					one(i)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	var failed map[dsdb.ShardID]error
+	for i, id := range ids {
+		if errs[i] == nil && known[id] != nil { // it was named twice
+			errs[i] = sources[i].Close()
+		}
+		switch {
+		case errs[i] != nil:
+			if failed == nil {
+				failed = make(map[dsdb.ShardID]error)
+			}
+			failed[id] = errs[i]
+		case known[id] == nil:
+			known[id] = sources[i]
+		}
+	}
+	return failed
 }
 
 // leastTime is the time before whose window no shard is read: if MaxBuckets is

@@ -50,9 +50,9 @@ type rawUnit struct {
 	writer *rowWriter
 }
 
-func newRawOperator(run sourceRun) operator {
+func newRawOperator(run sourceRun) *rawOperator {
 	r := &rawOperator{sourceRun: run}
-	q, t := r.q, r.table
+	q := r.q
 	needed := make([]bool, len(q.p.Refs))
 	markRefs(q.p.Residual, needed)
 	for _, ref := range selectedRefs(q.p) {
@@ -66,12 +66,21 @@ func newRawOperator(run sourceRun) operator {
 		}
 	}
 	if len(r.refs) == 0 || len(r.shards) == 0 {
-		r.group = t.numGroups()
 		return r
 	}
 	r.scanFields(needed)
 	for range q.o.Workers {
 		r.workers = append(r.workers, newRawWorker(r))
+	}
+	return r
+}
+
+// start begins with the first group.
+func (r *rawOperator) start() operator {
+	q, t := r.q, r.table
+	if len(r.workers) == 0 {
+		r.group = t.numGroups()
+		return r
 	}
 	r.cluster()
 	r.rest = q.p.Range
@@ -175,7 +184,7 @@ func (r *rawOperator) gatherUnit(ctx context.Context) (*rawUnit, error) {
 			to--
 		}
 		rng := r.slice()
-		g := &gathering{r: r, from: from, to: to, rng: rng, fixed: to-from == 1 && rng.End-rng.Start == 1}
+		g := &gathering{r: r, from: from, to: to, rng: rng, fixed: to-from == 1 && rng.End-rng.Start == 1, limit: r.share()}
 		u, err := g.run(ctx)
 		for _, w := range r.workers {
 			r.q.counters.plus(&w.r.counters)
@@ -271,10 +280,12 @@ type gathering struct {
 	r        *rawOperator
 	from, to int
 	rng      dsdb.TimeRange
-	fixed    bool // it cannot be made smaller
-	total    int  // morsels
+	fixed    bool  // it cannot be made smaller
+	limit    int64 // bytes that it may take unless fixed
+	total    int   // morsels
 	begun    atomic.Int64
 	bytes    atomic.Int64
+	over     atomic.Bool // it has become too large
 }
 
 func (g *gathering) run(ctx context.Context) (*rawUnit, error) {
@@ -283,14 +294,8 @@ func (g *gathering) run(ctx context.Context) (*rawUnit, error) {
 	have := make([]int, g.to-g.from)
 	have[0] = r.have
 	for _, shards := range r.clusters {
-		ms := g.cut(shards, have)
-		g.total = max(g.total, len(ms)*len(r.clusters))
-		buffers := make([]*rowBuffer, len(ms))
-		err := r.q.parallel(ctx, len(ms), func(ctx context.Context, w, i int) error {
-			g.begun.Add(1)
-			buffers[i] = newRowBuffer(r.colTypes)
-			return r.workers[w].run(ctx, g, &ms[i], buffers[i])
-		})
+		fs := g.fragments(shards, have)
+		buffers, err := g.gather(ctx, fs)
 		if err != nil {
 			r.q.budget.give(g.bytes.Load())
 			return nil, err
@@ -299,6 +304,31 @@ func (g *gathering) run(ctx context.Context) (*rawUnit, error) {
 	}
 	u.bytes = g.bytes.Load()
 	return u, nil
+}
+
+// gather answers fragments: those of other nodes there, while the rest is scanned here.
+func (g *gathering) gather(ctx context.Context, fs []fragment) ([]*rowBuffer, error) {
+	r := g.r
+	ms := rowMorsels(fs)
+	g.total = max(g.total, len(ms)*len(r.clusters))
+	far := g.dispatch(ctx, fs)
+	if far != nil {
+		ms = slices.DeleteFunc(ms, func(m morsel) bool { return fs[m.fragment].remote != nil })
+	}
+	buffers := make([]*rowBuffer, len(ms))
+	err := r.q.parallel(ctx, len(ms), func(ctx context.Context, w, i int) error {
+		g.begun.Add(1)
+		buffers[i] = newRowBuffer(r.colTypes)
+		return r.workers[w].run(ctx, g, &ms[i], buffers[i])
+	})
+	if far == nil {
+		return buffers, err
+	}
+	if err == errTooMuch {
+		g.over.Store(true)
+	}
+	more, err := far.join(&r.q.counters, err)
+	return append(buffers, more...), err
 }
 
 // add takes the buffers of one cluster and counts the rows of each group.
@@ -320,31 +350,40 @@ func (u *rawUnit) add(buffers []*rowBuffer, have []int, t *seriesTable) {
 	u.clusters = append(u.clusters, segs)
 }
 
-// cut makes morsels of the groups that still need rows.
-func (g *gathering) cut(shards []int, have []int) []morsel {
+// fragments are what the groups that still need rows ask of some shards.
+func (g *gathering) fragments(shards []int, have []int) []fragment {
 	r, t, need := g.r, g.r.table, g.r.need()
-	var out []morsel
+	var out []fragment
 	for _, i := range shards {
-		rng := r.shards[i].rng.Intersect(g.rng)
-		if rng.Empty() {
+		f := fragment{shard: i, remote: r.shards[i].remote, rng: r.shards[i].rng.Intersect(g.rng)}
+		if f.rng.Empty() {
 			continue
 		}
-		var mine []int
 		for grp := g.from; grp < g.to; grp++ {
 			if need > 0 && have[grp-g.from] >= need {
 				continue
 			}
 			for j := t.groups[grp]; j < t.groups[grp+1]; j++ {
 				if int(t.shard[j]) == i {
-					mine = append(mine, j)
+					f.members = append(f.members, member{series: int32(j)})
 				}
 			}
 		}
-		byID := func(x, y int) int { return cmp.Compare(t.id[x], t.id[y]) }
-		slices.SortFunc(mine, byID)
-		for len(mine) > 0 {
+		if len(f.members) > 0 {
+			t.sortByID(f.members)
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// rowMorsels cuts fragments whose members ascend by id.
+func rowMorsels(fs []fragment) []morsel {
+	var out []morsel
+	for i := range fs {
+		for mine := fs[i].members; len(mine) > 0; {
 			n := min(len(mine), morselSeries)
-			out = append(out, morsel{shard: i, series: mine[:n], rng: rng})
+			out = append(out, morsel{fragment: i, shard: fs[i].shard, series: mine[:n], rng: fs[i].rng})
 			mine = mine[n:]
 		}
 	}
@@ -359,7 +398,7 @@ func (g *gathering) grow(n int64) error {
 		}
 		return err
 	}
-	if g.bytes.Add(n) > g.r.share() && !g.fixed {
+	if g.bytes.Add(n) > g.limit && !g.fixed {
 		return errTooMuch
 	}
 	return nil

@@ -14,7 +14,7 @@ type rawWorker struct {
 	r      *tileReader
 	filter *filter
 	ids    []dsdb.SeriesID
-	again  []int // series to scan once more without NeedRows
+	again  []member // series to scan once more without NeedRows
 	mask   mask
 	rows   []int32
 }
@@ -30,7 +30,7 @@ func newRawWorker(op *rawOperator) *rawWorker {
 // selected field do not count, is scanned again in full.
 func (w *rawWorker) run(ctx context.Context, g *gathering, m *morsel, b *rowBuffer) error {
 	need, told := w.op.need(), 0
-	if need > 0 && !slices.ContainsFunc(m.series, func(s int) bool { return w.op.table.conds[w.op.table.cond[s]] != nil }) {
+	if need > 0 && !slices.ContainsFunc(m.series, func(s member) bool { return w.op.table.conds[w.op.table.cond[s.series]] != nil }) {
 		told = need
 	}
 	w.again = w.again[:0]
@@ -49,7 +49,7 @@ func (w *rawWorker) run(ctx context.Context, g *gathering, m *morsel, b *rowBuff
 func (w *rawWorker) pass(ctx context.Context, g *gathering, m *morsel, b *rowBuffer, told int) error {
 	w.ids = w.ids[:0]
 	for _, s := range m.series {
-		w.ids = append(w.ids, w.op.table.id[s])
+		w.ids = append(w.ids, w.op.table.id[s.series])
 	}
 	w.r.types = w.op.types[m.shard]
 	cur, err := w.op.shards[m.shard].src.Scan(ctx, dsdb.Scan{Measurement: w.op.name, Series: w.ids,
@@ -112,7 +112,7 @@ func (s *rowScan) endSeries() {
 		s.b.reserve(min(got*(len(s.m.series)+len(s.m.series)/4), reserveRows))
 	}
 	if got > 0 {
-		s.b.segments = append(s.b.segments, segment{series: s.m.series[s.at], from: s.from, to: len(s.b.times)})
+		s.b.segments = append(s.b.segments, segment{series: int(s.m.series[s.at].series), from: s.from, to: len(s.b.times)})
 	}
 }
 
@@ -177,7 +177,7 @@ func (s *rowScan) tile(t *column.Tile) error {
 // selected fields let through, at most left of them.
 func (s *rowScan) take(t *column.Tile, left int) error {
 	w, op := s.w, s.w.op
-	series := s.m.series[s.at]
+	series := s.m.series[s.at].series
 	m := &w.mask
 	m.fill(t.Rows)
 	if c := op.table.conds[op.table.cond[series]]; c != nil {

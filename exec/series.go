@@ -16,6 +16,7 @@ import (
 type seriesTable struct {
 	shard  []uint16        // per series: index into the source's open shards
 	id     []dsdb.SeriesID // its id there
+	place  []uint32        // its place among those that its shard has listed; nil if all shards lie on this node
 	cond   []uint32        // per series: index into conds
 	conds  []*condition    // distinct conditions that remain when tags are known; nil: none
 	keys   []string        // the tag keys of code
@@ -44,25 +45,28 @@ func (t *seriesTable) tags(q *query, g int) dsdb.Tags {
 
 // listSeries asks every shard for its series, drops those whose tags make the
 // condition false, sorts them into groups and applies SLIMIT and SOFFSET.
-func (q *query) listSeries(ctx context.Context, s *planner.Source, shards []openShard) (*seriesTable, error) {
-	keys, err := q.tagKeys(ctx, s, shards)
+func (s *sourceRun) listSeries(ctx context.Context) (*seriesTable, error) {
+	q := s.q
+	keys, err := s.tagKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
-	t := &seriesTable{keys: keys}
-	sets := make([]*column.SeriesSet, len(shards))
-	for i := range shards {
-		set, err := shards[i].src.Series(ctx, s.Measurement, q.p.Tags, t.keys)
-		if err != nil {
+	sets := make([]*column.SeriesSet, len(s.shards))
+	if err := s.remoteSeries(ctx, keys, sets); err != nil {
+		return nil, err
+	}
+	for i := range s.shards {
+		if s.shards[i].remote != nil {
+			continue
+		}
+		if sets[i], err = s.shards[i].src.Series(ctx, s.name, q.p.Tags, keys); err != nil {
 			return nil, err
 		}
-		sets[i] = set
-		for j := range set.IDs {
-			t.shard = append(t.shard, uint16(i))
-			t.id = append(t.id, set.IDs[j])
-		}
 	}
-	t.mergeDictionaries(sets)
+	t := newSeriesTable(keys, sets)
+	if countLocal(s.shards) < len(s.shards) {
+		t.numberPlaces(sets)
+	}
 	for _, d := range q.p.Dims {
 		t.dims = append(t.dims, slices.Index(t.keys, d))
 	}
@@ -82,10 +86,34 @@ func (q *query) listSeries(ctx context.Context, s *planner.Source, shards []open
 	return t, nil
 }
 
+// newSeriesTable makes a table of the series of some shards, shard by shard.
+func newSeriesTable(keys []string, sets []*column.SeriesSet) *seriesTable {
+	t := &seriesTable{keys: keys}
+	for i, set := range sets {
+		for j := range set.IDs {
+			t.shard = append(t.shard, uint16(i))
+			t.id = append(t.id, set.IDs[j])
+		}
+	}
+	t.mergeDictionaries(sets)
+	return t
+}
+
+// numberPlaces notes the place of each series among those of its shard.
+func (t *seriesTable) numberPlaces(sets []*column.SeriesSet) {
+	t.place = make([]uint32, 0, len(t.id))
+	for _, set := range sets {
+		for j := range set.IDs {
+			t.place = append(t.place, uint32(j))
+		}
+	}
+}
+
 // tagKeys returns the keys whose values the query needs: the dimensions, the
 // tags that expressions name and, where rows of several series are merged by
 // time, every key, to have an order for rows of one time.
-func (q *query) tagKeys(ctx context.Context, s *planner.Source, shards []openShard) ([]string, error) {
+func (s *sourceRun) tagKeys(ctx context.Context) ([]string, error) {
+	q := s.q
 	keys := slices.Clone(q.p.Dims)
 	for _, r := range q.p.Refs {
 		if r.Tag {
@@ -93,9 +121,16 @@ func (q *query) tagKeys(ctx context.Context, s *planner.Source, shards []openSha
 		}
 	}
 	if len(q.p.Calls) == 0 {
-		for i := range shards {
-			own, err := shards[i].src.TagKeys(ctx, s.Measurement)
-			if err != nil {
+		own, err := remoteTagKeys(ctx, s.name, s.shards)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, own...)
+		for i := range s.shards {
+			if s.shards[i].remote != nil {
+				continue
+			}
+			if own, err = s.shards[i].src.TagKeys(ctx, s.name); err != nil {
 				return nil, err
 			}
 			keys = append(keys, own...)
@@ -239,6 +274,9 @@ func (t *seriesTable) reorder(order []uint32) {
 	t.shard = permuted(t.shard, order)
 	t.id = permuted(t.id, order)
 	t.cond = permuted(t.cond, order)
+	if t.place != nil {
+		t.place = permuted(t.place, order)
+	}
 	for k := range t.code {
 		t.code[k] = permuted(t.code[k], order)
 	}
@@ -282,6 +320,9 @@ func (t *seriesTable) limitGroups(p *planner.Select) {
 	}
 	from, to := t.groups[lo], t.groups[hi]
 	t.shard, t.id, t.cond = t.shard[from:to], t.id[from:to], t.cond[from:to]
+	if t.place != nil {
+		t.place = t.place[from:to]
+	}
 	for k := range t.code {
 		t.code[k] = t.code[k][from:to]
 	}
@@ -292,6 +333,7 @@ func (t *seriesTable) reverse() {
 	slices.Reverse(t.shard)
 	slices.Reverse(t.id)
 	slices.Reverse(t.cond)
+	slices.Reverse(t.place)
 	for k := range t.code {
 		slices.Reverse(t.code[k])
 	}

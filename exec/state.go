@@ -28,6 +28,8 @@ type state interface {
 	emit(cell int, dst *builder)
 	// bytes is the memory that the state holds.
 	bytes() int64
+	// columns appends pointers to the slices that make up the state.
+	columns(dst []any) []any
 }
 
 // selection is a state whose results are points: they have a time, and the
