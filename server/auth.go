@@ -300,7 +300,7 @@ const goodSecret = 32
 func (n *Node) warnOfAccess(addr netip.AddrPort) {
 	h := n.cfg.HTTP
 	switch {
-	case !h.AuthEnabled && !addr.Addr().Unmap().IsLoopback():
+	case !h.AuthEnabled && addr.IsValid() && !addr.Addr().Unmap().IsLoopback():
 		n.log.Warn("anybody who reaches this address may read and delete everything: set [http] auth-enabled, or bind-address to loopback", "address", addr.String())
 	case h.AuthEnabled && !n.meta.View().AdminExists():
 		n.log.Warn("there is no admin yet: nobody can sign in until one is created on this machine: CREATE USER admin WITH PASSWORD '…' WITH ALL PRIVILEGES")

@@ -69,6 +69,8 @@ func (n *Node) execute(ctx context.Context, s *session, c *planner.Command) erro
 		return n.delete(ctx, s, c)
 	case planner.CreateUser, planner.SetPassword, planner.DropUser, planner.Grant, planner.Revoke:
 		return n.executeUser(ctx, c)
+	case planner.DropMetaServer, planner.DropDataServer:
+		return n.dropServer(ctx, c)
 	}
 	m, err := n.databaseCommand(c)
 	if err != nil {

@@ -44,6 +44,7 @@ type client struct {
 func quietConfig() config.Config {
 	c := config.Default("/node")
 	c.HTTP.Enabled = false
+	c.Meta.BindAddress, c.Meta.HTTPBindAddress = "", ""
 	c.Retention.Enabled, c.Precreation.Enabled = false, false
 	c.Data.WALMaxSize = 8 << 20
 	c.Data.CacheSnapshotCold, c.Data.CompactFullCold = config.Duration(time.Hour), config.Duration(time.Hour)

@@ -9,26 +9,26 @@ import (
 	"github.com/dasudian/dsdb/server/httpd"
 )
 
-// showEnv answers SHOW statements from the node's catalogue and shards.
+// showEnv answers SHOW statements from the session's catalogue and shards.
 type showEnv struct {
-	n    *Node
+	*session
 	user *httpd.User
 }
 
 // Open implements exec.ShowEnv.
 func (e *showEnv) Open(ctx context.Context, id dsdb.ShardID) (exec.Source, error) {
-	return e.n.openSource(ctx, id)
+	return e.open(ctx, id)
 }
 
 // Fields implements exec.ShowEnv.
 func (e *showEnv) Fields(db, rp, measurement string, r dsdb.TimeRange) (map[string]dsdb.FieldType, error) {
-	return (&catalog{e.n.meta.View(), e.n.shards}).Fields(db, rp, measurement, r)
+	return fields(e.view, db, rp, measurement, r)
 }
 
 // Catalogue implements exec.ShowEnv.
 func (e *showEnv) Catalogue(context.Context) (*exec.ShowCatalogue, error) {
-	view := e.n.meta.View()
-	c := &exec.ShowCatalogue{}
+	view := e.view
+	c := &exec.ShowCatalogue{Data: serverRows(view, meta.DataNode), Meta: serverRows(view, meta.MetaNode)}
 	for _, db := range view.DatabasesByAge() {
 		if e.n.visible(e.user, db.Name) {
 			c.Databases = append(c.Databases, databaseRow(db))

@@ -20,6 +20,7 @@ const usage = `dsdbd is the DSDB daemon: a time-series database that speaks Infl
 
   dsdbd                              start on 127.0.0.1:8086, data in ~/.dsdb
   dsdbd run -config FILE             start with a configuration
+  dsdbd run -join HOST:8091[,…]      start as one more node of a cluster
   dsdbd config [-config FILE]        print the configuration that would be used, with comments
   dsdbd inspect segment [-arrow OUT] FILE   say what is in a segment, or write its rows as Arrow IPC
   dsdbd inspect wal FILE             say what is in a segment of the log

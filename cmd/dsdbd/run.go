@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/server"
 	"github.com/dasudian/dsdb/server/config"
@@ -24,14 +25,20 @@ import (
 // flags are what run and config share.
 type flags struct {
 	*flag.FlagSet
-	config  *string
-	pidfile *string
+	config   *string
+	pidfile  *string
+	join     *string
+	hostname *string
+	replace  *uint64
 }
 
 func newFlags(name, does string) flags {
 	f := flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
 	f.config = f.String("config", "", "`FILE` with the configuration, in TOML; also DSDB_CONFIG_PATH")
 	f.pidfile = f.String("pidfile", "", "`FILE` to write the process id to")
+	f.join = f.String("join", "", "`HOST:PORT[,…]` of nodes of the cluster to join: their [meta] http-bind-address")
+	f.hostname = f.String("hostname", "", "`NAME` or address at which others reach this machine")
+	f.replace = f.Uint64("replace", 0, "`ID` of the node whose place this one takes when it joins, since that one's folders are lost")
 	f.Usage = func() {
 		fmt.Fprintf(f.Output(), "%s\n\nUsage of %s:\n", does, name)
 		f.PrintDefaults()
@@ -69,7 +76,13 @@ func (f flags) load() (config.Config, []string, error) {
 			path = os.Getenv(name)
 		}
 	}
-	warnings, err := c.Load(path, os.Environ())
+	env := os.Environ()
+	for name, value := range map[string]string{"DSDB_META_JOIN": *f.join, "DSDB_HOSTNAME": *f.hostname} {
+		if value != "" {
+			env = append(env, name+"="+value) // the last one counts
+		}
+	}
+	warnings, err := c.Load(path, env)
 	return c, warnings, err
 }
 
@@ -104,7 +117,7 @@ func runDaemon(args []string) int {
 	for _, w := range warnings {
 		log.Warn(w)
 	}
-	if err := serve(c, log, *f.pidfile); err != nil {
+	if err := serve(c, log, *f.pidfile, dsdb.NodeID(*f.replace)); err != nil {
 		log.Error("dsdbd ends", "err", err)
 		return 1
 	}
@@ -112,38 +125,51 @@ func runDaemon(args []string) int {
 }
 
 // serve runs a node until a signal ends it.
-func serve(c config.Config, log *slog.Logger, pidfile string) error {
+func serve(c config.Config, log *slog.Logger, pidfile string, replace dsdb.NodeID) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	unwatch := context.AfterFunc(ctx, func() {
+		log.Info("stopping; another signal ends dsdbd at once")
+		stop()
+	})
+	defer unwatch()
 	began := time.Now()
-	n, err := server.Open(ctx, c, server.Options{FS: vfs.OS(), Logger: log, Version: buildVersion(), Fatal: func(err error) {
-		log.Error("the log failed: ending at once so that nothing is acknowledged that is not durable", "err", err)
-		os.Exit(1)
-	}})
+	n, err := server.Open(ctx, c, server.Options{FS: vfs.OS(), Logger: log, Version: buildVersion(), Replace: replace,
+		Locked: func() { writePID(log, pidfile) },
+		Fatal: func(err error) {
+			log.Error("the log failed: ending at once so that nothing is acknowledged that is not durable", "err", err)
+			os.Exit(1)
+		}})
+	if pidfile != "" {
+		defer os.Remove(pidfile)
+	}
+	if ctx.Err() != nil && err != nil {
+		log.Info("stopped before it was ready", "reason", err)
+		return nil
+	}
 	if err != nil {
 		return err
-	}
-	if pidfile != "" {
-		if err := os.WriteFile(pidfile, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
-			return errors.Join(err, n.Close())
-		}
-		defer os.Remove(pidfile)
 	}
 	log.Info("dsdbd is ready", "version", buildVersion(), "http", n.Addr(), "data", c.Data.Dir, "wal", c.Data.WALDir,
 		"pid", os.Getpid(), "duration", time.Since(began).Seconds())
 	if isTerminal(os.Stderr) {
 		fmt.Fprintf(os.Stderr, "\n  next: in another terminal, dsdb -execute 'CREATE DATABASE mydb'; then dsdb -database mydb\n\n")
 	}
-	unwatch := context.AfterFunc(ctx, func() {
-		log.Info("stopping; another signal ends dsdbd at once")
-		stop()
-	})
-	defer unwatch()
 	err = errors.Join(n.Serve(ctx), n.Close())
 	if err == nil {
 		log.Info("stopped")
 	}
 	return err
+}
+
+// writePID writes the process id to a file, if there is to be one.
+func writePID(log *slog.Logger, file string) {
+	if file == "" {
+		return
+	}
+	if err := os.WriteFile(file, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
+		log.Error("pidfile", "err", err)
+	}
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

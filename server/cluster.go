@@ -1,0 +1,158 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/planner"
+	"github.com/dasudian/dsdb/server/rpc"
+)
+
+// serverRows lists the nodes of one role for SHOW SERVERS.
+func serverRows(view *meta.Data, kind meta.NodeKind) []exec.ServerRow {
+	var rows []exec.ServerRow
+	for _, node := range view.NodesOf(kind) {
+		rows = append(rows, exec.ServerRow{ID: node.ID, HTTPAddr: node.HTTPAddr, TCPAddr: node.TCPAddr})
+	}
+	return rows
+}
+
+// Processes implements exec.ShowEnv: it asks every process how it is.
+func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
+	n := e.n
+	view := n.meta.View()
+	known := map[string]rpc.PeerStatus{}
+	for _, st := range n.peers.Status() {
+		known[st.Process.UUID] = st
+	}
+	group := n.host.Status(dsdb.MetaGroup)
+	var rows []exec.ProcessRow
+	for i, r := range n.reports(ctx, view, statusWait) {
+		p := &view.Processes[i]
+		if p.Gone() {
+			continue
+		}
+		row := exec.ProcessRow{TCPAddr: p.TCPAddr, Role: metaRole(view, p, group.LeaderNode), Authenticated: "none"}
+		if p.Has(meta.MetaNode) {
+			row.MetaID = p.MetaID
+		}
+		if p.Has(meta.DataNode) {
+			row.DataID = p.DataID
+		}
+		st, met := known[p.UUID]
+		if met {
+			row.Authenticated = st.Authenticated
+		}
+		switch {
+		case r != nil:
+			row.Status, row.LastSeen = meta.Up.String(), time.Now().UnixNano()
+			row.Version, row.Shards, row.Leads, row.Lag = r.Version, r.Shards, r.Leads, r.Lag
+			row.DiskUsed, row.DiskFree = int64(r.DiskUsed), int64(r.DiskFree)
+		default:
+			row.Status, row.LastSeen = silence(st, met)
+			row.Version = st.Process.Version
+		}
+		if p.UUID == n.id.UUID {
+			row.Authenticated = "self"
+		}
+		if p.MetaState == meta.Leaving || p.DataState == meta.Leaving {
+			row.Status += ", leaving"
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// metaRole says what a process is in the meta group.
+func metaRole(view *meta.Data, p *meta.Process, leader dsdb.NodeID) string {
+	r, found := view.MetaReplica(*p)
+	switch {
+	case found && r.Node == leader:
+		return "leader"
+	case found && r.Role == meta.Learner:
+		return "standby"
+	case found:
+		return r.Role.String()
+	}
+	return ""
+}
+
+// silence says how a process is that does not answer.
+func silence(st rpc.PeerStatus, met bool) (status string, last int64) {
+	o := meta.DefaultControllerOptions()
+	switch {
+	case !met || st.Since.IsZero():
+		return meta.Suspect.String(), 0
+	case st.Up: // connected, and busy
+		return meta.Suspect.String(), time.Now().UnixNano()
+	case time.Since(st.Since) >= o.DeadAfter:
+		return meta.Dead.String(), st.Since.UnixNano()
+	}
+	return meta.Suspect.String(), st.Since.UnixNano()
+}
+
+// dropServer carries out DROP META SERVER and DROP DATA SERVER. The controller
+// moves away what a data node holds, and takes a meta node's vote.
+func (n *Node) dropServer(ctx context.Context, c *planner.Command) error {
+	kind := meta.DataNode
+	if c.Kind == planner.DropMetaServer {
+		kind = meta.MetaNode
+	}
+	return n.command(ctx, &meta.DropNode{ID: c.Node, Kind: kind, Force: c.Force, Now: time.Now().UnixNano()})
+}
+
+// missingQuorum says which meta nodes do not answer.
+func (n *Node) missingQuorum() string {
+	reached, voters, silent := n.quorum()
+	text := fmt.Sprintf("a quorum of the meta nodes: %d/%d are reachable", reached, voters)
+	if len(silent) > 0 {
+		text += ", not " + strings.Join(silent, ", ")
+	} else {
+		text += ", no leader yet"
+	}
+	return text
+}
+
+// quorum counts the meta nodes that vote, and those of them that this node is
+// connected to, itself included; silent are the addresses of the others.
+func (n *Node) quorum() (reached, voters int, silent []string) {
+	view := n.meta.View()
+	up := map[string]bool{n.id.UUID: true}
+	for _, st := range n.peers.Status() {
+		up[st.Process.UUID] = up[st.Process.UUID] || st.Up
+	}
+	for _, r := range view.MetaReplicas {
+		if r.Role == meta.Learner {
+			continue
+		}
+		voters++
+		p, _ := view.ProcessOf(r.Node)
+		if up[p.UUID] {
+			reached++
+		} else {
+			silent = append(silent, p.TCPAddr)
+		}
+	}
+	return reached, voters, silent
+}
+
+// warnOfPeers logs what other nodes can do without a proof of who they are.
+func (n *Node) warnOfPeers() {
+	host, _, err := net.SplitHostPort(n.addrs.TCP)
+	if err != nil || n.authenticatedPeers() || len(n.meta.View().Processes) < 2 && isLoopbackHost(host) {
+		return
+	}
+	n.log.Warn("whoever reaches this address is taken for a node of the cluster and may read and change everything: set [meta] shared-secret on all nodes, or https-ca", "address", n.addrs.TCP)
+}
+
+// authenticatedPeers reports whether other nodes must prove who they are.
+func (n *Node) authenticatedPeers() bool {
+	secret, _ := n.cfg.Meta.Secret() // was read when the configuration was checked
+	return secret != nil || n.cfg.Meta.CA != ""
+}

@@ -1,0 +1,175 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/server/rpc"
+)
+
+// How the leader of the meta group looks after the cluster.
+const (
+	controlEvery = time.Second
+	reportWait   = 800 * time.Millisecond
+	actionWait   = 30 * time.Second
+)
+
+// control has the meta.Controller decide, where the meta group is led, and
+// carries out what it wants.
+type control struct {
+	n     *Node
+	began time.Time
+	slots chan struct{} // bounds the actions that are carried out at the same time
+}
+
+func newControl(n *Node) *control {
+	return &control{n: n, began: time.Now(), slots: make(chan struct{}, 16)}
+}
+
+// answer registers what other leaders may ask of this node.
+func (c *control) answer(p *rpc.Peers) {
+	p.Handle(methodReport, c.n.serveReport)
+	p.Handle(methodChange, c.serveChange)
+	p.Handle(methodTransfer, c.serveTransfer)
+}
+
+// run works until ctx ends.
+func (c *control) run(ctx context.Context) {
+	t := time.NewTicker(controlEvery)
+	defer t.Stop()
+	var decider *meta.Controller
+	var term uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		st := c.n.host.Status(dsdb.MetaGroup)
+		if !st.Leading || len(c.n.meta.View().Processes) < 2 {
+			decider = nil
+			continue
+		}
+		if decider == nil || term != st.Term {
+			if err := c.n.readIndex(ctx, dsdb.MetaGroup); err != nil {
+				continue // perhaps it leads no longer
+			}
+			o := meta.DefaultControllerOptions()
+			o.MaxVoters = c.n.cfg.Meta.MaxVoters
+			decider, term = meta.NewController(o), st.Term
+		}
+		c.step(ctx, decider)
+	}
+}
+
+// step gathers reports and carries out what is decided by them.
+func (c *control) step(ctx context.Context, decider *meta.Controller) {
+	view := c.n.meta.View()
+	for _, r := range c.n.reports(ctx, view, reportWait) {
+		if r != nil {
+			decider.Observe(c.now(), r.NodeReport)
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	for _, a := range decider.Step(c.now(), c.n.meta.View()) {
+		select {
+		case c.slots <- struct{}{}:
+		default:
+			return // what is left out is decided again
+		}
+		c.n.spawn(func() {
+			defer func() { <-c.slots }()
+			c.carryOut(ctx, a)
+		})
+	}
+}
+
+// now is the controller's time, in milliseconds.
+func (c *control) now() int64 { return time.Since(c.began).Milliseconds() }
+
+// carryOut does one thing that was decided. If it fails it is decided again.
+func (c *control) carryOut(ctx context.Context, a meta.Action) {
+	ctx, cancel := context.WithTimeout(ctx, actionWait)
+	defer cancel()
+	var err error
+	switch {
+	case a.Command != nil:
+		err = c.n.command(ctx, a.Command)
+	case a.Change != nil:
+		err = c.change(ctx, a.Change)
+	case a.Transfer != nil:
+		err = c.transfer(ctx, a.Transfer)
+	}
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		c.n.log.Warn("looking after the cluster: a step failed and will be decided again", "step", a.Reason, "err", err)
+	default:
+		c.n.log.Info("looking after the cluster", "step", a.Reason)
+	}
+}
+
+// change asks the leader of a group to change its members.
+func (c *control) change(ctx context.Context, ch *meta.Change) error {
+	if c.n.is(ch.Leader) {
+		return c.n.host.Change(ctx, ch.Group, changes(ch.Steps))
+	}
+	return c.ask(ctx, ch.Leader, methodChange, ch)
+}
+
+// transfer asks the leader of a group to let another lead.
+func (c *control) transfer(ctx context.Context, t *meta.Transfer) error {
+	if c.n.is(t.Leader) {
+		return c.n.host.Transfer(ctx, t.Group, t.To)
+	}
+	return c.ask(ctx, t.Leader, methodTransfer, t)
+}
+
+func (c *control) ask(ctx context.Context, node dsdb.NodeID, method string, what any) error {
+	b, err := json.Marshal(what)
+	if err != nil {
+		return err
+	}
+	_, err = c.n.peers.Call(ctx, node, method, b)
+	return err
+}
+
+func changes(steps []meta.MemberChange) []raftnode.Change {
+	out := make([]raftnode.Change, len(steps))
+	for i, s := range steps {
+		out[i] = raftnode.Change{Peer: raftnode.Peer{Replica: s.Member.Replica, Node: s.Member.Node}}
+		switch s.Op {
+		case meta.AddLearner:
+			out[i].Op = raftnode.AddLearner
+		case meta.AddVoter:
+			out[i].Op = raftnode.AddVoter
+		case meta.RemoveMember:
+			out[i].Op = raftnode.Remove
+		}
+	}
+	return out
+}
+
+// serveChange answers the call "change" for a group that this node leads.
+func (c *control) serveChange(ctx context.Context, _ rpc.Process, body []byte) ([]byte, error) {
+	var ch meta.Change
+	if err := json.Unmarshal(body, &ch); err != nil {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "change of members: %w", err)
+	}
+	return nil, c.n.host.Change(ctx, ch.Group, changes(ch.Steps))
+}
+
+// serveTransfer answers the call "transfer" for a group that this node leads.
+func (c *control) serveTransfer(ctx context.Context, _ rpc.Process, body []byte) ([]byte, error) {
+	var t meta.Transfer
+	if err := json.Unmarshal(body, &t); err != nil {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "transfer of a leadership: %w", err)
+	}
+	return nil, c.n.host.Transfer(ctx, t.Group, t.To)
+}

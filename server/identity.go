@@ -1,0 +1,113 @@
+package server
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"path"
+	"strings"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
+)
+
+// founder is the replica of the meta group on the node that founds a cluster,
+// and its first ids.
+const (
+	founder     dsdb.ReplicaID = 1
+	founderMeta dsdb.NodeID    = 1
+	founderData dsdb.NodeID    = 2
+)
+
+// lockFolders makes the node's folders and takes their locks, so that no two
+// processes ever write to one.
+func (n *Node) lockFolders() error {
+	for _, dir := range []string{n.cfg.Meta.Dir, n.cfg.Data.Dir, path.Join(n.cfg.Data.Dir, "shard"), n.cfg.Data.WALDir} {
+		if err := n.fs.MkdirAll(dir); err != nil {
+			return fmt.Errorf("folder %s: %w", dir, err)
+		}
+	}
+	release, err := n.fs.Lock(path.Join(n.cfg.Meta.Dir, "lock"))
+	if err != nil {
+		return fmt.Errorf("%s is in use by another dsdbd: stop that one, or give this one other folders: %w", n.cfg.Meta.Dir, err)
+	}
+	n.onClose(release)
+	return nil
+}
+
+// identity reads who this node is, or makes a new identity for new folders,
+// that of no cluster yet. A folder that knows points but no identity has lost a
+// file: it is refused.
+func (n *Node) identity() (meta.Identity, error) {
+	id, err := meta.ReadIdentity(n.fs, n.cfg.Meta.Dir)
+	if err == nil && id.ClusterID != 0 {
+		return id, n.checkDataFolder(id)
+	}
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return id, err
+	}
+	for _, dir := range []string{path.Join(n.cfg.Data.Dir, "shard"), n.cfg.Data.WALDir} {
+		names, err := n.fs.List(dir)
+		if err != nil {
+			return id, err
+		}
+		if len(names) > 0 {
+			return id, fmt.Errorf("%s holds data, but %s has no %s: is meta.dir the folder that belongs to it? Restore the file, or move the data away to start anew",
+				dir, n.cfg.Meta.Dir, meta.IdentityFile)
+		}
+	}
+	if id.UUID == "" {
+		id.UUID = newUUID()
+	}
+	return id, nil
+}
+
+// settle writes the identity of a node that has become a member of a cluster.
+func (n *Node) settle(id meta.Identity) error {
+	if err := meta.WriteIdentity(n.fs, n.cfg.Data.Dir, id); err != nil {
+		return err
+	}
+	return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, id)
+}
+
+// begin counts this start, durably.
+func (n *Node) begin(id meta.Identity) error {
+	id.Epoch++
+	n.id, n.dataID = id, id.DataID
+	n.door.admitter.member.Store(&id)
+	return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, id)
+}
+
+// checkDataFolder makes sure that the folder of the points is this node's.
+func (n *Node) checkDataFolder(id meta.Identity) error {
+	got, err := meta.ReadIdentity(n.fs, n.cfg.Data.Dir)
+	if err != nil {
+		return fmt.Errorf("data.dir: %w", err)
+	}
+	if got.UUID != id.UUID || got.ClusterID != id.ClusterID {
+		return fmt.Errorf("%s belongs to node %s, %s to node %s: give both folders of one node", n.cfg.Meta.Dir, id.UUID, n.cfg.Data.Dir, got.UUID)
+	}
+	return nil
+}
+
+// randomID returns a random positive number.
+func randomID() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails: see crypto/rand
+	return binary.LittleEndian.Uint64(b[:])>>1 | 1
+}
+
+// newUUID returns a random UUID (RFC 9562, version 4).
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: see crypto/rand
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	h := hex.EncodeToString(b[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// compact returns a UUID without its hyphens.
+func compact(uuid string) string { return strings.ReplaceAll(uuid, "-", "") }

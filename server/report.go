@@ -1,0 +1,133 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/server/rpc"
+)
+
+// The methods by which the leader of the meta group learns how nodes are and
+// has things done there.
+const (
+	methodReport   = "report"
+	methodChange   = "change"
+	methodTransfer = "transfer"
+)
+
+// diskFull is the share of a disk above which a node gets no more replicas.
+const diskFull = 0.85
+
+// report is what a process tells of itself.
+type report struct {
+	meta.NodeReport
+	Version  string `json:"version"`
+	Shards   int    `json:"shards"`    // replicas of shards
+	Leads    int    `json:"leads"`     // shards that it leads
+	Lag      uint64 `json:"lag"`       // most entries that one of its replicas is known to be behind
+	DiskUsed uint64 `json:"disk_used"` // bytes, of the disk that holds the points
+	DiskFree uint64 `json:"disk_free"` // bytes
+}
+
+// report tells how this process is.
+func (n *Node) report() report {
+	r := report{NodeReport: meta.NodeReport{UUID: n.id.UUID}, Version: n.opt.Version}
+	if free, total, err := n.fs.Free(n.cfg.Data.Dir); err == nil && total > 0 {
+		r.DiskFree, r.DiskUsed = free, total-free
+		r.DiskFull = float64(r.DiskUsed) > diskFull*float64(total)
+	}
+	r.add(dsdb.MetaGroup, n.host.Status(dsdb.MetaGroup))
+	r.Leads = 0 // counts shards
+	for _, ref := range n.meta.View().ReplicasOn(n.id.DataID) {
+		g := ref.Shard.ID.Group()
+		st := n.host.Status(g)
+		if _, err := n.shards.get(ref.Shard.ID); dsdb.KindOf(err) == dsdb.KindCorrupt {
+			st.Failed, st.Replica = err, ref.Replica.ID
+		} else if err != nil {
+			continue // not opened yet
+		}
+		r.Shards++
+		r.add(g, st)
+	}
+	return r
+}
+
+// add tells of one replica.
+func (r *report) add(g dsdb.GroupID, st raftnode.GroupStatus) {
+	if st.Failed != nil {
+		r.Failed = append(r.Failed, meta.FailedGroup{Group: g, Replica: st.Replica, Reason: st.Failed.Error()})
+		return
+	}
+	r.Lag = max(r.Lag, st.Commit-min(st.Commit, st.Applied))
+	if !st.Leading {
+		return
+	}
+	r.Leads++
+	gr := meta.GroupReport{Group: g, Replica: st.Replica, Term: st.Term, Commit: st.Commit,
+		Members: meta.Members{Voters: members(st.Members.Voters), Outgoing: members(st.Members.Outgoing), Learners: members(st.Members.Learners)}}
+	for _, p := range st.Progress {
+		gr.Progress = append(gr.Progress, meta.Progress{Replica: p.Replica, Match: p.Match, Active: p.Active})
+	}
+	r.Groups = append(r.Groups, gr)
+}
+
+func members(peers []raftnode.Peer) []meta.Member {
+	var out []meta.Member
+	for _, p := range peers {
+		out = append(out, meta.Member{Replica: p.Replica, Node: p.Node})
+	}
+	return out
+}
+
+// reportOf asks a process how it is.
+func (n *Node) reportOf(ctx context.Context, p *meta.Process) (r report, err error) {
+	if p.UUID == n.id.UUID {
+		return n.report(), nil
+	}
+	b, err := n.peers.Call(ctx, p.ID(), methodReport, nil)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("report of node %d: %w", p.ID(), err)
+	}
+	r.UUID = p.UUID // who answered was told by the handshake
+	return r, nil
+}
+
+// reports asks all processes of the catalogue at the same time; nil stands for
+// one that did not answer, or is gone.
+func (n *Node) reports(ctx context.Context, view *meta.Data, wait time.Duration) []*report {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	out := make([]*report, len(view.Processes))
+	done := make(chan struct{})
+	asked := 0
+	for i := range view.Processes {
+		p := &view.Processes[i]
+		if p.Gone() {
+			continue
+		}
+		asked++
+		go func() {
+			if r, err := n.reportOf(ctx, p); err == nil {
+				out[i] = &r
+			}
+			done <- struct{}{}
+		}()
+	}
+	for range asked {
+		<-done
+	}
+	return out
+}
+
+// serveReport answers the call "report".
+func (n *Node) serveReport(context.Context, rpc.Process, []byte) ([]byte, error) {
+	return json.Marshal(n.report())
+}

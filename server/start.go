@@ -1,0 +1,317 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/server/rpc"
+	"github.com/dasudian/dsdb/server/tasks"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// openLog recovers the log and says what it found.
+func (n *Node) openLog(id meta.Identity) error {
+	o := wal.Options{SegmentSize: min(largestLogFile, int64(n.cfg.Data.WALMaxSize)/16)}
+	binary.LittleEndian.PutUint64(o.ClusterID[:], id.ClusterID)
+	if _, err := hex.Decode(o.NodeUUID[:], []byte(compact(id.UUID))); err != nil {
+		return fmt.Errorf("node id %q: %w", id.UUID, err)
+	}
+	began := time.Now()
+	l, report, err := wal.Open(n.fs, n.cfg.Data.WALDir, o)
+	if err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	n.wal = l
+	n.onClose(l.Close)
+	n.logReport(report, time.Since(began))
+	return nil
+}
+
+// openCatalogue starts this node's replica of the meta group and the
+// connections to the other nodes, and returns when the catalogue is known to be
+// the cluster's and names this start of this node.
+func (n *Node) openCatalogue(ctx context.Context) error {
+	dir := n.catalogueDir()
+	store, err := meta.Open(n.fs, dir)
+	if err != nil {
+		return err
+	}
+	n.meta = store
+	if bad, err := n.quarantined(dsdb.MetaGroup, dir); err != nil || bad {
+		return errors.Join(err, dsdb.Errorf(dsdb.KindCorrupt, "the log is damaged and may have lost changes of the catalogue, without which nothing can be served: %v; %s", n.damage.lost, n.remedy()))
+	}
+	n.peers = rpc.New(n.peerOptions())
+	n.host, err = raftnode.Open(raftnode.Options{Log: n.wal, Transport: n.peers, Logger: n.log, Fatal: n.opt.Fatal})
+	if err != nil {
+		return err
+	}
+	n.onClose(func() error { n.shards.close(); return nil })
+	n.onClose(n.host.Close)
+	n.onClose(n.peers.Close)
+	n.routes = newRoutes(n.id)
+	n.maintainer = tasks.NewMaintainer(managed{n}, n.limits(), n.log)
+	n.onClose(func() error { close(n.routes.closed); return nil })
+	n.answerPeers(n.peers)
+	n.control.answer(n.peers)
+	running, stop := context.WithCancel(context.Background())
+	n.running = running
+	n.onClose(func() error { stop(); n.tasks.Wait(); return nil })
+	n.spawn(func() { n.followNodes(running) })
+	if err := n.startMeta(ctx); err != nil {
+		return err
+	}
+	if n.alone() {
+		return n.found(ctx)
+	}
+	n.door.admitPeers(n.peers)
+	if err := n.openKnownShards(ctx); err != nil {
+		return err
+	}
+	if err := n.awaitCatalogue(ctx); err != nil {
+		return err
+	}
+	return n.announce(ctx)
+}
+
+func (n *Node) catalogueDir() string { return path.Join(n.cfg.Meta.Dir, "catalogue") }
+
+// remedy says what to do about folders that cannot be used any more.
+func (n *Node) remedy() string {
+	if len(n.meta.View().Processes) > 1 {
+		return fmt.Sprintf("move the node's folders away and start it with --replace %d: it gets everything from the others", n.id.Peer())
+	}
+	return "restore the node's folders from a copy"
+}
+
+// peerOptions describe this process to the others.
+func (n *Node) peerOptions() rpc.Options {
+	secret, _ := n.cfg.Meta.Secret() // was read when the configuration was checked
+	o := rpc.Options{Secret: secret, TLS: n.door.outgoing, Logger: n.log,
+		Self: rpc.Process{Cluster: n.id.ClusterID, UUID: n.id.UUID, MetaID: n.id.MetaID, DataID: n.id.DataID,
+			Epoch: n.id.Epoch, Addr: n.addrs.TCP, Version: n.opt.Version},
+		Raft: func() rpc.Raft {
+			if n.host == nil {
+				return nil
+			}
+			return n.host
+		},
+		Files: n.files, Incoming: n.incoming,
+	}
+	return o
+}
+
+// startMeta starts this node's replica of the meta group. The founder's begins
+// with itself, any other blank: the leader sends it the catalogue. A replica
+// that the log has forgotten must not begin again, for it may have voted.
+func (n *Node) startMeta(ctx context.Context) error {
+	spec := raftnode.GroupSpec{ID: dsdb.MetaGroup, Replica: n.id.Replica, Node: n.id.Peer(), New: true, StateMachine: n.meta}
+	if n.id.Replica == founder {
+		spec.Founders = []raftnode.Peer{{Replica: founder, Node: n.id.MetaID}}
+	}
+	if _, known := n.wal.State(dsdb.MetaGroup); !known && n.id.Begun && (n.id.Replica != founder || len(n.meta.View().Processes) > 1) {
+		return dsdb.Errorf(dsdb.KindCorrupt, "%s has lost the log of this node, with votes and writes that others count on: move the node's folders away and start it with --replace %d: it gets everything from the others",
+			n.cfg.Data.WALDir, n.id.Peer())
+	}
+	if err := n.host.Start(ctx, []raftnode.GroupSpec{spec}); err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	if err := n.host.Ready(ctx, []dsdb.GroupID{dsdb.MetaGroup}); err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	if n.id.Begun {
+		return nil
+	}
+	n.id.Begun = true
+	return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, n.id)
+}
+
+// alone reports whether this node is all of the meta group.
+func (n *Node) alone() bool {
+	m := n.host.Status(dsdb.MetaGroup).Members
+	return len(m.Voters) == 1 && len(m.Outgoing)+len(m.Learners) == 0 && m.Voters[0].Replica == n.id.Replica
+}
+
+// found makes the catalogue of a cluster of one name this node and its
+// addresses. The commands are idempotent: a crash between them leaves the rest
+// for the next start.
+func (n *Node) found(ctx context.Context) error {
+	n.door.admitPeers(n.peers)
+	if view := n.meta.View(); view.ClusterID == n.id.ClusterID && len(view.Processes) > 0 {
+		return n.announce(ctx)
+	}
+	for _, c := range []meta.Command{
+		&meta.CreateCluster{ID: n.id.ClusterID},
+		&meta.JoinCluster{UUID: n.id.UUID, Meta: n.id.MetaID != 0, Data: n.id.DataID != 0,
+			Addresses: n.addresses(), Epoch: n.id.Epoch, Nonce: n.door.instance},
+	} {
+		if err := n.command(ctx, c); err != nil {
+			return fmt.Errorf("found cluster: %w", err)
+		}
+	}
+	if err := n.flushMeta(); err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	self, ok := n.meta.View().Process(n.id.UUID)
+	if !ok || self.MetaID != n.id.MetaID || self.DataID != n.id.DataID {
+		return fmt.Errorf("the catalogue in %s does not know node %s: it belongs to another node", n.cfg.Meta.Dir, n.id.UUID)
+	}
+	return nil
+}
+
+// addresses are those that the catalogue has of this node. A node that no other
+// reaches is known by the address of its clients.
+func (n *Node) addresses() meta.Addresses {
+	a := meta.Addresses{HTTPAddr: n.addrs.HTTP, MetaHTTPAddr: n.addrs.MetaHTTP, TCPAddr: n.addrs.TCP}
+	if a.TCPAddr == "" {
+		a.TCPAddr = n.cfg.HTTP.BindAddress
+	}
+	return a
+}
+
+// awaitCatalogue returns when this node's copy of the catalogue includes
+// everything that the cluster had decided when it was called.
+func (n *Node) awaitCatalogue(ctx context.Context) error {
+	for {
+		view := n.meta.View()
+		if _, known := view.Process(n.id.UUID); !known {
+			n.phase.say(n.log, "the catalogue: no leader of the meta nodes has sent it to "+n.addrs.TCP+" yet")
+			if err := n.catalogueChange(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := n.readIndex(attempt, dsdb.MetaGroup)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n.phase.say(n.log, n.missingQuorum())
+		if err := pauseFor(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// catalogueChange returns when the catalogue changes, or after a while.
+func (n *Node) catalogueChange(ctx context.Context) error {
+	select {
+	case <-n.meta.Watch():
+	case <-time.After(sayEvery):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// announce tells the cluster of this start: a copy of the folders of a node, or
+// an old state of them, is refused here.
+func (n *Node) announce(ctx context.Context) error {
+	if err := n.twin(ctx); err != nil {
+		return err
+	}
+	c := &meta.BootNode{UUID: n.id.UUID, Addresses: n.addresses(), Epoch: n.id.Epoch, Nonce: n.door.instance}
+	for {
+		err := n.command(ctx, c)
+		switch dsdb.KindOf(err) {
+		case dsdb.KindUnavailable, dsdb.KindTimeout, dsdb.KindNotLeader:
+		default:
+			if err == nil {
+				err = n.flushMeta()
+			}
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n.phase.say(n.log, n.missingQuorum())
+	}
+}
+
+// flushMeta writes the catalogue to its file and lets the log forget it.
+func (n *Node) flushMeta() error {
+	if n.meta.View().Index == n.meta.FlushedIndex() {
+		return nil
+	}
+	if err := n.meta.Flush(); err != nil {
+		return err
+	}
+	n.host.Flushed(dsdb.MetaGroup)
+	return nil
+}
+
+// openShards opens the shards that the catalogue places here, and removes what
+// is left of others.
+func (n *Node) openShards(ctx context.Context) error {
+	if n.alone() {
+		if err := n.shards.sweep(n.meta.View()); err != nil {
+			return err
+		}
+	}
+	if err := n.shards.reconcile(ctx); err != nil {
+		return err
+	}
+	if err := n.shards.sweep(n.meta.View()); err != nil {
+		return err
+	}
+	return n.shards.forget(ctx, n.meta.View())
+}
+
+// openKnownShards opens the shards that this node knows itself to have before it
+// hears of any other: their groups need not wait for the meta group.
+func (n *Node) openKnownShards(ctx context.Context) error {
+	if _, known := n.meta.View().Process(n.id.UUID); !known {
+		return nil
+	}
+	return n.shards.reconcile(ctx)
+}
+
+// followNodes keeps the connections to other nodes in step with the catalogue,
+// which it writes to its file when nodes change, so that the next start knows them.
+func (n *Node) followNodes(ctx context.Context) {
+	var last []meta.Process
+	for {
+		changed := n.meta.Watch()
+		if view := n.meta.View(); !sameProcesses(last, view.Processes) {
+			n.peers.SetNodes(peerNodes(view))
+			if err := n.flushMeta(); err != nil {
+				n.log.Error("writing the catalogue failed; it will be tried again", "err", err)
+			}
+			last = view.Processes
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// sameProcesses reports whether two versions of the catalogue share their processes.
+func sameProcesses(a, b []meta.Process) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// peerNodes lists the roles of all processes that are in the cluster.
+func peerNodes(view *meta.Data) []rpc.Node {
+	var nodes []rpc.Node
+	for _, p := range view.Processes {
+		if p.Gone() {
+			continue
+		}
+		for _, id := range []dsdb.NodeID{p.MetaID, p.DataID} {
+			if id != 0 {
+				nodes = append(nodes, rpc.Node{ID: id, UUID: p.UUID, Addr: p.TCPAddr})
+			}
+		}
+	}
+	return nodes
+}
