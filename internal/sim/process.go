@@ -68,6 +68,9 @@ func (p *process) spread(out *raftnode.Outputs) {
 	for _, box := range out.Network {
 		p.node.cluster.network.send(p.node.Index, int(box.Node), box.Messages)
 	}
+	for _, s := range out.Snapshots {
+		p.send(s)
+	}
 	for _, r := range out.Results {
 		r.Waiter.Done(r.Verdict, r.Err)
 	}
@@ -76,6 +79,39 @@ func (p *process) spread(out *raftnode.Outputs) {
 	p.write()
 	p.apply()
 }
+
+// send brings a snapshot to its receiver, which tells what came of it. One that
+// is lost is found out about.
+func (p *process) send(s raftnode.SendTask) {
+	from, to := p.node, p.node.cluster.Nodes[s.Node]
+	sent := func(err error) {
+		from.cluster.After(from.cluster.network.latency(), func() {
+			from.do(p, func() { p.core.SnapshotSent(s, err); p.wake() })
+		})
+	}
+	lost := func() { sent(dsdb.Errorf(dsdb.KindUnavailable, "lost")) }
+	net := &from.cluster.network
+	from.cluster.count("snapshots sent")
+	if net.cut[[2]int{from.Index, to.Index}] || net.world.Chance(net.drop) {
+		lost()
+		return
+	}
+	from.cluster.After(10*net.latency(), func() {
+		if to.run == nil {
+			lost()
+			return
+		}
+		to.input(func(c *raftnode.Core) {
+			c.Install(dsdb.NodeID(from.Index), s.Snapshot, "", told(sent))
+		})
+	})
+}
+
+// told is a Waiter that is told whether something happened.
+type told func(error)
+
+// Done implements raftnode.Waiter.
+func (f told) Done(_ dsdb.Verdict, err error) { f(err) }
 
 // inspect checks what must hold of every replica at any time: nothing goes
 // back, what is applied is committed, a term has one leader.
