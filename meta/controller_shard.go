@@ -111,6 +111,12 @@ func (s *step) record(c *census) bool {
 			s.propose(&RemoveReplica{group, r.ID}, "replica %d of shard %d is no member any more", r.ID, group)
 		}
 	}
+	for _, r := range slices.Concat(c.good, c.dead, c.away) {
+		// It was removed just when the catalogue had decided otherwise.
+		if !c.lead.member(r.ID) && s.settled(c.lead) {
+			s.propose(&RetireReplica{group, r.ID}, "replica %d of shard %d is no member any more", r.ID, group)
+		}
+	}
 	return len(s.out) > before || s.expel(c.lead, c.ref.Shard.Replicas)
 }
 

@@ -1,0 +1,97 @@
+package meta
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/dasudian/dsdb"
+)
+
+// TestControllerScripts runs the scripts in testdata/controller on a world
+// without losses. What the controller does is printed with its time in seconds;
+// leaders and matches are those of the world, in which time is fast: a process
+// is dead after 20 s.
+func TestControllerScripts(t *testing.T) {
+	datadriven.Walk(t, "testdata/controller", func(t *testing.T, path string) {
+		w := newWorld(t, 1, 0)
+		datadriven.RunTest(t, path, func(t *testing.T, td *datadriven.TestData) string {
+			s := script{t, td}
+			before := len(w.log)
+			switch td.Cmd {
+			case "join":
+				for range max(1, s.optional("count")) {
+					w.join(!s.has("data-only"), !s.has("meta-only"))
+				}
+				return fmt.Sprintf("%d processes\n", len(w.procs))
+			case "create":
+				n := int(s.number("replicas"))
+				w.try(&CreateDatabase{Name: s.str("db"), Policy: &PolicySpec{ReplicaN: &n}})
+				w.try(&EnsureShardGroups{Database: s.str("db"), Times: s.times("times"), Now: s.now()})
+				return w.placement()
+			case "alter":
+				n := int(s.number("replicas"))
+				w.try(&UpdateRetentionPolicy{Database: s.str("db"), Name: AutoPolicy, ReplicaN: &n})
+				return "ok\n"
+			case "up", "down":
+				w.procs[s.number("process")].up = td.Cmd == "up"
+				return "ok\n"
+			case "damage":
+				w.groups[dsdb.GroupID(s.number("group"))].broken[dsdb.ReplicaID(s.number("replica"))] = true
+				return "ok\n"
+			case "new-controller":
+				w.c = NewController(testOptions())
+				return "ok\n"
+			case "run":
+				for range s.number("seconds") {
+					w.second(false)
+				}
+				return w.told(before)
+			case "show":
+				return w.placement()
+			}
+			if c := s.memberCommand(); c != nil {
+				_, verdict := w.d.Apply(Encode(dsdb.ProposalID{}, c))
+				w.try(c)
+				return strings.TrimSpace("ok "+verdict.Reason) + "\n"
+			}
+			t.Fatalf("%s: unknown command %s", td.Pos, td.Cmd)
+			return ""
+		})
+	})
+}
+
+// told returns what was logged since.
+func (w *world) told(since int) string {
+	lines := slices.Clone(w.log[since:])
+	for i, line := range lines {
+		at, rest, _ := strings.Cut(line, " ")
+		lines[i] = strings.TrimSuffix(at, "000") + "s " + strings.TrimSpace(rest)
+	}
+	if len(lines) == 0 {
+		return "nothing\n"
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// placement prints for each group replica@node of its members; L leads, l learns.
+func (w *world) placement() string {
+	var b strings.Builder
+	for _, g := range w.sorted() {
+		fmt.Fprintf(&b, "%d:", g.id)
+		for _, m := range g.voters {
+			mark := ""
+			if m.Replica == g.leader {
+				mark = "L"
+			}
+			fmt.Fprintf(&b, " %d@%d%s", m.Replica, m.Node, mark)
+		}
+		for _, m := range g.learners {
+			fmt.Fprintf(&b, " %d@%dl", m.Replica, m.Node)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,501 @@
+package meta
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dasudian/dsdb"
+)
+
+// world is a cluster that does what a Controller asks, more or less: processes
+// die and return, reports and actions get lost or come late. There is no raft
+// in it, but groups obey raft's rules: only a majority elects, commits and
+// changes the members.
+type world struct {
+	t      *testing.T
+	r      *rand.Rand
+	now    int64
+	d      *Data
+	c      *Controller
+	procs  []*fakeProcess
+	groups map[dsdb.GroupID]*fakeGroup
+	late   []Action // actions under way
+	log    []string
+}
+
+type fakeProcess struct {
+	name string
+	up   bool
+}
+
+type fakeGroup struct {
+	id       dsdb.GroupID
+	term     uint64
+	commit   uint64
+	leader   dsdb.ReplicaID // 0: none
+	voters   []Member
+	learners []Member
+	match    map[dsdb.ReplicaID]uint64
+	broken   map[dsdb.ReplicaID]bool // damaged for good
+}
+
+func testOptions() ControllerOptions {
+	o := DefaultControllerOptions()
+	o.SuspectAfter, o.DeadAfter, o.LeaderAfter = 4*time.Second, 20*time.Second, 3*time.Second
+	o.AskAgain, o.OperatorTimeout, o.BalancePause, o.Lag = 4*time.Second, time.Minute, 8*time.Second, 5
+	return o
+}
+
+func newWorld(t *testing.T, seed uint64, processes int) *world {
+	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 77)), groups: make(map[dsdb.GroupID]*fakeGroup), c: NewController(testOptions())}
+	w.d = mustApply(t, NewData(), &CreateCluster{ID: 7})
+	for range processes {
+		w.join(true, true)
+	}
+	return w
+}
+
+// try applies a command and reports whether it was accepted.
+func (w *world) try(c Command) bool {
+	next, verdict := w.d.Apply(Encode(dsdb.ProposalID{}, c))
+	args, err := json.Marshal(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.logf("%s %s %s", c.op(), args, verdict.Reason)
+	w.d = next
+	w.follow()
+	return verdict.Err() == nil
+}
+
+func (w *world) logf(format string, args ...any) {
+	w.log = append(w.log, fmt.Sprintf("%d ", w.now)+fmt.Sprintf(format, args...))
+}
+
+func (w *world) join(isMeta, isData bool) {
+	name := fmt.Sprintf("p%02d", len(w.procs))
+	c := join(name)
+	c.Meta, c.Data = isMeta, isData
+	if w.try(c) {
+		w.procs = append(w.procs, &fakeProcess{name, true})
+	}
+}
+
+// follow makes and drops groups as the catalogue says.
+func (w *world) follow() {
+	if w.groups[dsdb.MetaGroup] == nil && len(w.d.MetaReplicas) > 0 {
+		w.found(dsdb.MetaGroup, w.d.MetaReplicas[:1])
+	}
+	for _, ref := range w.d.Groups() {
+		for _, s := range ref.Group.Shards {
+			if w.groups[s.ID.Group()] == nil {
+				w.found(s.ID.Group(), s.Birth())
+			}
+		}
+	}
+	for id, g := range w.groups {
+		all, found := w.d.Replicas(id)
+		if !found {
+			delete(w.groups, id)
+			continue
+		}
+		for _, m := range g.voters {
+			if !slices.ContainsFunc(all, func(r Replica) bool { return r.ID == m.Replica }) {
+				w.t.Fatalf("group %d: the catalogue has forgotten voter %d\n%s", id, m.Replica, w.tail())
+			}
+		}
+	}
+}
+
+func (w *world) found(id dsdb.GroupID, founders []Replica) {
+	g := &fakeGroup{id: id, term: 1, commit: 10, match: make(map[dsdb.ReplicaID]uint64), broken: make(map[dsdb.ReplicaID]bool)}
+	for _, r := range founders {
+		g.voters = append(g.voters, memberOf(r))
+		g.match[r.ID] = 10
+	}
+	w.groups[id] = g
+}
+
+func (w *world) tail() string { return strings.Join(w.log[max(0, len(w.log)-60):], "\n") }
+
+func (w *world) up(m Member) bool {
+	p, _ := w.d.ProcessOf(m.Node)
+	i := slices.IndexFunc(w.procs, func(f *fakeProcess) bool { return f.name == p.UUID })
+	return i >= 0 && w.procs[i].up && !p.Gone()
+}
+
+func (w *world) works(g *fakeGroup, m Member) bool { return w.up(m) && !g.broken[m.Replica] }
+
+// quorum reports whether a majority of some voters works.
+func (w *world) quorum(g *fakeGroup, voters []Member) bool {
+	n := 0
+	for _, m := range voters {
+		if w.works(g, m) {
+			n++
+		}
+	}
+	return n > len(voters)/2
+}
+
+func (w *world) sorted() []*fakeGroup {
+	return slices.SortedFunc(maps.Values(w.groups), func(a, b *fakeGroup) int { return cmp.Compare(a.id, b.id) })
+}
+
+// run lets a group live for a second: elect, write, replicate.
+func (w *world) run(g *fakeGroup) {
+	if !w.quorum(g, g.voters) {
+		g.leader = 0
+		return
+	}
+	i := slices.IndexFunc(g.voters, func(m Member) bool { return m.Replica == g.leader })
+	if i < 0 || !w.works(g, g.voters[i]) {
+		g.elect(w)
+	}
+	g.match[g.leader] += uint64(w.r.IntN(4))
+	for _, m := range slices.Concat(g.voters, g.learners) {
+		if w.works(g, m) && m.Replica != g.leader {
+			behind := g.match[g.leader] - g.match[m.Replica]
+			g.match[m.Replica] += min(behind, uint64(w.r.IntN(40))+behind/8)
+		}
+	}
+	var all []uint64
+	for _, m := range g.voters {
+		all = append(all, g.match[m.Replica])
+	}
+	slices.Sort(all)
+	g.commit = max(g.commit, all[(len(all)-1)/2])
+}
+
+// elect makes the working voter with the longest log the leader.
+func (g *fakeGroup) elect(w *world) {
+	best := dsdb.ReplicaID(0)
+	for _, m := range g.voters {
+		if w.works(g, m) && (best == 0 || g.match[m.Replica] > g.match[best]) {
+			best = m.Replica
+		}
+	}
+	if g.match[best] < g.commit {
+		w.t.Fatalf("group %d: acknowledged entries are lost\n%s", g.id, w.tail())
+	}
+	g.lead(best)
+}
+
+// lead makes a replica the leader; what the others have beyond its log is void.
+func (g *fakeGroup) lead(id dsdb.ReplicaID) {
+	g.leader = id
+	g.term++
+	for _, m := range slices.Concat(g.voters, g.learners) {
+		g.match[m.Replica] = min(g.match[m.Replica], g.match[g.leader])
+	}
+}
+
+func (w *world) report(p *fakeProcess) NodeReport {
+	rep := NodeReport{UUID: p.name}
+	proc, _ := w.d.Process(p.name)
+	for _, g := range w.sorted() {
+		all := slices.Concat(g.voters, g.learners)
+		for _, m := range all {
+			if !proc.has(m.Node) {
+				continue
+			}
+			if g.broken[m.Replica] {
+				rep.Failed = append(rep.Failed, FailedGroup{g.id, m.Replica, "bit rot"})
+			}
+			if m.Replica == g.leader {
+				rep.Groups = append(rep.Groups, g.report(w, all))
+			}
+		}
+	}
+	return rep
+}
+
+func (g *fakeGroup) report(w *world, all []Member) GroupReport {
+	out := GroupReport{Group: g.id, Replica: g.leader, Term: g.term, Commit: g.commit,
+		Members: Members{Voters: slices.Clone(g.voters), Learners: slices.Clone(g.learners)}}
+	for _, m := range all {
+		if m.Replica != g.leader {
+			out.Progress = append(out.Progress, Progress{m.Replica, g.match[m.Replica], w.works(g, m)})
+		}
+	}
+	return out
+}
+
+// second lets a second pass.
+func (w *world) second(lossy bool) {
+	w.now += 1000
+	for _, g := range w.sorted() {
+		w.run(g)
+	}
+	for _, p := range w.procs {
+		if p.up && !(lossy && w.r.IntN(8) == 0) {
+			w.c.Observe(w.now, w.report(p))
+		}
+	}
+	under := w.late
+	w.late = nil
+	if g := w.groups[dsdb.MetaGroup]; g.leader != 0 {
+		under = append(under, w.c.Step(w.now, w.d)...)
+	}
+	for _, a := range under {
+		switch {
+		case lossy && w.r.IntN(10) == 0:
+			w.logf("lost: %s", a.Reason)
+		case lossy && w.r.IntN(4) == 0:
+			w.late = append(w.late, a)
+		default:
+			w.do(a)
+		}
+	}
+}
+
+func (w *world) do(a Action) {
+	switch {
+	case a.Command != nil:
+		if g := w.groups[dsdb.MetaGroup]; w.quorum(g, g.voters) {
+			w.try(a.Command)
+		}
+	case a.Transfer != nil:
+		g := w.groups[a.Transfer.Group]
+		w.logf("transfer of %d to %d: %s", a.Transfer.Group, a.Transfer.To, a.Reason)
+		if g != nil && g.ledOn(a.Transfer.Leader) && g.match[a.Transfer.To] >= g.commit &&
+			slices.ContainsFunc(g.voters, func(m Member) bool { return m.Replica == a.Transfer.To && w.works(g, m) }) {
+			g.lead(a.Transfer.To)
+		}
+	default:
+		w.logf("change of %d: %v: %s", a.Change.Group, a.Change.Steps, a.Reason)
+		if g := w.groups[a.Change.Group]; g != nil && g.ledOn(a.Change.Leader) {
+			g.change(w, a.Change)
+		}
+	}
+}
+
+func (g *fakeGroup) ledOn(n dsdb.NodeID) bool {
+	return slices.ContainsFunc(g.voters, func(m Member) bool { return m.Replica == g.leader && m.Node == n })
+}
+
+// change carries a change of members out if majorities before and after it work.
+func (g *fakeGroup) change(w *world, c *Change) {
+	voters, learners := slices.Clone(g.voters), slices.Clone(g.learners)
+	for _, s := range c.Steps {
+		is := func(m Member) bool { return m.Replica == s.Member.Replica }
+		if s.Op == AddVoter && !slices.ContainsFunc(g.learners, is) {
+			return // it was given up meanwhile
+		}
+		voters, learners = slices.DeleteFunc(voters, is), slices.DeleteFunc(learners, is)
+		switch s.Op {
+		case AddVoter:
+			voters = append(voters, s.Member)
+		case AddLearner:
+			learners = append(learners, s.Member)
+		}
+	}
+	if len(voters) == 0 || !w.quorum(g, g.voters) || !w.quorum(g, voters) {
+		return
+	}
+	if !slices.ContainsFunc(voters, func(m Member) bool { return !g.broken[m.Replica] && g.match[m.Replica] >= g.commit }) {
+		w.t.Fatalf("group %d: %v removes the last replica with all entries\n%s", g.id, c.Steps, w.tail())
+	}
+	g.voters, g.learners = voters, learners
+}
+
+// disturb does something to the cluster.
+func (w *world) disturb() {
+	p := w.procs[w.r.IntN(len(w.procs))]
+	proc, _ := w.d.Process(p.name)
+	switch w.r.IntN(16) {
+	case 0, 1, 2, 3:
+		p.up = !p.up
+		w.logf("%s up=%v", p.name, p.up)
+	case 4:
+		if len(w.procs) < 9 {
+			w.join(w.r.IntN(3) > 0, true)
+		}
+	case 5:
+		kind := []NodeKind{MetaNode, DataNode}[w.r.IntN(2)]
+		id, _ := proc.role(kind)
+		w.try(&DropNode{ID: id, Kind: kind})
+	case 6, 7:
+		w.try(&EnsureShardGroups{Database: "db", Policy: fmt.Sprint("r", 1+w.r.IntN(4)), Times: []int64{w.r.Int64N(20) * week}, Now: 18 * week})
+	case 8:
+		n := 1 + w.r.IntN(4)
+		w.try(&UpdateRetentionPolicy{Database: "db", Name: "r3", ReplicaN: &n})
+	case 9:
+		w.harm()
+	case 10:
+		w.c = NewController(testOptions())
+		w.logf("the meta group is led elsewhere")
+	}
+}
+
+// harm damages a replica for good, if its group can stand that.
+func (w *world) harm() {
+	groups := w.sorted()
+	g := groups[w.r.IntN(len(groups))]
+	m := g.voters[w.r.IntN(len(g.voters))]
+	whole := 0
+	for _, v := range g.voters {
+		if !g.broken[v.Replica] && v.Replica != m.Replica {
+			whole++
+		}
+	}
+	if whole > len(g.voters)/2 && g.match[m.Replica] < g.commit || whole > (len(g.voters)+1)/2 {
+		g.broken[m.Replica] = true
+		w.logf("replica %d of group %d is damaged", m.Replica, g.id)
+	}
+}
+
+// heal lets the processes return, but for some that are dead for good and
+// without which every group has a majority.
+func (w *world) heal() {
+	for _, p := range w.procs {
+		p.up = true
+	}
+	for _, p := range w.procs {
+		if w.r.IntN(3) > 0 {
+			continue
+		}
+		p.up = false
+		for _, g := range w.sorted() {
+			p.up = p.up || !w.quorum(g, g.voters)
+		}
+		w.logf("%s is up=%v for good", p.name, p.up)
+	}
+}
+
+// settle waits until nothing is done any more, and reports whether that happened.
+func (w *world) settle() bool {
+	quiet := 0
+	for range 3000 {
+		before := len(w.log)
+		w.second(false)
+		if quiet++; len(w.log) > before {
+			quiet = 0
+		}
+		if quiet > 80 {
+			return true
+		}
+	}
+	return false
+}
+
+// check compares what there is with what there should be.
+func (w *world) check() {
+	w.t.Helper()
+	usable := 0
+	for _, n := range w.d.NodesOf(DataNode) {
+		if n.State == Active && w.up(Member{Node: n.ID}) {
+			usable++
+		}
+	}
+	for _, ref := range w.d.Groups() {
+		for _, s := range ref.Group.Shards {
+			g, good := w.groups[s.ID.Group()], 0
+			for _, r := range s.Replicas {
+				p, _ := w.d.ProcessOf(r.Node)
+				if r.Role != Voter || !slices.Contains(g.voters, memberOf(r)) {
+					w.t.Errorf("shard %d: replica %d is %s in the catalogue; members %v", s.ID, r.ID, r.Role, g.voters)
+				}
+				if p.Is(DataNode) && w.works(g, memberOf(r)) {
+					good++
+				}
+			}
+			if len(g.voters) != len(s.Replicas) || len(g.learners) > 0 {
+				w.t.Errorf("shard %d: %v in the catalogue, members %v and %v", s.ID, s.Replicas, g.voters, g.learners)
+			}
+			if want := min(ref.Policy.ReplicaN, usable); good < want {
+				w.t.Errorf("shard %d: %d good replicas, not %d", s.ID, good, want)
+			}
+		}
+	}
+	w.checkMeta()
+	for _, p := range w.d.Processes {
+		if p.MetaState == Leaving || p.DataState == Leaving && len(w.d.lastCopies(p.DataID)) == 0 {
+			w.t.Errorf("process %s still leaves", p.UUID)
+		}
+	}
+	if w.t.Failed() {
+		w.t.Fatal(w.tail())
+	}
+}
+
+func (w *world) checkMeta() {
+	g := w.groups[dsdb.MetaGroup]
+	candidates, voting := 0, 0
+	for _, p := range w.d.Processes {
+		r, found := w.d.MetaReplica(p)
+		if p.Gone() {
+			if found {
+				w.t.Errorf("process %s is gone, but has replica %d of the catalogue", p.UUID, r.ID)
+			}
+			continue
+		}
+		if !found || r.Role == Failed || !slices.Contains(slices.Concat(g.voters, g.learners), memberOf(r)) {
+			w.t.Errorf("process %s has replica %d (%s) of the catalogue; members %v %v", p.UUID, r.ID, r.Role, g.voters, g.learners)
+		}
+		if (r.Role == Voter) != slices.Contains(g.voters, memberOf(r)) {
+			w.t.Errorf("replica %d of the catalogue is %s there, voters are %v", r.ID, r.Role, g.voters)
+		}
+		if p.Is(MetaNode) && w.up(memberOf(r)) {
+			candidates++
+			if r.Role == Voter {
+				voting++
+			}
+		}
+	}
+	if len(g.voters)%2 == 0 || voting < (min(candidates, 5)-1)|1 {
+		w.t.Errorf("%d voters of the catalogue, %d of them up, of %d meta nodes that are up", len(g.voters), voting, candidates)
+	}
+}
+
+// life runs a cluster through disturbances, heals it and checks the outcome.
+func life(t *testing.T, seed uint64) []string {
+	w := newWorld(t, seed, 3+int(seed%3))
+	w.try(&CreateDatabase{Name: "db"})
+	for n := 1; n <= 4; n++ {
+		w.try(&CreateRetentionPolicy{Database: "db", Policy: PolicySpec{Name: fmt.Sprint("r", n), ReplicaN: &n}})
+		w.try(&EnsureShardGroups{Database: "db", Policy: fmt.Sprint("r", n), Times: []int64{0, 19 * week}, Now: 18 * week})
+	}
+	for range 300 {
+		if w.r.IntN(6) == 0 {
+			w.disturb()
+		}
+		w.second(true)
+	}
+	w.heal()
+	if !w.settle() {
+		for _, g := range w.sorted() {
+			all, _ := w.d.Replicas(g.id)
+			w.logf("%d: %v: %+v", g.id, all, *g)
+		}
+		t.Fatalf("seed %d: no end of it\n%s", seed, w.tail())
+	}
+	w.check()
+	return w.log
+}
+
+// TestControllerConverges: whatever happened, in the end every shard has its
+// replicas on nodes that live, the catalogue agrees with the groups, an odd
+// number of meta nodes votes, and at no time was the last replica with all
+// entries removed.
+func TestControllerConverges(t *testing.T) {
+	for seed := range uint64(40) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { life(t, seed) })
+	}
+}
+
+// TestControllerIsAFunction: two runs do the same, action by action.
+func TestControllerIsAFunction(t *testing.T) {
+	for seed := range uint64(5) {
+		if a, b := life(t, seed), life(t, seed); !slices.Equal(a, b) {
+			i := slices.IndexFunc(a, func(line string) bool { return !slices.Contains(b, line) })
+			t.Fatalf("seed %d: two runs differ: %d and %d lines, one has %q", seed, len(a), len(b), a[max(i, 0)])
+		}
+	}
+}
