@@ -114,9 +114,9 @@ func (s *shipping) check(dir string) error {
 
 func TestASnapshotArrivesWhole(t *testing.T) {
 	s := newShipping(t)
-	installed := 0
+	var installed atomic.Int64
 	s.b.raft.install = func(_ context.Context, from dsdb.NodeID, got raftnode.Snapshot, dir string) error {
-		installed++
+		installed.Add(1)
 		if from != 11 || got.Envelope.Group != 5 || got.Manifest.Index != 42 || !slices.Equal(got.Manifest.Files, s.snap.Manifest.Files) ||
 			got.Envelope.Message.GetSnapshot().GetMetadata().GetIndex() != 42 {
 			return errors.New("not what was sent")
@@ -128,8 +128,8 @@ func TestASnapshotArrivesWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if installed != 2 || s.a.Metrics().SnapshotsSent.Load() != 2 || s.b.Metrics().SnapshotsReceived.Load() != 2 {
-		t.Fatal(installed)
+	if installed.Load() != 2 || s.a.Metrics().SnapshotsSent.Load() != 2 || s.b.Metrics().SnapshotsReceived.Load() != 2 {
+		t.Fatal(installed.Load())
 	}
 }
 

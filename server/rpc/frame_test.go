@@ -1,0 +1,184 @@
+package rpc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/raftnode"
+)
+
+func TestAFrameThatChangedOnItsWayIsFound(t *testing.T) {
+	good := appendFrame(nil, kindData, []byte("what was sent"))
+	for bit := range 8 * len(good) {
+		b := bytes.Clone(good)
+		b[bit/8] ^= 1 << (bit % 8)
+		f, err := readFrame(bufio.NewReader(bytes.NewReader(b)), 1000)
+		if err == nil {
+			t.Fatalf("bit %d: %v %q", bit, f.kind, f.body)
+		}
+	}
+	for n := range good {
+		if _, err := readFrame(bufio.NewReader(bytes.NewReader(good[:n])), 1000); err != io.EOF && n == 0 || err != io.ErrUnexpectedEOF && n > 0 {
+			t.Fatalf("%d bytes: %v", n, err)
+		}
+	}
+}
+
+func TestRaftFramesHoldWhatFits(t *testing.T) {
+	var msgs []raftnode.Envelope
+	for g := range 40 {
+		msgs = append(msgs, appendMessage(dsdb.GroupID(g), 100<<10), heartbeat(dsdb.GroupID(g)))
+	}
+	var got []raftnode.Envelope
+	frames := 0
+	for rest := msgs; len(rest) > 0; frames++ {
+		b, n := appendRaftFrame(nil, rest)
+		rest = rest[n:]
+		f, err := readFrame(bufio.NewReader(bytes.NewReader(b)), maxRaftFrame)
+		if err != nil || f.kind != kindRaft || f.count != n {
+			t.Fatal(f.kind, f.count, n, err)
+		}
+		part, err := decodeEnvelopes(f.body, f.count)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, part...)
+	}
+	if frames != 4 || len(got) != len(msgs) {
+		t.Fatal(frames, len(got))
+	}
+	for i := range got {
+		if got[i].Group != msgs[i].Group || !proto.Equal(got[i].Message, msgs[i].Message) {
+			t.Fatalf("message %d: %v", i, got[i].Message)
+		}
+	}
+}
+
+func TestErrorsCrossTheWire(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want dsdb.Error
+	}{
+		{errors.New("plain"), dsdb.Error{Kind: dsdb.KindInternal, Text: "plain"}},
+		{dsdb.Errorf(dsdb.KindNotFound, "no %d", 7), dsdb.Error{Kind: dsdb.KindNotFound, Text: "no 7"}},
+		{fmt.Errorf("x: %w", &dsdb.Error{Kind: dsdb.KindNotLeader, Text: "y", Leader: 3}), dsdb.Error{Kind: dsdb.KindNotLeader, Text: "x: y", Leader: 3}},
+		{context.Canceled, dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout: context canceled"}},
+	} {
+		if got := decodeFailure(appendFailure(nil, c.err)).(*dsdb.Error); *got != c.want {
+			t.Errorf("%v arrives as %+v", c.err, got)
+		}
+	}
+	if err := decodeFailure([]byte{200, 0, 0, 0, 0, 0, 0, 0, 0, 'z'}); dsdb.KindOf(err) != dsdb.KindInternal || err.Error() != "z" {
+		t.Error(err)
+	}
+}
+
+func FuzzFrame(f *testing.F) {
+	raft, _ := appendRaftFrame(nil, []raftnode.Envelope{heartbeat(1), appendMessage(2, 10)})
+	f.Add(raft)
+	f.Add(appendFrame(appendFrame(nil, kindRequest, []byte("x")), kindEnd, nil))
+	f.Add(append(appendFrame(nil, kindFailure, appendFailure(nil, io.EOF)), 1, 2, 3))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bufio.NewReader(bytes.NewReader(b))
+		for {
+			fr, err := readFrame(r, 1<<16)
+			if err != nil {
+				if err != io.EOF && err != io.ErrUnexpectedEOF && dsdb.KindOf(err) != dsdb.KindCorrupt {
+					t.Fatal(err)
+				}
+				return
+			}
+			if fr.kind != kindRaft {
+				continue
+			}
+			checkEnvelopes(t, fr.body, fr.count)
+		}
+	})
+}
+
+// FuzzEnvelopes feeds the decoder behind the checksum.
+func FuzzEnvelopes(f *testing.F) {
+	raft, _ := appendRaftFrame(nil, []raftnode.Envelope{heartbeat(1), appendMessage(2, 10)})
+	f.Add(raft[headerSize:], uint16(2))
+	f.Add(raft[headerSize:], uint16(60000))
+	f.Fuzz(func(t *testing.T, b []byte, count uint16) { checkEnvelopes(t, b, int(count)) })
+}
+
+func checkEnvelopes(t *testing.T, b []byte, count int) {
+	msgs, err := decodeEnvelopes(b, count)
+	if err != nil && dsdb.KindOf(err) != dsdb.KindCorrupt {
+		t.Fatal(err)
+	}
+	if err == nil && len(msgs) != count {
+		t.Fatalf("%d messages, want %d", len(msgs), count)
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	for _, size := range []int{64, 100 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			x, y := start(b, 1), start(b, 2)
+			acquaint(x, y)
+			y.Handle("echo", func(_ context.Context, _ Process, body []byte) ([]byte, error) { return body[:64], nil })
+			body := make([]byte, size)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			b.SetParallelism(16)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := x.Call(context.Background(), 21, "echo", body); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkCallAlone has one call at a time: nothing to batch.
+func BenchmarkCallAlone(b *testing.B) {
+	x, y := start(b, 1), start(b, 2)
+	acquaint(x, y)
+	y.Handle("echo", func(_ context.Context, _ Process, body []byte) ([]byte, error) { return body, nil })
+	body := make([]byte, 64)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := x.Call(context.Background(), 21, "echo", body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRaftMessages(b *testing.B) {
+	for _, m := range []raftnode.Envelope{heartbeat(1), appendMessage(1, 64<<10)} {
+		size := max(weight(&m), 1)
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			x, y := start(b, 1), start(b, 2)
+			acquaint(x, y)
+			eventually(b, "connected", func() bool { return x.up(2) })
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			batch := []raftnode.Envelope{m, m, m, m, m, m, m, m}
+			want := 0
+			for b.Loop() {
+				if want%8 == 0 {
+					for want-y.raft.count() > 64 {
+						runtime.Gosched()
+					}
+					x.Send(21, batch)
+				}
+				want++
+			}
+		})
+	}
+}
