@@ -34,6 +34,9 @@ func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *p
 		DropSeries: c.Kind != planner.DeleteRows || c.Delete.Range == dsdb.AllTime}
 	if t.Name != "" || t.Regex != nil {
 		src, err := s.open(ctx, id)
+		if dsdb.KindOf(err) == dsdb.KindNotFound {
+			return nil // dropped meanwhile
+		}
 		if err != nil {
 			return err
 		}
@@ -52,15 +55,12 @@ func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *p
 		}
 	}
 	v, err := n.propose(ctx, id.Group(), func(pid dsdb.ProposalID) []byte { return shard.AppendDelete(nil, pid, del) })
-	if err != nil {
-		return deleteFailed(err)
-	}
-	return v.Err()
-}
-
-// deleteFailed words why rows may still be there.
-func deleteFailed(err error) error {
-	if dsdb.KindOf(err) == dsdb.KindTimeout {
+	switch {
+	case err == nil:
+		return v.Err()
+	case dsdb.KindOf(err) == dsdb.KindNotFound: // dropped meanwhile
+		return nil
+	case dsdb.KindOf(err) == dsdb.KindTimeout:
 		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the rows may have been deleted")
 	}
 	return err

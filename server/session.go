@@ -245,13 +245,22 @@ func (s *session) lost(err error, failed outages) bool {
 	return s.losses > 0
 }
 
-// openLocal opens a snapshot of this node's replica of a shard.
+// openLocal opens a snapshot of this node's replica of a shard. It reports
+// KindNotFound if the shard was dropped.
 func (n *Node) openLocal(ctx context.Context, id dsdb.ShardID, level readLevel) (exec.Source, error) {
+	src, err := n.openReplica(ctx, id, level)
+	if err == nil {
+		return src, nil
+	}
+	if n.meta.View().ShardDropped(id) {
+		return nil, errShardDropped(id.Group())
+	}
+	return nil, settled(err)
+}
+
+func (n *Node) openReplica(ctx context.Context, id dsdb.ShardID, level readLevel) (exec.Source, error) {
 	if err := n.serves(ctx, id.Group()); err != nil {
-		if n.meta.View().ShardDropped(id) {
-			err = errShardDropped(id.Group())
-		}
-		return nil, settled(err)
+		return nil, err
 	}
 	sh, err := n.shards.get(id)
 	if err != nil {
