@@ -52,6 +52,12 @@ func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
 			return v, err
 		}
 		return v, s.applyDelete(h, d)
+	case entryChecksum:
+		if len(body) > 0 {
+			return v, dsdb.Errorf(dsdb.KindCorrupt, "checksum entry has %d bytes too many", len(body))
+		}
+		s.applyChecksum(h)
+		return v, nil
 	}
 	return v, dsdb.Errorf(dsdb.KindCorrupt, "unknown kind %d", h.kind)
 }

@@ -11,8 +11,9 @@ import (
 // The kinds of log entries: the first byte of an entry, with withID added if the
 // id of the proposal comes next. A kind is never given another meaning.
 const (
-	entryWrite  = 1
-	entryDelete = 2
+	entryWrite    = 1
+	entryDelete   = 2
+	entryChecksum = 3
 
 	withID = 0x80
 )
@@ -59,6 +60,10 @@ func cutHeader(at position, src []byte) (h header, rest []byte, err error) {
 	}
 	return h, r.rest, nil
 }
+
+// AppendChecksum appends the log entry that has each replica compute a digest
+// of what it holds at that entry: see Checksum. It changes nothing.
+func AppendChecksum(dst []byte) []byte { return append(dst, entryChecksum) }
 
 // Delete is a DELETE, DROP SERIES or DROP MEASUREMENT as it concerns one shard.
 type Delete struct {

@@ -53,10 +53,16 @@ type Shard struct {
 
 	mu sync.RWMutex // guards all below; never held while files are read or written
 	state
-	ctx        context.Context    // of compactions
-	cancel     context.CancelFunc // stops them
-	generation uint64             // counts the changes of what the files and tombstones say
+	background
+	generation uint64 // counts the changes of what the files and tombstones say
 	pinned
+}
+
+// background is the work that Close and Install stop.
+type background struct {
+	ctx    context.Context    // of compactions and of the checksum
+	cancel context.CancelFunc // stops them
+	sum    checksum
 }
 
 // pinned is what snapshots hold on to.
@@ -220,7 +226,7 @@ func (s *Shard) FlushedIndex() uint64 {
 // Close releases the shard. What is not flushed is left to the log. Sources
 // that are still open keep the files they read.
 func (s *Shard) Close() error {
-	s.stopCompaction()
+	s.stopBackground()
 	s.compactMu.Lock()
 	defer s.compactMu.Unlock()
 	s.diskMu.Lock()
@@ -229,14 +235,15 @@ func (s *Shard) Close() error {
 	files := s.files
 	s.files, s.closed = nil, true
 	s.mu.Unlock()
+	s.sum.running.Wait()
 	for _, f := range files {
 		f.release()
 	}
 	return nil
 }
 
-// stopCompaction makes the compaction that is running fail.
-func (s *Shard) stopCompaction() {
+// stopBackground makes the compaction and the checksum that are running fail.
+func (s *Shard) stopBackground() {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	s.cancel()

@@ -12,15 +12,20 @@ import (
 )
 
 // Snapshot pins the files that hold the state at FlushedIndex. The first of
-// them is a copy of the manifest.
+// them is a copy of the manifest. It does not wait for a flush that is running.
 func (s *Shard) Snapshot() (dsdb.Manifest, func(), error) {
-	s.diskMu.Lock()
-	defer s.diskMu.Unlock()
-	disk := s.disk
+	s.mu.Lock()
+	disk, files := s.disk, s.files
+	s.pins++
+	for _, f := range files {
+		f.acquire()
+	}
+	s.mu.Unlock()
 	b := disk.append(nil)
 	pin := fileMeta{number: s.number(), size: int64(len(b)), crc: crc32.Checksum(b, castagnoli)}
 	name := path.Join(s.o.Dir, pin.name(pinSuffix))
 	if err := writeFile(s.o.FS, name, b); err != nil {
+		s.unpin(files)
 		return dsdb.Manifest{}, nil, fmt.Errorf("shard %d: snapshot: %w", s.o.ID, err)
 	}
 	m := dsdb.Manifest{Index: disk.flushed.index, Term: disk.flushed.term}
@@ -34,19 +39,14 @@ func (s *Shard) Snapshot() (dsdb.Manifest, func(), error) {
 	for _, f := range disk.indexes {
 		add(f, indexSuffix)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pins++
-	files := s.files
-	for _, f := range files {
-		f.acquire()
-	}
-	return m, sync.OnceFunc(func() { s.unpin(name, files) }), nil
+	return m, sync.OnceFunc(func() {
+		s.remove([]string{name})
+		s.unpin(files)
+	}), nil
 }
 
 // unpin gives the files of a snapshot free.
-func (s *Shard) unpin(name string, files []*file) {
-	s.remove([]string{name})
+func (s *Shard) unpin(files []*file) {
 	for _, f := range files {
 		f.release()
 	}
@@ -61,7 +61,7 @@ func (s *Shard) unpin(name string, files []*file) {
 // folder of the same file system; the caller has checked their sums, and
 // removes dir afterwards. After a crash the state is the old or the new one.
 func (s *Shard) Install(m dsdb.Manifest, dir string) error {
-	s.stopCompaction()
+	s.stopBackground()
 	s.compactMu.Lock()
 	defer s.compactMu.Unlock()
 	s.diskMu.Lock()
