@@ -43,6 +43,7 @@ func play(t *testing.T, seed uint64) (r *run) {
 	}
 	r.flushes()
 	r.measure()
+	operator := startOperator(r)
 	nemesis := StartNemesis(r.Cluster)
 	r.Run(trouble)
 	r.quiet = true
@@ -58,6 +59,9 @@ func play(t *testing.T, seed uint64) (r *run) {
 	if len(last) < len(r.groups) {
 		r.violation("after %v of peace only the groups %v take writes", peace, last)
 	}
+	if len(operator.wanted) > 0 {
+		r.violation("after %v of peace changes of members are under way still: %v", peace, operator.wanted)
+	}
 	r.settled()
 	return r
 }
@@ -70,26 +74,33 @@ func (r *run) client() {
 		}
 		g := r.Groups()[r.Rand.IntN(len(r.groups))]
 		n, key := r.target(g), r.Rand.IntN(registers)
-		if !n.Up() {
+		if n == nil {
 			r.client()
 			return
 		}
 		next := r.once(r.client)
 		r.After(2*time.Second, next) // it gives up
-		if r.Chance(0.4) {
+		holders := r.Holders(g)
+		switch lot := r.Rand.Float64(); {
+		case lot < 0.3:
 			r.get(n, g, key, func(uint64, error) { next() })
-		} else {
+		case lot < 0.4:
+			r.getAt(n, holders[r.Rand.IntN(len(holders))], g, key, func(uint64, error) { next() })
+		default:
 			r.set(n, g, key, r.padding(), func(error) { next() })
 		}
 	})
 }
 
 // target is the node that a client turns to: mostly one that believes to lead,
-// rightly or not.
+// rightly or not; nil if no node holds a replica.
 func (r *run) target(g dsdb.GroupID) *Node {
 	ns := r.Leaders(g)
 	if len(ns) == 0 || r.Chance(0.1) {
-		ns = r.Voters(g)
+		ns = r.Holders(g)
+	}
+	if len(ns) == 0 {
+		return nil
 	}
 	return ns[r.Rand.IntN(len(ns))]
 }
@@ -117,15 +128,10 @@ func (r *run) once(f func()) func() {
 func (r *run) flushes() {
 	r.After(r.Between(50*time.Millisecond, 400*time.Millisecond), func() {
 		g := r.Groups()[r.Rand.IntN(len(r.groups))]
-		ns := r.Voters(g)
-		if n := ns[r.Rand.IntN(len(ns))]; n.Up() {
-			m := r.groups[g].copies[n.Index]
-			upTo := len(m.log)
-			n.run.after(r.Between(0, 300*time.Millisecond), func() {
-				r.count("flushes")
-				m.flushed = max(m.flushed, upTo)
-				n.Flushed(g)
-			})
+		if ns := r.Holders(g); len(ns) > 0 {
+			if n := ns[r.Rand.IntN(len(ns))]; !n.pausing {
+				r.flush(n, g, nil)
+			}
 		}
 		r.flushes()
 	})

@@ -13,26 +13,29 @@ import (
 // Options describe a cluster.
 type Options struct {
 	Nodes int
-	// Voters lists, for the groups 1, 2 and so on, the nodes that hold a replica;
-	// the first campaigns for the new group.
-	Voters [][]int
-	// NewMachine is called at each start of a node for each of its groups: what
-	// the machine had not flushed is gone.
-	NewMachine func(node int, g dsdb.GroupID) raftnode.StateMachine
-	Logger     *slog.Logger // nil: nothing is logged
+	// Replicas is called at each start of a node and says what it is to run; the
+	// state machines are those that the node's disk holds.
+	Replicas func(n *Node) ([]raftnode.GroupSpec, error)
+	// Dir is the folder of a replica on the disk of its node.
+	Dir func(g dsdb.GroupID, r dsdb.ReplicaID) string
+	// Applied is told when a state machine on a node has moved; nil: nobody is.
+	Applied func(n *Node, g dsdb.GroupID)
+	Logger  *slog.Logger // nil: nothing is logged
 }
 
 // Cluster is some nodes in one world.
 type Cluster struct {
 	*World
-	Nodes   []*Node
-	options Options
-	network network
-	boots   uint64
-	leaders map[reign]dsdb.ReplicaID // who led, ever
-	Counts  map[string]int           // how often things happened, by their names
-	voted   func(*Node)              // told when a node's new term is durable, mostly with its vote
-	died    func(*Node, error)       // told when a process ended itself, which its disk made it do
+	Nodes     []*Node
+	options   Options
+	network   network
+	boots     uint64
+	strangers int                       // machines that were wiped
+	leaders   map[reign]dsdb.ReplicaID  // who led, ever
+	Counts    map[string]int            // how often things happened, by their names
+	voted     func(*Node)               // told when a node's new term is durable, mostly with its vote
+	joint     func(*Node, dsdb.GroupID) // told when a node has applied a joint change of a group's members
+	died      func(*Node, error)        // told when a process ended itself, which its disk made it do
 }
 
 // reign is one term of one group.
@@ -41,57 +44,66 @@ type reign struct {
 	term  uint64
 }
 
-// NewCluster makes a cluster and starts all its nodes.
-func NewCluster(w *World, o Options) (*Cluster, error) {
+// NewCluster makes a cluster. Its nodes are yet to be started.
+func NewCluster(w *World, o Options) *Cluster {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	c := &Cluster{World: w, options: o, leaders: map[reign]dsdb.ReplicaID{}, Counts: map[string]int{}, voted: func(*Node) {}}
+	if o.Applied == nil {
+		o.Applied = func(*Node, dsdb.GroupID) {}
+	}
+	c := &Cluster{World: w, options: o, leaders: map[reign]dsdb.ReplicaID{}, Counts: map[string]int{}, voted: func(*Node) {},
+		joint: func(*Node, dsdb.GroupID) {}}
 	c.died = func(n *Node, err error) { c.fail("node %d ended itself: %v", n.Index, err) }
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, newNode(c, i))
 	}
-	c.network = network{world: w, nodes: c.Nodes, cut: map[[2]int]bool{}}
+	c.network = network{world: w, cluster: c, cut: map[[2]int]bool{}}
+	return c
+}
+
+// Start starts all nodes.
+func (c *Cluster) Start() error {
 	for _, n := range c.Nodes {
 		if err := n.Start(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return c, nil
+	return nil
 }
 
-// Groups returns the ids of all groups.
-func (c *Cluster) Groups() []dsdb.GroupID {
-	var ids []dsdb.GroupID
-	for i := range c.options.Voters {
-		ids = append(ids, dsdb.GroupID(i+1))
-	}
-	return ids
-}
-
-// Voters returns the nodes with a replica of g.
-func (c *Cluster) Voters(g dsdb.GroupID) []*Node {
+// Holders returns the nodes that run a replica of g.
+func (c *Cluster) Holders(g dsdb.GroupID) []*Node {
 	var ns []*Node
-	for _, i := range c.options.Voters[g-1] {
-		ns = append(ns, c.Nodes[i])
+	for _, n := range c.Nodes {
+		if n.Holds(g) {
+			ns = append(ns, n)
+		}
 	}
 	return ns
 }
 
-// Holds reports whether node i has a replica of g.
-func (c *Cluster) Holds(i int, g dsdb.GroupID) bool {
-	return slices.Contains(c.options.Voters[g-1], i)
+// Running returns the ids of the groups of which some node runs a replica.
+func (c *Cluster) Running() []dsdb.GroupID {
+	var ids []dsdb.GroupID
+	for _, n := range c.Nodes {
+		if n.Up() {
+			ids = append(ids, n.run.groups...)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 // Leaders returns the nodes that believe to lead g, in the order of their terms.
 func (c *Cluster) Leaders(g dsdb.GroupID) []*Node {
 	var ns []*Node
-	for _, n := range c.Voters(g) {
-		if n.Up() && n.Leads(g) {
+	for _, n := range c.Holders(g) {
+		if n.Leads(g) {
 			ns = append(ns, n)
 		}
 	}
-	slices.SortFunc(ns, func(a, b *Node) int { return int(a.Status(g).Term) - int(b.Status(g).Term) })
+	slices.SortStableFunc(ns, func(a, b *Node) int { return int(a.Status(g).Term) - int(b.Status(g).Term) })
 	return ns
 }
 
@@ -102,20 +114,6 @@ func (c *Cluster) Leader(g dsdb.GroupID) *Node {
 		return nil
 	}
 	return ns[len(ns)-1]
-}
-
-// replica is the id of the replica of g on a node.
-func replica(node int, g dsdb.GroupID) dsdb.ReplicaID {
-	return dsdb.ReplicaID(uint64(g)*100 + uint64(node) + 1)
-}
-
-// spec describes the replica of g on a node.
-func (c *Cluster) spec(node int, g dsdb.GroupID) raftnode.GroupSpec {
-	s := raftnode.GroupSpec{ID: g, Replica: replica(node, g), Node: dsdb.NodeID(node), StateMachine: c.options.NewMachine(node, g)}
-	for _, n := range c.options.Voters[g-1] {
-		s.Founders = append(s.Founders, raftnode.Peer{Replica: replica(n, g), Node: dsdb.NodeID(n)})
-	}
-	return s
 }
 
 // Error is a property that a run broke. The cluster panics with it.

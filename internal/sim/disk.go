@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -17,6 +18,8 @@ type disk struct {
 	*vfs.Mem
 	world   *World
 	dying   bool                // syncs do nothing from now on
+	left    int                 // changes until the power fails, 0: it does not
+	dead    bool                // the power has failed; the process does not know yet
 	slow    time.Duration       // until then writes stall
 	failing syncFault           // what the next sync does
 	written map[string][]change // by the path they were opened with: unsynced writes, while a sync is to fail
@@ -43,6 +46,32 @@ type change struct {
 
 // errSync is the error of a sync that was made to fail.
 var errSync = fmt.Errorf("injected: %w", syscall.EIO)
+
+// errPower is the error of all changes after the power has failed. Nobody sees
+// what a process does about it.
+var errPower = errors.New("injected: the power fails")
+
+// failPower makes the power fail after some more changes to the disk.
+func (d *disk) failPower(changes int) {
+	if d.left == 0 {
+		d.left = changes
+	}
+}
+
+// change is called ahead of each change to the disk.
+func (d *disk) change() error {
+	if d.left > 0 {
+		d.left--
+		d.dead = d.left == 0
+	}
+	if d.dead {
+		return errPower
+	}
+	return nil
+}
+
+// revive is for the next process.
+func (d *disk) revive() { d.dying = false }
 
 func newDisk(w *World) *disk {
 	return &disk{Mem: vfs.NewMem(w.Rand.Uint64()), world: w, written: map[string][]change{}, moved: map[string]string{}}
@@ -73,7 +102,7 @@ func (d *disk) stall() time.Duration {
 // repair ends all faults. What was lost stays so.
 func (d *disk) repair() {
 	d.SetCapacity(0)
-	d.slow, d.failing = 0, syncWorks
+	d.slow, d.failing, d.left = 0, syncWorks, 0
 }
 
 // powerCut loses unsynced bytes but for the given part of the writes.
@@ -82,7 +111,7 @@ func (d *disk) powerCut(unsyncedPercent int) {
 	for _, c := range d.lost {
 		d.revert(c)
 	}
-	d.lost, d.dying, d.failing = nil, false, syncWorks
+	d.lost, d.dying, d.failing, d.left, d.dead = nil, false, syncWorks, 0, false
 	clear(d.written)
 	clear(d.moved)
 }
@@ -134,6 +163,9 @@ func (d *disk) OpenReadWrite(path string) (vfs.File, error) {
 
 // Create makes a file.
 func (d *disk) Create(path string) (vfs.File, error) {
+	if err := d.change(); err != nil {
+		return nil, err
+	}
 	delete(d.moved, path)
 	f, err := d.Mem.Create(path)
 	return d.wrap(path, f, err)
@@ -141,6 +173,9 @@ func (d *disk) Create(path string) (vfs.File, error) {
 
 // Rename renames a file, also for those who have it open.
 func (d *disk) Rename(from, to string) error {
+	if err := d.change(); err != nil {
+		return err
+	}
 	if err := d.Mem.Rename(from, to); err != nil {
 		return err
 	}
@@ -158,12 +193,44 @@ func (d *disk) Rename(from, to string) error {
 	return nil
 }
 
-// SyncDir does nothing once the power fails.
+// SyncDir does nothing while a process dies.
 func (d *disk) SyncDir(dir string) error {
-	if d.dying {
-		return nil
+	if err := d.change(); err != nil || d.dying {
+		return err
 	}
 	return d.Mem.SyncDir(dir)
+}
+
+// Remove removes a file.
+func (d *disk) Remove(path string) error {
+	if err := d.change(); err != nil {
+		return err
+	}
+	return d.Mem.Remove(path)
+}
+
+// RemoveAll removes a tree.
+func (d *disk) RemoveAll(path string) error {
+	if err := d.change(); err != nil {
+		return err
+	}
+	return d.Mem.RemoveAll(path)
+}
+
+// MkdirAll makes a folder.
+func (d *disk) MkdirAll(path string) error {
+	if err := d.change(); err != nil {
+		return err
+	}
+	return d.Mem.MkdirAll(path)
+}
+
+// Link gives a file another name.
+func (d *disk) Link(from, to string) error {
+	if err := d.change(); err != nil {
+		return err
+	}
+	return d.Mem.Link(from, to)
 }
 
 type diskFile struct {
@@ -174,6 +241,9 @@ type diskFile struct {
 
 // WriteAt remembers what it overwrites while the next sync is to fail.
 func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.disk.change(); err != nil {
+		return 0, err
+	}
 	if f.disk.failing == syncLoses {
 		old := make([]byte, len(p))
 		_, _ = f.ReadAt(old, off) // behind the end there are zeros
@@ -182,11 +252,11 @@ func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
-// SyncData does nothing once the power fails, and fails once if it is to.
+// SyncData does nothing while a process dies, and fails once if it is to.
 func (f *diskFile) SyncData() error {
 	d := f.disk
-	if d.dying {
-		return nil
+	if err := d.change(); err != nil || d.dying {
+		return err
 	}
 	if err := f.File.SyncData(); err != nil || d.failing == syncWorks {
 		return err

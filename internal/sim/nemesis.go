@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
 )
 
 // Nemesis makes things go wrong until it is stopped. What it does is counted
@@ -31,13 +32,15 @@ var faults = []struct {
 	{1, (*Nemesis).slowMachines},
 	{1, (*Nemesis).stallDisk},
 	{1, (*Nemesis).failSync},
+	{2, (*Nemesis).failPower},
+	{1, (*Nemesis).falseAlarm},
 	{2, (*Nemesis).fillDisk},
 }
 
 // StartNemesis starts one on a cluster.
 func StartNemesis(c *Cluster) *Nemesis {
 	n := &Nemesis{cluster: c}
-	c.voted, c.died = n.voted, n.died
+	c.voted, c.joint, c.died = n.voted, n.joint, n.died
 	n.next()
 	return n
 }
@@ -47,6 +50,7 @@ func StartNemesis(c *Cluster) *Nemesis {
 func (n *Nemesis) Stop() error {
 	n.stopped = true
 	n.cluster.voted = func(*Node) {}
+	n.cluster.joint = func(*Node, dsdb.GroupID) {}
 	n.cluster.network.heal()
 	for _, node := range n.cluster.Nodes {
 		node.disk.repair()
@@ -125,12 +129,34 @@ func (n *Nemesis) voted(node *Node) {
 	})
 }
 
+// joint now and then cuts the power of a node in the middle of a joint change.
+func (n *Nemesis) joint(node *Node, g dsdb.GroupID) {
+	c := n.cluster
+	if !c.Chance(0.3) {
+		return
+	}
+	c.After(c.Between(0, 4*time.Millisecond), func() {
+		if node.Up() && !n.stopped {
+			if node.Leads(g) {
+				c.count("power cuts of leaders in joint changes")
+			}
+			node.CutPower(0)
+			n.startLater(node)
+		}
+	})
+}
+
 // died sees to a process that its disk has ended.
 func (n *Nemesis) died(node *Node, err error) {
-	if !errors.Is(err, errSync) {
+	switch {
+	case errors.Is(err, errPower):
+		n.cluster.count("power cuts amid changes of files")
+	case errors.Is(err, errSync):
+		n.cluster.count("failed syncs")
+	case errors.Is(err, errWiped), dsdb.KindOf(err) == dsdb.KindUnavailable, vfs.NoSpace(err):
+	default:
 		n.cluster.fail("node %d ended itself: %v", node.Index, err)
 	}
-	n.cluster.count("failed syncs")
 	n.startLater(node)
 }
 
@@ -144,7 +170,7 @@ func (n *Nemesis) start(node *Node) {
 		return
 	}
 	err := node.Start()
-	if !n.stopped && (dsdb.KindOf(err) == dsdb.KindUnavailable || errors.Is(err, errSync)) {
+	if !n.stopped && (dsdb.KindOf(err) == dsdb.KindUnavailable || vfs.NoSpace(err) || errors.Is(err, errSync) || errors.Is(err, errPower)) {
 		n.cluster.count("failed starts")
 		n.startLater(node)
 		return
@@ -202,7 +228,10 @@ func (n *Nemesis) pause(victim *Node) {
 // pauseLeader stops a leader for long enough to be replaced.
 func (n *Nemesis) pauseLeader(*Node) {
 	c := n.cluster
-	groups := c.Groups()
+	groups := c.Running()
+	if len(groups) == 0 {
+		return
+	}
 	if l := c.Leader(groups[c.Rand.IntN(len(groups))]); l != nil {
 		c.count("pauses of leaders")
 		l.Pause(c.Between(2*time.Second, 5*time.Second))
@@ -237,6 +266,24 @@ func (n *Nemesis) stallDisk(victim *Node) {
 func (n *Nemesis) failSync(victim *Node) {
 	victim.disk.failNextSync()
 	n.cluster.Note("fail sync", uint64(victim.Index))
+}
+
+// failPower cuts the power after so many changes to the disk: in the middle of
+// whatever uses it then.
+func (n *Nemesis) failPower(victim *Node) {
+	if victim.Up() {
+		victim.disk.failPower(1 + n.cluster.Rand.IntN(300))
+		n.cluster.Note("fail power", uint64(victim.Index))
+	}
+}
+
+// falseAlarm tells a node that the process of another is gone, which may be wrong.
+func (n *Nemesis) falseAlarm(victim *Node) {
+	c := n.cluster
+	if other := c.Nodes[c.Rand.IntN(len(c.Nodes))]; other.Up() {
+		c.count("false alarms")
+		other.PeerDown(victim)
+	}
 }
 
 // fillDisk leaves little room on a disk, and now and then on a second one.

@@ -21,11 +21,43 @@ type process struct {
 	slice    int
 	draining bool // a Drain is due
 	full     bool // the core was told to refuse proposals
-	appends  []raftnode.Append
-	writing  []raftnode.Append // being written, nil if nothing is
-	newest   *raftnode.Append  // the first of those written last
+	appends  []queued
+	writing  []queued // being written, nil if nothing is
+	newest   *queued  // the first of those written last
 	tasks    []raftnode.ApplyTask
 	applying bool
+	watches  []*watch
+}
+
+// watch waits for the end of a process.
+type watch struct {
+	told func()
+	off  bool // nobody waits any more
+}
+
+// watch has told called when the process ends, unless the watch is off by then.
+func (p *process) watch(told func()) *watch {
+	if len(p.watches) >= 64 {
+		p.watches = slices.DeleteFunc(p.watches, func(w *watch) bool { return w.off })
+	}
+	w := &watch{told: told}
+	p.watches = append(p.watches, w)
+	return w
+}
+
+// ended is called when the process has ended.
+func (p *process) ended() {
+	for _, w := range p.watches {
+		if !w.off {
+			w.told()
+		}
+	}
+}
+
+// queued is an append on its way to the log, and who else is to know.
+type queued struct {
+	raftnode.Append
+	then func() // nil: nobody
 }
 
 // after runs f in d, unless the process has ended by then.
@@ -66,52 +98,23 @@ func (p *process) wake() {
 
 func (p *process) spread(out *raftnode.Outputs) {
 	for _, box := range out.Network {
-		p.node.cluster.network.send(p.node.Index, int(box.Node), box.Messages)
+		if to := p.node.cluster.node(box.Node); to != nil {
+			p.node.cluster.network.send(p.node, to, box.Messages)
+		}
 	}
 	for _, s := range out.Snapshots {
-		p.send(s)
+		p.ship(s)
 	}
 	for _, r := range out.Results {
 		r.Waiter.Done(r.Verdict, r.Err)
 	}
-	p.appends = append(p.appends, out.Appends...)
+	for _, a := range out.Appends {
+		p.appends = append(p.appends, queued{Append: a})
+	}
 	p.tasks = append(p.tasks, out.Tasks...)
 	p.write()
 	p.apply()
 }
-
-// send brings a snapshot to its receiver, which tells what came of it. One that
-// is lost is found out about.
-func (p *process) send(s raftnode.SendTask) {
-	from, to := p.node, p.node.cluster.Nodes[s.Node]
-	sent := func(err error) {
-		from.cluster.After(from.cluster.network.latency(), func() {
-			from.do(p, func() { p.core.SnapshotSent(s, err); p.wake() })
-		})
-	}
-	lost := func() { sent(dsdb.Errorf(dsdb.KindUnavailable, "lost")) }
-	net := &from.cluster.network
-	from.cluster.count("snapshots sent")
-	if net.cut[[2]int{from.Index, to.Index}] || net.world.Chance(net.drop) {
-		lost()
-		return
-	}
-	from.cluster.After(10*net.latency(), func() {
-		if to.run == nil {
-			lost()
-			return
-		}
-		to.input(func(c *raftnode.Core) {
-			c.Install(dsdb.NodeID(from.Index), s.Snapshot, "", told(sent))
-		})
-	})
-}
-
-// told is a Waiter that is told whether something happened.
-type told func(error)
-
-// Done implements raftnode.Waiter.
-func (f told) Done(_ dsdb.Verdict, err error) { f(err) }
 
 // inspect checks what must hold of every replica at any time: nothing goes
 // back, what is applied is committed, a term has one leader.
@@ -123,7 +126,10 @@ func (p *process) inspect() {
 		if now.Term < was.Term || now.Commit < was.Commit || now.Applied < was.Applied || now.Applied > now.Commit {
 			c.fail("group %d on node %d: %+v after %+v", g, n.Index, now, was)
 		}
-		if now.Leader != replica(n.Index, g) {
+		if len(now.Members.Outgoing) > 0 && len(was.Members.Outgoing) == 0 {
+			c.joint(n, g)
+		}
+		if !now.Leading {
 			continue
 		}
 		of := reign{g, now.Term}
@@ -213,6 +219,9 @@ func (p *process) makeRoom() {
 // die ends the process as its host does when the log has failed.
 func (p *process) die(err error) {
 	n := p.node
+	if n.run != p || n.disk.dead {
+		return
+	}
 	n.cluster.Note("died", uint64(n.Index))
 	p.writing = nil
 	n.Kill()
@@ -223,15 +232,24 @@ func (p *process) die(err error) {
 func (p *process) stored() {
 	n, done := p.node, p.writing
 	p.writing = nil
-	for _, a := range done {
-		n.created[a.Update.Group] = true
+	as := make([]raftnode.Append, len(done))
+	for i, a := range done {
+		as[i] = a.Append
+		if a.Update.Create != nil {
+			n.created[a.Update.Create.Replica] = true
+		}
 		if hs := a.Update.HardState; hs != nil && hs.Term > n.terms[a.Update.Group] {
 			n.terms[a.Update.Group] = hs.Term
 			n.cluster.voted(n)
 		}
 	}
 	n.cluster.Note("stored", uint64(n.Index), uint64(len(done)))
-	p.core.StorageDone(done)
+	p.core.StorageDone(as)
+	for _, a := range done {
+		if a.then != nil {
+			a.then()
+		}
+	}
 	p.wake()
 	p.write()
 	p.mark(done)
@@ -239,7 +257,7 @@ func (p *process) stored() {
 
 // mark lets the log prove its last batch if nothing is written for a while
 // after done.
-func (p *process) mark(done []raftnode.Append) {
+func (p *process) mark(done []queued) {
 	p.newest = &done[0]
 	p.after(50*time.Millisecond, func() {
 		if p.newest != &done[0] || p.writing != nil {
@@ -253,7 +271,7 @@ func (p *process) mark(done []raftnode.Append) {
 	})
 }
 
-func updates(as []raftnode.Append) []wal.Update {
+func updates(as []queued) []wal.Update {
 	var us []wal.Update
 	for _, a := range as {
 		if !a.Empty {
@@ -281,6 +299,7 @@ func (p *process) apply() {
 		err := t.Run()
 		c.Note("applied", uint64(p.node.Index), uint64(t.Group), uint64(len(t.Entries)))
 		p.core.ApplyDone(t, err)
+		c.options.Applied(p.node, t.Group)
 		p.wake()
 		p.apply()
 	})

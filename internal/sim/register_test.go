@@ -1,16 +1,11 @@
 package sim
 
 import (
-	"encoding/binary"
-	"fmt"
-	"hash/crc64"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/anishathalye/porcupine"
-
-	"github.com/dasudian/dsdb"
 )
 
 // registers is the number of registers in each group. A write of one carries a
@@ -24,7 +19,7 @@ type history struct {
 	at      map[uint64]uint64        // id of an applied write → index
 	acked   map[uint64]uint64        // id → index it was acknowledged with
 	refused map[uint64]bool          // ids that were said not to be in the log
-	copies  map[int]*registerMachine // of each node, as flushed or running
+	copies  map[int]*registerMachine // of each node, as it was last opened
 	calls   [registers][]*call       // what clients did to each register
 }
 
@@ -39,82 +34,6 @@ type call struct {
 	start  int64
 	end    int64 // 0: it has no outcome
 	failed bool  // it certainly had no effect
-}
-
-// applied is one entry as a state machine saw it.
-type applied struct {
-	term, id, sum uint64
-	key           int
-}
-
-const birth = 10 // index at which groups begin
-
-// registerMachine is the state machine: it remembers every write in order. What it
-// has flushed survives a crash of its node.
-type registerMachine struct {
-	run     *run
-	history *history
-	log     []applied // entry birth+1+i
-	values  [registers]uint64
-	flushed int // of log
-}
-
-var crcTable = crc64.MakeTable(crc64.ECMA)
-
-// command is a write as it stands in the log: id u64, key u8, padding.
-func command(id uint64, key, padding int) []byte {
-	data := binary.LittleEndian.AppendUint64(make([]byte, 0, 9+padding), id)
-	return append(append(data, byte(key)), make([]byte, padding)...)
-}
-
-func (m *registerMachine) Apply(es []dsdb.Entry) ([]dsdb.Verdict, error) {
-	vs := make([]dsdb.Verdict, len(es))
-	for i, e := range es {
-		at := int(e.Index) - birth - 1
-		if at != len(m.log) {
-			return nil, fmt.Errorf("entry %d applied after %d", e.Index, len(m.log)+birth)
-		}
-		a := applied{term: e.Term, sum: crc64.Checksum(e.Data, crcTable)}
-		if e.Data != nil {
-			a.id, a.key = binary.LittleEndian.Uint64(e.Data), int(e.Data[8])
-		}
-		m.add(a)
-		m.history.check(m.run, at, a)
-		vs[i].Value = binary.LittleEndian.AppendUint64(nil, e.Index)
-	}
-	return vs, nil
-}
-
-func (m *registerMachine) add(a applied) {
-	m.log = append(m.log, a)
-	if a.id != 0 {
-		m.values[a.key] = a.id
-	}
-}
-
-// restarted is the machine that a node starts with after a crash of m.
-func (m *registerMachine) restarted() *registerMachine {
-	n := &registerMachine{run: m.run, history: m.history, flushed: m.flushed}
-	for _, a := range m.log[:m.flushed] {
-		n.add(a)
-	}
-	return n
-}
-
-// FlushedIndex is where the machine can go on from without a log.
-func (m *registerMachine) FlushedIndex() uint64 {
-	if m.flushed == 0 {
-		return 0
-	}
-	return uint64(birth + m.flushed)
-}
-
-func (m *registerMachine) Snapshot() (dsdb.Manifest, func(), error) {
-	return dsdb.Manifest{}, nil, fmt.Errorf("a register has no files")
-}
-
-func (m *registerMachine) Install(dsdb.Manifest, string) error {
-	return fmt.Errorf("a register has no files")
 }
 
 // check compares an applied entry with what other replicas applied there, and
@@ -137,6 +56,15 @@ func (h *history) check(r *run, at int, a applied) {
 		r.violation("write %d was refused, but is in entry %d", a.id, at+birth+1)
 	}
 	h.at[a.id] = uint64(at + birth + 1)
+}
+
+// checkState compares what a replica holds without its log, in files of its own
+// or of a snapshot, with what replicas applied.
+func (h *history) checkState(r *run, s state) {
+	at := int(s.index) - birth - 1
+	if at < 0 || at >= len(h.canon) || h.canon[at].sum != s.sum || h.canon[at].term != s.term {
+		r.violation("files hold %+v, which nobody applied", s)
+	}
 }
 
 // lost returns an acknowledged write that is not where it was said to be, 0 if there is none.

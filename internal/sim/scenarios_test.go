@@ -1,12 +1,15 @@
 package sim
 
 import (
+	"errors"
+	"path"
 	"testing"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/raftnode"
 )
 
@@ -115,8 +118,8 @@ func TestS4OneWayCutsDoNotDisturbTheLeader(t *testing.T) {
 				}
 				s.settle()
 				for _, n := range s.Nodes {
-					if now := n.Status(shard); now.Term != term || now.Leader != replica(l.Index, shard) {
-						s.t.Errorf("node %d: leader %d in term %d, want %d in %d", n.Index, now.Leader, now.Term, replica(l.Index, shard), term)
+					if now := n.Status(shard); now.Term != term || now.LeaderNode != l.DataID {
+						s.t.Errorf("node %d: leader %d in term %d, want %d in %d", n.Index, now.LeaderNode, now.Term, l.DataID, term)
 					}
 				}
 			})
@@ -151,10 +154,14 @@ func TestS15OldConfirmationsServeNoNewRead(t *testing.T) {
 	scenario(t, 3, 5, func(s *script) {
 		old := s.leader()
 		s.write(old)
-		var copies []raftnode.Envelope
-		s.network.tap = func(_, to int, e raftnode.Envelope) bool {
+		type sent struct {
+			from *Node
+			raftnode.Envelope
+		}
+		var copies []sent
+		s.network.tap = func(from, to int, e raftnode.Envelope) bool {
 			if to == old.Index && e.Message.GetType() == raftpb.MsgHeartbeatResp && len(e.Message.GetContext()) > 0 {
-				copies = append(copies, e)
+				copies = append(copies, sent{s.Nodes[from], e})
 			}
 			return false
 		}
@@ -172,7 +179,7 @@ func TestS15OldConfirmationsServeNoNewRead(t *testing.T) {
 		s.until("the old leader goes on", func() bool { return !old.pausing })
 		for range 20 {
 			for _, c := range copies {
-				s.network.deliver(int(c.From-replica(0, c.Group)), old.Index, c)
+				s.network.deliver(c.from, old, c.Envelope)
 			}
 			s.Run(5 * time.Millisecond)
 		}
@@ -286,7 +293,7 @@ func TestS29PowerFailsAfterAFlush(t *testing.T) {
 		for range 20 {
 			s.write(l)
 		}
-		s.flush(l, shard)
+		s.flushed(l)
 		flushed := s.groups[shard].copies[l.Index].FlushedIndex()
 		if state, _ := l.run.log.State(shard); state.HardState.Commit >= flushed {
 			s.t.Fatalf("the log knows that %d is committed, flushed is %d", state.HardState.Commit, flushed)
@@ -313,8 +320,9 @@ func TestS29FlushedBeyondTheLog(t *testing.T) {
 			s.write(l)
 		}
 		s.Run(time.Second)
-		s.flush(f, shard)
+		s.flushed(f)
 		f.Kill()
+		copyFolder(s.t, older, f.disk.Mem, path.Dir(s.groups[shard].copies[f.Index].dir))
 		f.disk.Mem = older
 		s.start(f)
 		if err := f.Status(shard).Failed; dsdb.KindOf(err) != dsdb.KindCorrupt {
@@ -329,6 +337,30 @@ func TestS29FlushedBeyondTheLog(t *testing.T) {
 		s.start(l)
 		s.write(s.leader())
 	})
+}
+
+// copyFolder copies a folder of folders of files from one disk to another.
+func copyFolder(t *testing.T, to, from vfs.FS, dir string) {
+	t.Helper()
+	var err error
+	each := func(dir string, f func(string)) {
+		names, e := from.List(dir)
+		err = errors.Join(err, e)
+		for _, name := range names {
+			f(path.Join(dir, name))
+		}
+	}
+	each(dir, func(sub string) {
+		err = errors.Join(err, to.RemoveAll(sub), to.MkdirAll(sub))
+		each(sub, func(name string) {
+			b, e := readFile(from, name)
+			err = errors.Join(err, e, writeFile(to, name, b))
+		})
+		err = errors.Join(err, to.SyncDir(sub))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A follower is away while fifty megabytes are written: the leader keeps a few

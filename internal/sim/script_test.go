@@ -114,6 +114,14 @@ func (s *script) answered(a *attempt) {
 	s.until("the call has an outcome", func() bool { return a.told > 0 })
 }
 
+// flushed flushes the state machine of n and waits until that is done.
+func (s *script) flushed(n *Node) {
+	s.t.Helper()
+	done := false
+	s.flush(n, shard, func() { done = true })
+	s.until("the flush ends", func() bool { return done })
+}
+
 // last is the index of the last entry in the log on n's disk.
 func (s *script) last(n *Node) uint64 {
 	_, last := n.run.log.Bounds(shard)

@@ -15,7 +15,7 @@ import (
 var (
 	oneSeed = flag.Uint64("seed", 0, "run this seed alone")
 	seeds   = flag.Uint64("seeds", 100, "run this many seeds")
-	trace   = flag.Bool("trace", false, "print what happens")
+	trace   = flag.Bool("events", false, "print what happens")
 	lane    = flag.String("lane", "", "run a part of the seeds for another process: first,step")
 )
 
@@ -69,7 +69,7 @@ func TestSeeds(t *testing.T) {
 	if n < 20 {
 		return
 	}
-	for _, what := range slices.Concat(clientCounts, processCounts, networkCounts, diskCounts) {
+	for _, what := range slices.Concat(clientCounts, memberCounts, snapshotCounts, processCounts, networkCounts, diskCounts) {
 		if sum.counts[what] == 0 {
 			t.Errorf("the runs did not exercise what they are for: no %s", what)
 		}
@@ -79,10 +79,13 @@ func TestSeeds(t *testing.T) {
 // What is counted, each of which must happen in the runs.
 var (
 	clientCounts = []string{"writes acknowledged", "writes refused", "writes without space",
-		"writes of unknown outcome", "reads", "registers checked", "elections", "flushes"}
-	processCounts = []string{"kills", "power cuts", "power cuts of voters", "blackouts", "pauses", "pauses of leaders", "slow state machines"}
+		"writes of unknown outcome", "reads", "reads of followers", "registers checked", "elections"}
+	memberCounts   = []string{"membership changes", "simple changes", "joint changes", "changes that failed", "transfers asked for", "transfers"}
+	snapshotCounts = []string{"flushes", "snapshots sent", "snapshots that did not arrive", "snapshots installed"}
+	processCounts  = []string{"kills", "power cuts", "power cuts of voters", "power cuts of leaders in joint changes", "power cuts amid changes of files",
+		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "false alarms"}
 	networkCounts = []string{"partitions", "one-way partitions", "changes of noise"}
-	diskCounts    = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts"}
+	diskCounts    = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped"}
 )
 
 // total sums up outcomes.
@@ -106,7 +109,7 @@ func (s *total) add(t *testing.T, o outcome) {
 		t.Errorf("seed %d: %s", o.Seed, e)
 	}
 	if len(o.Errs) > 0 {
-		t.Errorf("seed %d: %d violations; replay: go test ./internal/sim -run TestSeeds -seed=%d -trace", o.Seed, len(o.Errs), o.Seed)
+		t.Errorf("seed %d: %d violations; replay: go test ./internal/sim -run TestSeeds -seed=%d -events", o.Seed, len(o.Errs), o.Seed)
 	}
 }
 
@@ -119,7 +122,7 @@ func (s *total) String() string {
 	for _, line := range []struct {
 		title string
 		names []string
-	}{{"clients", clientCounts}, {"processes", processCounts}, {"network", networkCounts}, {"disks", diskCounts}} {
+	}{{"clients", clientCounts}, {"members", memberCounts}, {"snapshots", snapshotCounts}, {"processes", processCounts}, {"network", networkCounts}, {"disks", diskCounts}} {
 		var parts []string
 		for _, name := range line.names {
 			parts = append(parts, fmt.Sprintf("%d %s", s.counts[name], name))
