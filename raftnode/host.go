@@ -233,9 +233,10 @@ func (h *Host) Unreachable(node dsdb.NodeID) {
 // Install replaces the state of a replica by a snapshot that another node has
 // sent, whose files lie in dir, verified and synced. It returns nil once that is
 // durable, or if the replica is not behind it; otherwise nothing has changed
-// unless the error says so. The caller removes dir.
+// unless the error says so. The caller removes dir. An installation that has
+// begun ends with itself or the host, not with ctx: until then dir is in use.
 func (h *Host) Install(ctx context.Context, from dsdb.NodeID, s Snapshot, dir string) error {
-	_, err := h.call(ctx, event{kind: evInstall, group: s.Envelope.Group, node: from, snapshot: s, dir: dir})
+	_, err := h.call(context.WithoutCancel(ctx), event{kind: evInstall, group: s.Envelope.Group, node: from, snapshot: s, dir: dir})
 	return err
 }
 
