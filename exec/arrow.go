@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 
 	"github.com/apache/arrow/go/v15/arrow"
@@ -34,10 +35,16 @@ func appendRecord(dst []byte, cols []any) ([]byte, error) {
 			}
 		}
 	}()
+	size := 1 << 10
 	for i, c := range cols {
 		data, err := arrowData(c)
 		if err != nil {
 			return nil, err
+		}
+		for _, b := range data.Buffers() {
+			if b != nil {
+				size += b.Len() + 256 // padding, description
+			}
 		}
 		arrays[i] = array.MakeFromData(data)
 		data.Release()
@@ -45,7 +52,7 @@ func appendRecord(dst []byte, cols []any) ([]byte, error) {
 	schema := recordSchema(cols)
 	rec := array.NewRecord(schema, arrays, int64(arrays[0].Len()))
 	defer rec.Release()
-	out := &lengthFirst{b: append(dst, 0, 0, 0, 0)}
+	out := &lengthFirst{b: append(slices.Grow(dst, size), 0, 0, 0, 0)}
 	at := len(dst)
 	w := ipc.NewWriter(out, ipc.WithSchema(schema), ipc.WithAllocator(memory.DefaultAllocator))
 	if err := errors.Join(w.Write(rec), w.Close()); err != nil {

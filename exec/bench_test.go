@@ -171,7 +171,12 @@ func (c benchCatalog) TagKeys(string, string, string, dsdb.TimeRange) ([]string,
 	return []string{"hostname"}, nil
 }
 
-func BenchmarkQuery(b *testing.B) {
+// BenchmarkQuery answers statements on one node, BenchmarkFar with the shard on
+// another, behind a connection in memory; each query has one of its own.
+func BenchmarkQuery(b *testing.B) { benchmarkQueries(b, false) }
+func BenchmarkFar(b *testing.B)   { benchmarkQueries(b, true) }
+
+func benchmarkQueries(b *testing.B, far bool) {
 	const half = "time >= 123456789123 AND time < 39723456789123" // 11 h, cut anywhere
 	for _, c := range []struct {
 		name, text string
@@ -202,11 +207,15 @@ func BenchmarkQuery(b *testing.B) {
 				b.Fatal(err)
 			}
 			open := func(context.Context, dsdb.ShardID) (Source, error) { return s, nil }
+			run := func() int { return drain(b, plan.(*planner.Select), open) }
+			if far {
+				run = func() int { return drainFar(b, plan.(*planner.Select), open) }
+			}
 			b.SetBytes(int64(8 * c.values))
 			b.ReportAllocs()
 			rows, busy := 0, cpuTime()
 			for b.Loop() {
-				rows = drain(b, plan.(*planner.Select), open)
+				rows = run()
 			}
 			busy = cpuTime() - busy
 			b.ReportMetric(float64(c.values)*float64(b.N)/1e6/b.Elapsed().Seconds(), "Mv/s")
@@ -225,6 +234,21 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// drainFar is drain with the shards behind a pipe.
+func drainFar(b *testing.B, p *planner.Select, open Open) int {
+	here, there := pipe()
+	here.quiet, there.quiet = true, true
+	r := NewRemote(here)
+	done := make(chan error)
+	go func() { done <- Serve(context.Background(), there, open, Options{}) }()
+	rows := drain(b, p, func(_ context.Context, id dsdb.ShardID) (Source, error) { return r.Source(id), nil })
+	r.Close()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+	return rows
 }
 
 func drain(b *testing.B, p *planner.Select, open Open) (rows int) {
