@@ -31,6 +31,9 @@ const (
 	lastRetry     = time.Second
 )
 
+// readBuffer is the size of a connection's buffer; what is larger is read around it.
+const readBuffer = 16 << 10
+
 // maxHandshakes bounds the incoming connections that have not shown yet who they are.
 const maxHandshakes = 64
 
@@ -138,7 +141,7 @@ func (q *peer) upgrade(raw net.Conn, addr string, cl class) (*conn, error) {
 	if err := raw.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: raw, r: bufio.NewReaderSize(raw, 64<<10), class: cl}
+	c := &conn{Conn: raw, r: bufio.NewReaderSize(raw, readBuffer), class: cl}
 	if err := request(c, addr); err != nil {
 		return nil, err
 	}
@@ -281,7 +284,7 @@ func (p *Peers) welcome(raw net.Conn, rest *bufio.Reader) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{Conn: raw, incoming: true}
-	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), raw), 64<<10)
+	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), raw), readBuffer)
 	_, err = fmt.Fprintf(raw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", upgrade)
 	if err != nil {
 		return nil, err

@@ -132,10 +132,16 @@ func (l *link) run() {
 			l.rest(pause.next())
 			continue
 		}
-		tries, pause = 0, backoff{}
+		tries = 0
+		began := time.Now()
 		l.serve(c)
-		l.drop(false)
 		l.peer.unreachable() // what was sent last may not have arrived
+		if time.Since(began) > lastRetry {
+			pause = backoff{}
+			l.drop(false)
+		} else {
+			l.rest(pause.next()) // a peer that hangs up at once is not to be pestered
+		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

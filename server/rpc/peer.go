@@ -261,9 +261,7 @@ func (q *peer) attach(c *conn, g *greeted) {
 		o.Close()
 	}
 	c.uncut = context.AfterFunc(q.ctx, func() { c.Close() })
-	if c.incoming {
-		q.retry()
-	}
+	q.retry()
 }
 
 // detach notes that a connection is over. With the last one the peer is down,

@@ -392,6 +392,9 @@ func (c *conn) handle(ctx context.Context, method string, s *Stream) error {
 		return dsdb.Errorf(dsdb.KindUnavailable, "process %s does not serve %q yet", p.opt.Self.UUID, method)
 	}
 	_, err := guard(c, func() (struct{}, error) { return struct{}{}, h(ctx, c.from, s) })
+	if err != nil && c.peer.ctx.Err() != nil {
+		return errClosed() // this process, or the peer's part in the cluster, is ending
+	}
 	return err
 }
 
