@@ -15,12 +15,16 @@ func (s *step) metaGroup() {
 	}
 	for _, r := range s.d.MetaReplicas {
 		p, _ := s.d.ProcessOf(r.Node)
-		switch {
-		case r.Role == Learner && !p.Gone() && !l.member(r.ID):
-			s.change(l, "a process has joined", MemberChange{AddLearner, memberOf(r)})
+		useless := r.Role == Failed || !l.voter(r.ID) && (p.Gone() || s.outdated(r, p))
+		gone := MemberChange{RemoveMember, memberOf(r)}
+		if useless && l.member(r.ID) && r.ID != l.report.Replica && l.safe(s.o.Lag, []MemberChange{gone}) {
+			s.change(l, "a copy of the catalogue is lost", gone)
 			return
-		case l.member(r.ID) && !l.voter(r.ID) && (p.Gone() || s.outdated(r, p)):
-			s.change(l, "a process has gone", MemberChange{RemoveMember, memberOf(r)})
+		}
+	}
+	for _, r := range s.d.MetaReplicas {
+		if p, _ := s.d.ProcessOf(r.Node); r.Role == Learner && !p.Gone() && !l.member(r.ID) {
+			s.change(l, "a process has joined", MemberChange{AddLearner, memberOf(r)})
 			return
 		}
 	}
@@ -88,7 +92,7 @@ func (s *step) elect(l *leadership) {
 func (s *step) depose(m Member) MemberChange {
 	i := slices.IndexFunc(s.d.MetaReplicas, func(r Replica) bool { return r.ID == m.Replica })
 	if i >= 0 && s.d.MetaReplicas[i].Role != Failed {
-		return MemberChange{AddLearner, m}
+		return MemberChange{DemoteVoter, m}
 	}
 	return MemberChange{RemoveMember, m}
 }
@@ -107,9 +111,10 @@ func (s *step) handOverMeta(l *leadership, voters []Replica) bool {
 // electorate returns the replicas that are to vote: those that do and are not
 // lost, the leader first, then learners that have caught up, then voters that
 // are dead; as many as are odd. Voters that are dead are replaced, but their
-// number does not shrink for being dead.
+// number does not shrink for being dead, nor while a learner is about to catch up.
 func (s *step) electorate(l *leadership) []Replica {
 	var keep, spare, dead []Replica
+	soon := 0
 	for _, r := range s.d.MetaReplicas {
 		p, _ := s.d.ProcessOf(r.Node)
 		if !p.Is(MetaNode) || r.Role == Failed || s.outdated(r, p) {
@@ -125,7 +130,12 @@ func (s *step) electorate(l *leadership) []Replica {
 			keep = append(keep, r)
 		case l.member(r.ID) && live == Up && l.follows(r.ID, s.o.Lag):
 			spare = append(spare, r)
+		case live == Up:
+			soon++
 		}
+	}
+	if len(keep) > 1 && len(keep)%2 == 0 && len(spare) == 0 && soon > 0 {
+		return slices.Concat(keep, dead)
 	}
 	odd := func(n int) int { return (min(n, s.o.MaxVoters) - 1) | 1 }
 	size := odd(len(keep) + len(spare))

@@ -279,13 +279,12 @@ func (s *step) begin(c *census) {
 	group := c.ref.Shard.ID.Group()
 	target := s.target(c)
 	switch u := s.urgency(c); {
+	case len(c.failed) > 0 && c.lead.member(c.failed[0].ID):
+		// Without it a majority is no more than before, and its node may get another.
+		s.alter(c, "a replica has failed", MemberChange{RemoveMember, memberOf(c.failed[0])})
 	case u == missing && target != nil:
 		s.operators++
 		s.add(c, target, "too few replicas")
-	case u == lost && len(c.failed) > 0 && c.present() >= c.want:
-		if r := c.failed[0]; c.lead.voter(r.ID) && r.ID != c.lead.report.Replica {
-			s.alter(c, "a replica has failed and is not needed", MemberChange{RemoveMember, memberOf(r)})
-		}
 	case u == lost && len(c.dead) > 0 && target != nil:
 		s.operators++
 		s.add(c, target, "a replica is on a dead node")
@@ -314,12 +313,12 @@ func (s *step) add(c *census, target *dataNode, reason string) {
 }
 
 // target returns the node for one more replica of a shard, nil if there is none:
-// one that is up, has room and holds none, or only one that failed; of these the
-// one with the fewest replicas of the time group, then with the fewest at all.
+// one that is up, has room and holds none; of these the one with the fewest
+// replicas of the time group, then with the fewest at all.
 func (s *step) target(c *census) *dataNode {
 	var best *dataNode
 	for _, n := range s.order {
-		if !s.takes(n) || slices.ContainsFunc(c.ref.Shard.Replicas, func(r Replica) bool { return r.Node == n.id && r.Role != Failed }) {
+		if !s.takes(n) || slices.ContainsFunc(c.ref.Shard.Replicas, func(r Replica) bool { return r.Node == n.id }) {
 			continue
 		}
 		if best == nil || s.rank(c, n, best) < 0 {

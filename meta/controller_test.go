@@ -280,19 +280,24 @@ func (g *fakeGroup) ledOn(n dsdb.NodeID) bool {
 	return slices.ContainsFunc(g.voters, func(m Member) bool { return m.Replica == g.leader && m.Node == n })
 }
 
+func (g *fakeGroup) has(n dsdb.NodeID) bool {
+	return slices.ContainsFunc(slices.Concat(g.voters, g.learners), func(m Member) bool { return m.Node == n })
+}
+
 // change carries a change of members out if majorities before and after it work.
 func (g *fakeGroup) change(w *world, c *Change) {
 	voters, learners := slices.Clone(g.voters), slices.Clone(g.learners)
 	for _, s := range c.Steps {
 		is := func(m Member) bool { return m.Replica == s.Member.Replica }
-		if s.Op == AddVoter && !slices.ContainsFunc(g.learners, is) {
-			return // it was given up meanwhile
+		if s.Op == AddVoter && !slices.ContainsFunc(g.learners, is) || s.Op == DemoteVoter && !slices.ContainsFunc(g.voters, is) ||
+			s.Op == AddLearner && (slices.ContainsFunc(g.voters, is) || g.has(s.Member.Node)) {
+			return // other things have happened meanwhile, or it is wrong
 		}
 		voters, learners = slices.DeleteFunc(voters, is), slices.DeleteFunc(learners, is)
 		switch s.Op {
 		case AddVoter:
 			voters = append(voters, s.Member)
-		case AddLearner:
+		case AddLearner, DemoteVoter:
 			learners = append(learners, s.Member)
 		}
 	}

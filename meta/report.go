@@ -114,12 +114,13 @@ type ChangeOp uint8
 
 // The changes of members.
 const (
-	AddLearner   ChangeOp = iota + 1 // a voter becomes a learner
+	AddLearner   ChangeOp = iota + 1 // it becomes a member
 	AddVoter                         // a learner becomes a voter
 	RemoveMember                     // it is a member no longer
+	DemoteVoter                      // a voter becomes a learner
 )
 
-var changeOps = []string{"", "add learner", "add voter", "remove"}
+var changeOps = []string{"", "add learner", "add voter", "remove", "demote"}
 
 // String names the change for the log.
 func (o ChangeOp) String() string { return nameOf(changeOps, o, "ChangeOp") }

@@ -139,7 +139,7 @@ func (m *membership) missing(id dsdb.GroupID, changes []Change) ([]Change, error
 		twice := slices.ContainsFunc(changes[:i], func(o Change) bool { return o.Peer.Replica == r })
 		holds := slices.ContainsFunc(m.peers, func(o Peer) bool { return o.Node == ch.Peer.Node && o.Replica != r })
 		switch {
-		case r == 0 || twice || ch.Op < AddLearner || ch.Op > Remove:
+		case r == 0 || twice || ch.Op < AddLearner || ch.Op > Demote:
 			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: change %d of replica %d", id, ch.Op, r)
 		case ch.Op == AddLearner && known && (p.Node != ch.Peer.Node || m.votes(r)):
 			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: replica %d on node %d is a member already", id, r, p.Node)
@@ -147,8 +147,11 @@ func (m *membership) missing(id dsdb.GroupID, changes []Change) ([]Change, error
 			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: node %d has a replica already", id, ch.Peer.Node)
 		case ch.Op == AddVoter && !known:
 			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: replica %d has to be a learner first", id, r)
+		case ch.Op == Demote && !known:
+			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: replica %d is no member", id, r)
 		case ch.Op == AddLearner && known, ch.Op == Remove && !known:
 		case ch.Op == AddVoter && slices.Contains(m.conf.Voters, uint64(r)):
+		case ch.Op == Demote && !slices.Contains(m.conf.Voters, uint64(r)):
 		default:
 			out = append(out, ch)
 		}
@@ -165,6 +168,8 @@ func confChange(changes []Change) (cc *raftpb.ConfChangeV2, added []Peer) {
 		case AddLearner:
 			typ = raftpb.ConfChangeAddLearnerNode
 			added = append(added, ch.Peer)
+		case Demote:
+			typ = raftpb.ConfChangeAddLearnerNode
 		case Remove:
 			typ = raftpb.ConfChangeRemoveNode
 		}

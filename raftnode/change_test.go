@@ -189,6 +189,7 @@ func TestUnsafeChangesAreRefused(t *testing.T) {
 		"second replica on node": {[]Change{{AddLearner, Peer{9, node(1)}}}, dsdb.KindInvalid},
 		"same replica elsewhere": {[]Change{{AddLearner, Peer{2, 9}}}, dsdb.KindInvalid},
 		"demote":                 {[]Change{{AddLearner, peer(1)}}, dsdb.KindInvalid},
+		"demote a stranger":      {[]Change{{Demote, stranger}}, dsdb.KindInvalid},
 		"twice":                  {[]Change{{AddLearner, stranger}, {Remove, stranger}}, dsdb.KindInvalid},
 		"no replica":             {[]Change{{AddLearner, Peer{0, 9}}}, dsdb.KindInvalid},
 		"no operation":           {[]Change{{0, stranger}}, dsdb.KindInvalid},
@@ -235,6 +236,32 @@ func TestNoPromotionWithoutAnActiveQuorum(t *testing.T) {
 	}
 	r := tr.change(0, Change{AddVoter, peer(3)}, Change{Remove, peer(2)}) // in place of the silent one
 	tr.must(r, 0, 1, 3)
+}
+
+// A voter loses its vote and keeps its log; it may get it back. The leader does
+// not lead on without a vote.
+func TestVoterBecomesALearner(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.must(tr.change(0, Change{Demote, peer(2)}), 0, 1, 2)
+	tr.must(tr.change(0, Change{Demote, peer(2)}), 0, 1, 2) // nothing to do
+	tr.write("b", 0, 1, 2)
+	tr.await(func() bool { return slices.Equal(tr.sms[2].payloads(), []string{"a", "b"}) }, 0, 1, 2)
+	want := Members{Voters: []Peer{peer(0), peer(1)}, Learners: []Peer{peer(2)}}
+	for i := range 3 {
+		tr.restart(i)
+		if got := tr.status(i).Members; !reflect.DeepEqual(got, want) {
+			t.Errorf("node %d: members %+v", i, got)
+		}
+	}
+	tr.write("c", 0, 1, 2)
+	tr.await(func() bool { return len(tr.sms[2].payloads()) == 3 }, 0, 1, 2)
+	l := tr.leader(0, 1, 2)
+	tr.must(tr.change(l, Change{AddVoter, peer(2)}, Change{Demote, peer(l)}), 0, 1, 2)
+	tr.write("d", 0, 1, 2)
+	if next := tr.leader(0, 1, 2); next == l || slices.Contains(voters(tr.status(next)), dsdb.ReplicaID(l+1)) {
+		t.Errorf("node %d leads, voters %d", next, voters(tr.status(next)))
+	}
 }
 
 // The leader dies in the joint configuration; the next one leaves it (S9).

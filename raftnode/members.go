@@ -18,6 +18,7 @@ const (
 	AddLearner ChangeOp = iota + 1
 	AddVoter            // promotes a learner
 	Remove
+	Demote // makes a voter a learner
 )
 
 // Change is one change of a group's members. Of Peer, Node counts only for AddLearner.

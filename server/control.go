@@ -50,6 +50,10 @@ func (c *control) run(ctx context.Context) {
 		case <-t.C:
 		}
 		st := c.n.host.Status(dsdb.MetaGroup)
+		if st.Removed && c.n.phase.waiting() == "" {
+			c.n.phase.wait("this node was removed from the cluster: to make it a node again, start it with empty folders and -join")
+			c.n.log.Error(c.n.phase.waiting())
+		}
 		if !st.Leading || len(c.n.meta.View().Processes) < 2 {
 			decider = nil
 			continue
@@ -151,6 +155,8 @@ func changes(steps []meta.MemberChange) []raftnode.Change {
 			out[i].Op = raftnode.AddVoter
 		case meta.RemoveMember:
 			out[i].Op = raftnode.Remove
+		case meta.DemoteVoter:
+			out[i].Op = raftnode.Demote
 		}
 	}
 	return out
