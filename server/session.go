@@ -73,17 +73,18 @@ func (n *Node) openSession(ctx context.Context, level readLevel, failed outages)
 // Close releases the sources and ends the streams.
 func (s *session) Close() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	sources, remotes := s.sources, s.remotes
+	s.sources, s.remotes = nil, nil
+	s.mu.Unlock() // ending a stream waits for its node
 	var errs []error
-	for _, src := range s.sources {
+	for _, src := range sources {
 		if own, ok := src.src.(unclosed); ok {
 			errs = append(errs, own.Source.Close())
 		}
 	}
-	for _, r := range s.remotes {
+	for _, r := range remotes {
 		errs = append(errs, r.Close())
 	}
-	s.sources, s.remotes = nil, nil
 	return errors.Join(errs...)
 }
 
