@@ -151,7 +151,13 @@ func parseChange(kind raftpb.EntryType, data []byte) (*raftpb.ConfChangeV2, erro
 		return v1.AsV2(), nil
 	}
 	cc := new(raftpb.ConfChangeV2)
-	return cc, proto.Unmarshal(data, cc)
+	if err := proto.Unmarshal(data, cc); err != nil {
+		return nil, err
+	}
+	if cc.GetTransition() != raftpb.ConfChangeTransitionAuto { // nobody proposes another
+		return nil, fmt.Errorf("change of members with transition %d", cc.GetTransition())
+	}
+	return cc, nil
 }
 
 func appendConfState(dst []byte, cs *raftpb.ConfState) []byte {
