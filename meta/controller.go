@@ -143,6 +143,10 @@ func (c *Controller) forget(now int64, d *Data) {
 	}
 }
 
+// Undone tells that an action was not carried out: it need not wait to be
+// decided again.
+func (c *Controller) Undone(a Action) { delete(c.said, a.key) }
+
 // step is one call of Step.
 type step struct {
 	*Controller
@@ -240,6 +244,7 @@ func (s *step) say(key string, a Action) {
 		return
 	}
 	s.said[key] = s.now
+	a.key = key
 	s.out = append(s.out, a)
 }
 

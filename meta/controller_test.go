@@ -247,6 +247,9 @@ func (w *world) second(lossy bool) {
 		switch {
 		case lossy && w.r.IntN(10) == 0:
 			w.logf("lost: %s", a.Reason)
+			if w.r.IntN(2) == 0 {
+				w.c.Undone(a)
+			}
 		case lossy && w.r.IntN(4) == 0:
 			w.late = append(w.late, a)
 		default:

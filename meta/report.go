@@ -100,6 +100,7 @@ type Action struct {
 	Change   *Change   // to be asked of the leader of a group
 	Transfer *Transfer // to be asked of the leader of a group
 	Reason   string    // for the log
+	key      string    // of Controller.said
 }
 
 // Change is a change of the members of a raft group, in one step.

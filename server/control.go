@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -24,6 +25,9 @@ type control struct {
 	n     *Node
 	began time.Time
 	slots chan struct{} // bounds the actions that are carried out at the same time
+
+	mu     sync.Mutex
+	undone []meta.Action // guarded by mu: those that failed since the last step
 }
 
 func newControl(n *Node) *control {
@@ -81,11 +85,19 @@ func (c *control) step(ctx context.Context, decider *meta.Controller) {
 	if ctx.Err() != nil {
 		return
 	}
+	c.mu.Lock()
+	undone := c.undone
+	c.undone = nil
+	c.mu.Unlock()
+	for _, a := range undone {
+		decider.Undone(a)
+	}
 	for _, a := range decider.Step(c.now(), c.n.meta.View()) {
 		select {
 		case c.slots <- struct{}{}:
 		default:
-			return // what is left out is decided again
+			decider.Undone(a)
+			continue
 		}
 		c.n.spawn(func() {
 			defer func() { <-c.slots }()
@@ -109,6 +121,11 @@ func (c *control) carryOut(ctx context.Context, a meta.Action) {
 		err = c.change(ctx, a.Change)
 	case a.Transfer != nil:
 		err = c.transfer(ctx, a.Transfer)
+	}
+	if err != nil {
+		c.mu.Lock()
+		c.undone = append(c.undone, a)
+		c.mu.Unlock()
 	}
 	switch {
 	case ctx.Err() != nil:
