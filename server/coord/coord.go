@@ -67,7 +67,7 @@ type Request struct {
 const (
 	firstPause = 20   // ms; doubled each time
 	maxPause   = 500  // ms
-	firstTry   = 3000 // ms to wait for an answer while there are others to ask; doubled each time
+	firstTry   = 3000 // ms to wait for an answer while there are others to ask; doubled when none came
 	maxHints   = 2    // hints to nodes outside of Replicas that are followed between two pauses
 )
 
@@ -112,6 +112,7 @@ func (a *Attempt) Answer(now int64, err error) Action {
 		return a.send(now, hint)
 	case dsdb.KindTimeout:
 		a.unknown = a.unknown || !a.Read
+		a.try *= 2
 		return a.send(now, 0)
 	case dsdb.KindUnavailable:
 		return a.wait(now)
