@@ -143,7 +143,7 @@ func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Co
 		}
 		do = a.Answer(n.routes.now(), n.ask(ctx, do, ask))
 	}
-	return settled(do.Err)
+	return plainly(do.Err)
 }
 
 // final is an error that trying again does not change. It has no kind, so that
@@ -152,8 +152,8 @@ type final struct{ err error }
 
 func (f *final) Error() string { return f.err.Error() }
 
-// settled returns err as whoever is told it sees it.
-func settled(err error) error {
+// plainly returns err as whoever is told it sees it.
+func plainly(err error) error {
 	var f *final
 	if errors.As(err, &f) {
 		return f.err
@@ -266,7 +266,7 @@ func (n *Node) servePropose(ctx context.Context, _ rpc.Process, body []byte) ([]
 	}
 	o, err := n.proposeHere(ctx, &p)
 	if err != nil {
-		return nil, settled(err)
+		return nil, plainly(err)
 	}
 	return o.append(nil), nil
 }

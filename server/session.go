@@ -256,7 +256,7 @@ func (n *Node) openLocal(ctx context.Context, id dsdb.ShardID, level readLevel) 
 	if n.meta.View().ShardDropped(id) {
 		return nil, errShardDropped(id.Group())
 	}
-	return nil, settled(err)
+	return nil, plainly(err)
 }
 
 func (n *Node) openReplica(ctx context.Context, id dsdb.ShardID, level readLevel) (exec.Source, error) {
