@@ -41,8 +41,9 @@ func TestScripts(t *testing.T) {
 					if arg.Key == "replicas" {
 						for _, v := range arg.Vals {
 							var n dsdb.NodeID
-							fmt.Sscan(v, &n)
-							r.Replicas = append(r.Replicas, n)
+							if _, err := fmt.Sscan(v, &n); err == nil {
+								r.Replicas = append(r.Replicas, n)
+							}
 						}
 					}
 				}
