@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
@@ -94,8 +95,15 @@ func newShipping(t testing.TB, change ...func(*Options)) *shipping {
 // send sends the snapshot and returns how that ended.
 func (s *shipping) send() error {
 	done := make(chan error, 2)
-	s.a.SendSnapshot(21, &raftnode.OutgoingSnapshot{Snapshot: s.snap, Done: func(err error) { done <- err }})
+	s.start(done)
 	return <-done
+}
+
+// start sends the snapshot, with a message of its own.
+func (s *shipping) start(done chan<- error) {
+	snap := s.snap
+	snap.Envelope.Message = proto.Clone(snap.Envelope.Message).(*raftpb.Message)
+	s.a.SendSnapshot(21, &raftnode.OutgoingSnapshot{Snapshot: snap, Done: func(err error) { done <- err }})
 }
 
 // check compares what lies in dir with what was sent.
@@ -243,7 +251,7 @@ func TestSnapshotsThatWaitAreToldAtClose(t *testing.T) {
 	}
 	done := make(chan error, 10)
 	for range 5 {
-		s.a.SendSnapshot(21, &raftnode.OutgoingSnapshot{Snapshot: s.snap, Done: func(err error) { done <- err }})
+		s.start(done)
 	}
 	<-entered
 	<-entered
@@ -253,7 +261,7 @@ func TestSnapshotsThatWaitAreToldAtClose(t *testing.T) {
 			t.Fatal("no error")
 		}
 	}
-	s.a.SendSnapshot(21, &raftnode.OutgoingSnapshot{Snapshot: s.snap, Done: func(err error) { done <- err }})
+	s.start(done)
 	if err := <-done; dsdb.KindOf(err) != dsdb.KindUnavailable {
 		t.Fatal(err)
 	}
