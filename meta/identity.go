@@ -57,7 +57,7 @@ func WriteIdentity(fs vfs.FS, dir string, id Identity) error {
 	if err != nil {
 		panic("BUG: identity: " + err.Error())
 	}
-	if err := writeFile(fs, dir, IdentityFile, append(b, '\n')); err != nil {
+	if err := vfs.WriteFileAtomic(fs, path.Join(dir, IdentityFile), append(b, '\n')); err != nil {
 		return fmt.Errorf("meta: write identity: %w", err)
 	}
 	return nil
@@ -68,7 +68,7 @@ func WriteIdentity(fs vfs.FS, dir string, id Identity) error {
 // of version 1 was written by a node that was alone, whose replica was the first.
 func ReadIdentity(fs vfs.FS, dir string) (Identity, error) {
 	name := path.Join(dir, IdentityFile)
-	b, err := readFile(fs, name)
+	b, err := vfs.ReadFile(fs, name)
 	if err != nil {
 		return Identity{}, fmt.Errorf("meta: read identity: %w", err)
 	}

@@ -57,7 +57,7 @@ func Open(fs vfs.FS, dir string) (*Store, error) {
 		return s, nil
 	}
 	newest := snapshots[len(snapshots)-1]
-	b, err := readFile(fs, path.Join(dir, newest))
+	b, err := vfs.ReadFile(fs, path.Join(dir, newest))
 	if err != nil {
 		return nil, fmt.Errorf("meta: open: %w", err)
 	}
@@ -175,7 +175,7 @@ func (s *Store) Flush() error {
 
 // save writes b, the snapshot of d. s.files is held.
 func (s *Store) save(d *Data, b []byte) error {
-	if err := writeFile(s.fs, s.dir, snapshotName(d.Index), b); err != nil {
+	if err := vfs.WriteFileAtomic(s.fs, path.Join(s.dir, snapshotName(d.Index)), b); err != nil {
 		return fmt.Errorf("meta: write snapshot: %w", err)
 	}
 	old := s.saved
@@ -232,7 +232,7 @@ func (s *Store) Install(m dsdb.Manifest, from string) error {
 		return dsdb.Errorf(dsdb.KindCorrupt, "meta: install: %d files, not one", len(m.Files))
 	}
 	name := path.Join(from, m.Files[0].Name)
-	b, err := readFile(s.fs, name)
+	b, err := vfs.ReadFile(s.fs, name)
 	if err != nil {
 		return fmt.Errorf("meta: install: %w", err)
 	}

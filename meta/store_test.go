@@ -134,12 +134,12 @@ func TestStoreRefusesDamagedSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := path.Join("meta", snapshotName(20))
-	good, err := readFile(mem, name)
+	good, err := vfs.ReadFile(mem, name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	check := func(what string, b []byte) {
-		if err := writeFile(mem, "meta", snapshotName(20), b); err != nil {
+		if err := vfs.WriteFileAtomic(mem, path.Join("meta", snapshotName(20)), b); err != nil {
 			t.Fatal(err)
 		}
 		_, err := Open(mem, "meta")
@@ -176,7 +176,7 @@ func TestStoreSnapshotStaysWhilePinned(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b, err := readFile(mem, path.Join("meta", m.Files[0].Name))
+	b, err := vfs.ReadFile(mem, path.Join("meta", m.Files[0].Name))
 	if err != nil || string(b) != want || int64(len(b)) != m.Files[0].Size || checksum(b) != m.Files[0].CRC {
 		t.Fatalf("the pinned file is not the snapshot: %v", err)
 	}
@@ -296,7 +296,7 @@ func TestIdentity(t *testing.T) {
 	if got, err := ReadIdentity(mem, "meta"); err != nil || got != want {
 		t.Fatalf("read %+v, error %v", got, err)
 	}
-	good, err := readFile(mem, "meta/node.json")
+	good, err := vfs.ReadFile(mem, "meta/node.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,23 +71,10 @@ func (n *Node) quarantined(g dsdb.GroupID, dir string) (bool, error) {
 	if _, known := n.wal.State(g); known || len(n.damage.lost) == 0 {
 		return false, nil
 	}
-	if err := writeMark(n.fs, mark, fmt.Sprintf("the log was damaged, and this replica is not in it: %v\n", n.damage.lost)); err != nil {
+	if err := vfs.WriteFileAtomic(n.fs, mark, fmt.Appendf(nil, "the log was damaged, and this replica is not in it: %v\n", n.damage.lost)); err != nil {
 		return true, fmt.Errorf("quarantine raft group %d: %w", g, err)
 	}
 	return true, nil
-}
-
-// writeMark makes a small file, durably.
-func writeMark(fs vfs.FS, name, text string) error {
-	f, err := fs.Create(name)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt([]byte(text), 0)
-	if err == nil {
-		err = f.SyncData()
-	}
-	return errors.Join(err, f.Close(), fs.SyncDir(path.Dir(name)))
 }
 
 // reportFailed has the catalogue note which replicas of this node are out of

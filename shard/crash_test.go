@@ -177,7 +177,7 @@ func TestFlippedBits(t *testing.T) {
 	check(t, err)
 	for _, name := range names {
 		file := m.dir + "/" + name
-		b, err := readFile(mem, file)
+		b, err := vfs.ReadFile(mem, file)
 		check(t, err)
 		for i := range 60 {
 			at := m.r.IntN(len(b) * 8)
@@ -187,7 +187,7 @@ func TestFlippedBits(t *testing.T) {
 				flipped = b[:len(b)-1]
 			}
 			c := mem.CrashClone(100, uint64(i))
-			check(t, writeFile(c, file, flipped))
+			check(t, vfs.WriteFile(c, file, flipped))
 			if err := m.readAll(c); err != nil && dsdb.KindOf(err) != dsdb.KindCorrupt {
 				t.Fatalf("%s with bit %d flipped: %v", name, at, err)
 			} else if err == nil {

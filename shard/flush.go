@@ -9,6 +9,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/dedupe"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/segment"
 	"github.com/dasudian/dsdb/series"
 )
@@ -178,7 +179,7 @@ func (s *Shard) writeIndex(next *manifest, state, old *series.State) (written []
 	b := state.AppendFile(nil, old)
 	meta := fileMeta{number: s.number(), size: int64(len(b)), crc: crc32.Checksum(b, castagnoli)}
 	name := path.Join(s.o.Dir, meta.name(indexSuffix))
-	if err := writeFile(s.o.FS, name, b); err != nil {
+	if err := vfs.WriteFile(s.o.FS, name, b); err != nil {
 		return nil, err
 	}
 	next.indexes = append(slices.Clip(next.indexes), meta)

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"path"
 
 	"github.com/dasudian/dsdb"
@@ -217,7 +216,7 @@ func (r *fixedReader) segment() segmentMeta {
 
 // readManifest reads a manifest file; an error that wraps fs.ErrNotExist means there is none.
 func readManifest(fs vfs.FS, name string) (*manifest, error) {
-	src, err := readFile(fs, name)
+	src, err := vfs.ReadFile(fs, name)
 	if err != nil {
 		return nil, err
 	}
@@ -228,50 +227,13 @@ func readManifest(fs vfs.FS, name string) (*manifest, error) {
 	return m, nil
 }
 
-func readFile(fs vfs.FS, name string) ([]byte, error) {
-	f, err := fs.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	size, err := f.Size()
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, size)
-	if n, err := f.ReadAt(b, 0); err != nil && (err != io.EOF || n < len(b)) {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return b, nil
-}
-
-// writeFile makes a file of b and syncs it. If that fails the file is removed.
-func writeFile(fs vfs.FS, name string, b []byte) error {
-	f, err := fs.Create(name)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.SyncData()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		fs.Remove(name)
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
-}
-
 // prepareManifest makes the names of the files that m names durable, and
 // writes m beside the manifest in force.
 func prepareManifest(fs vfs.FS, dir string, m *manifest) error {
 	if err := fs.SyncDir(dir); err != nil {
 		return err
 	}
-	return writeFile(fs, path.Join(dir, manifestTemp), m.append(nil))
+	return vfs.WriteFile(fs, path.Join(dir, manifestTemp), m.append(nil))
 }
 
 // commitManifest puts the prepared manifest in force, durably. If it fails

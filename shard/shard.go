@@ -204,7 +204,7 @@ func loadIndex(fs vfs.FS, dir string, m *manifest) (*series.Index, error) {
 	x := series.New()
 	for _, f := range m.indexes {
 		name := path.Join(dir, f.name(indexSuffix))
-		b, err := readFile(fs, name)
+		b, err := vfs.ReadFile(fs, name)
 		if err != nil {
 			return nil, err
 		}

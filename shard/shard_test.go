@@ -162,12 +162,12 @@ func (m *machine) moveToOther() {
 	incoming := path.Join(o.Dir, "incoming-1")
 	check(m.t, m.fs.MkdirAll(incoming))
 	for _, f := range snap.Files {
-		b, err := readFile(m.fs, path.Join(m.dir, f.Name))
+		b, err := vfs.ReadFile(m.fs, path.Join(m.dir, f.Name))
 		check(m.t, err)
 		if int64(len(b)) != f.Size || crc32.Checksum(b, castagnoli) != f.CRC {
 			m.t.Fatalf("%s has %d bytes, not %d, or another sum", f.Name, len(b), f.Size)
 		}
-		check(m.t, writeFile(m.fs, path.Join(incoming, f.Name), b))
+		check(m.t, vfs.WriteFile(m.fs, path.Join(incoming, f.Name), b))
 	}
 	release()
 	check(m.t, m.shard.Close())

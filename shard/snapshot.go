@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
 )
 
 // Snapshot pins the files that hold the state at FlushedIndex. The first of
@@ -24,7 +25,7 @@ func (s *Shard) Snapshot() (dsdb.Manifest, func(), error) {
 	b := disk.append(nil)
 	pin := fileMeta{number: s.number(), size: int64(len(b)), crc: crc32.Checksum(b, castagnoli)}
 	name := path.Join(s.o.Dir, pin.name(pinSuffix))
-	if err := writeFile(s.o.FS, name, b); err != nil {
+	if err := vfs.WriteFile(s.o.FS, name, b); err != nil {
 		s.unpin(files)
 		return dsdb.Manifest{}, nil, fmt.Errorf("shard %d: snapshot: %w", s.o.ID, err)
 	}
