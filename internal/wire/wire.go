@@ -86,6 +86,22 @@ func (r *Reader) Rest() []byte {
 	return b
 }
 
+// Block reads four bytes of length, little endian, and so many bytes; it aliases the message.
+func (r *Reader) Block() []byte {
+	if len(r.b) < 4 {
+		r.Fail("ends within a length")
+		return nil
+	}
+	n := binary.LittleEndian.Uint32(r.b)
+	if uint64(n) > uint64(len(r.b)-4) {
+		r.Fail("%d bytes of %d", n, len(r.b)-4)
+		return nil
+	}
+	b := r.b[4 : 4+n]
+	r.b = r.b[4+n:]
+	return b
+}
+
 // Byte reads one byte.
 func (r *Reader) Byte() byte {
 	if len(r.b) == 0 {
