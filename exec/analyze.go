@@ -2,14 +2,17 @@ package exec
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/planner"
 )
 
 // Analysis is what EXPLAIN ANALYZE tells: what was read and where the time went.
 type Analysis struct {
 	Counters
+	Remote []dsdb.ShardID // shards that other nodes answered, ascending
 	Total  time.Duration
 	Stages []Stage
 }
@@ -42,6 +45,12 @@ func Analyze(ctx context.Context, p *planner.Select, open Open, o Options) (*Ana
 		}
 	}
 	a := &Analysis{Counters: q.counters, Total: time.Since(began)}
+	for id, s := range q.shards {
+		if remoteOf(s) != nil {
+			a.Remote = append(a.Remote, id)
+		}
+	}
+	slices.Sort(a.Remote)
 	a.PeakMemory = q.budget.peak.Load()
 	for i, n := range q.timing.names {
 		a.Stages = append(a.Stages, Stage{n, q.timing.spent[i]})

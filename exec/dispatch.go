@@ -80,7 +80,6 @@ func (q *query) openRemote(ctx context.Context, shards []openShard) ([]openShard
 			kept = append(kept, s)
 		}
 	}
-	q.remoteShards += len(kept) - countLocal(kept)
 	return kept, err
 }
 

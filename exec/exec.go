@@ -72,14 +72,13 @@ func (o Options) withDefaults() Options {
 
 // query is one running statement.
 type query struct {
-	p            *planner.Select
-	o            Options
-	open         Open
-	budget       budget
-	counters     Counters
-	shards       map[dsdb.ShardID]Source // opened so far; closed with the query
-	timing       *timing                 // nil unless analyzed
-	remoteShards int                     // of all sources
+	p        *planner.Select
+	o        Options
+	open     Open
+	budget   budget
+	counters Counters
+	shards   map[dsdb.ShardID]Source // opened so far; closed with the query
+	timing   *timing                 // nil unless analyzed
 }
 
 // operator yields the frames of one source.

@@ -96,18 +96,24 @@ type cluster struct {
 // newCluster starts as many other nodes as it needs for one query.
 func newCluster(ctx context.Context, w *world, node map[dsdb.ShardID]int, o Options) *cluster {
 	c := &cluster{w: w, o: o, node: node}
+	c.start(ctx, w.open)
+	return c
+}
+
+// start starts the other nodes, on which open opens shards.
+func (c *cluster) start(ctx context.Context, open Open) {
 	nodes := 0
-	for _, n := range node {
+	for _, n := range c.node {
 		nodes = max(nodes, n)
 	}
+	o := c.o
 	c.errs = make([]error, nodes)
 	for i := range nodes {
 		here, there := pipe()
 		c.conns = append(c.conns, here)
 		c.remotes = append(c.remotes, NewRemote(here))
-		c.wg.Go(func() { c.errs[i] = Serve(ctx, there, w.open, o) })
+		c.wg.Go(func() { c.errs[i] = Serve(ctx, there, open, o) })
 	}
-	return c
 }
 
 func (c *cluster) open(ctx context.Context, id dsdb.ShardID) (Source, error) {

@@ -75,6 +75,17 @@ func (w *world) load(t *testing.T, d *datadriven.TestData) string {
 	return ""
 }
 
+// copy returns the same shards, not touched yet.
+func (w *world) copy() *world {
+	out := &world{}
+	for _, s := range w.shards {
+		c := newMemShard(s.id, s.rng, s.points, 1)
+		c.known, c.wide = s.known, s.wide
+		out.shards = append(out.shards, c)
+	}
+	return out
+}
+
 func (w *world) query(t *testing.T, d *datadriven.TestData) string {
 	p, err := compile(w, strings.ReplaceAll(d.Input, "\n", " "))
 	if err != nil {
@@ -95,6 +106,9 @@ func (w *world) query(t *testing.T, d *datadriven.TestData) string {
 	text, err := printFrames(context.Background(), r)
 	if err != nil {
 		return text + "error: " + err.Error()
+	}
+	if far, err := farAnswer(w.copy(), strings.ReplaceAll(d.Input, "\n", " "), everywhere(w), o); err != nil || far != text {
+		t.Errorf("%s: on other nodes\n%s%v\nnot\n%s", d.Pos, far, err, text)
 	}
 	if d.HasArg("rfc3339") {
 		text = withDates(text, p.Location)

@@ -3,7 +3,6 @@ package exec
 import (
 	"context"
 	"errors"
-	"io"
 	"math"
 	"slices"
 	"sync"
@@ -18,7 +17,8 @@ import (
 // ends: it opens shards by open, lists series and runs morsels with the workers
 // and within the bounds of o. What it has opened is released when it returns,
 // and conn is closed. A request that is malformed or fails is answered with the
-// error; Serve itself returns one only if an answer could not be sent.
+// error; Serve itself returns that of releasing shards. It is none if the
+// connection is lost: whoever asks knows.
 func Serve(ctx context.Context, conn Conn, open Open, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -32,21 +32,15 @@ func Serve(ctx context.Context, conn Conn, open Open, o Options) error {
 		defer cancel() // whoever works for a peer that is gone stops
 		receiveRequests(ctx, conn, requests)
 	})
-	var err error
 	for r := range requests {
-		if err == nil {
-			err = s.answer(r)
-		}
-		r.cancel()
-		if err != nil {
+		if ctx.Err() == nil && s.answer(r) != nil {
 			cancel()
 		}
+		r.cancel()
 	}
 	reading.Wait()
-	if ctx.Err() != nil && dsdb.KindOf(err) == dsdb.KindCanceled || errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return errors.Join(err, s.close(), conn.Close())
+	conn.Close()
+	return s.close()
 }
 
 // request is a request on its way to be answered.

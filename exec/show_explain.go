@@ -35,8 +35,12 @@ func (a *Analysis) lines() []string {
 		fmt.Sprintf("rows_read: %d", a.Rows),
 		fmt.Sprintf("bytes_decoded: %d", a.Bytes),
 		fmt.Sprintf("peak_memory: %d", a.PeakMemory),
-		fmt.Sprintf("result: %d rows in %d series", a.ResultRows, a.ResultSeries),
 	}
+	if len(a.Remote) > 0 {
+		out = append(out, fmt.Sprintf("remote: shards %s; %d fragments, %d bytes received",
+			strings.Trim(fmt.Sprint(a.Remote), "[]"), a.Fragments, a.Exchanged))
+	}
+	out = append(out, fmt.Sprintf("result: %d rows in %d series", a.ResultRows, a.ResultSeries))
 	for _, s := range a.Stages {
 		out = append(out, fmt.Sprintf("%s_time: %v", strings.ReplaceAll(s.Name, " ", "_"), s.Spent.Round(time.Microsecond)))
 	}

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 	"strconv"
@@ -218,9 +219,34 @@ func (w *showWorld) run(t *testing.T, input string) string {
 			fmt.Fprintf(&out, "error: %s\n", err)
 			continue
 		}
-		out.WriteString(frameText(t, res))
+		text := frameText(t, res)
+		if far := w.far(t, plan.(*planner.Show)); far != text {
+			t.Errorf("%s: with shards on other nodes\n%s\nnot\n%s", line, far, text)
+		}
+		out.WriteString(text)
 	}
 	return out.String()
+}
+
+// farEnv is a showWorld whose shards lie on other nodes.
+type farEnv struct {
+	*showWorld
+	c *cluster
+}
+
+func (e *farEnv) Open(ctx context.Context, id dsdb.ShardID) (Source, error) { return e.c.open(ctx, id) }
+
+func (w *showWorld) far(t *testing.T, p *planner.Show) string {
+	c := &cluster{node: map[dsdb.ShardID]int{99: 1}}
+	for id := range w.shards {
+		c.node[id] = 1 + int(id)%2
+	}
+	c.start(context.Background(), w.Open)
+	res, err := Show(context.Background(), p, &farEnv{w, c})
+	if err := errors.Join(err, c.close()); err != nil {
+		t.Fatal(err)
+	}
+	return frameText(t, res)
 }
 
 // frameText prints an answer: per frame its name, its columns, its rows.
