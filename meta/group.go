@@ -18,13 +18,13 @@ const maxPartitions = 8
 // EnsureShardGroups creates the time groups that hold Times, as far as there
 // are none: all that one write needs. A group that ends by Now gets one shard,
 // any other one shard for each data node, at most eight. Nothing is placed on
-// nodes that are leaving, nor on those to Avoid unless there is no other.
+// nodes that are leaving, nor on those to Avoid unless there are not enough others.
 type EnsureShardGroups struct {
 	Database string        `json:"db"`
 	Policy   string        `json:"rp"`
 	Times    []int64       `json:"times"` // in any order
 	Now      int64         `json:"now"`
-	Avoid    []dsdb.NodeID `json:"avoid,omitempty"` // data nodes that the proposer takes for dead
+	Avoid    []dsdb.NodeID `json:"avoid,omitempty"` // data nodes that the proposer does not reach
 }
 
 func (c *EnsureShardGroups) op() string { return "EnsureShardGroups" }

@@ -7,12 +7,14 @@ import (
 	"github.com/dasudian/dsdb"
 )
 
-// placer chooses the nodes of new replicas. Replicas, and first-listed
-// replicas (the leaders to be), of one time group are spread as evenly as can
-// be, since one group takes all current writes; what is left over goes to the
-// nodes with the fewest replicas in all, then round robin from the group's id.
+// placer chooses the nodes of new replicas. Nodes to avoid come last. Replicas,
+// and first-listed replicas (the leaders to be), of one time group are spread as
+// evenly as can be, since one group takes all current writes; what is left over
+// goes to the nodes with the fewest replicas in all, then round robin from the
+// group's id.
 type placer struct {
 	nodes []dsdb.NodeID // data nodes, ascending
+	avoid []int         // 1 for one that is to be avoided, else 0
 	load  []int         // replicas of the whole catalogue, per node
 
 	group   uint64 // the group being placed
@@ -20,12 +22,14 @@ type placer struct {
 	firsts  []int  // its first-listed replicas so far, per node
 }
 
-// newPlacer returns a placer over the data nodes that are to stay, without those
-// to avoid unless there is no other.
+// newPlacer returns a placer over the data nodes that are to stay.
 func newPlacer(d *Data, avoid []dsdb.NodeID) *placer {
 	p := &placer{nodes: d.active(DataNode)}
-	if usable := slices.DeleteFunc(slices.Clone(p.nodes), func(n dsdb.NodeID) bool { return slices.Contains(avoid, n) }); len(usable) > 0 {
-		p.nodes = usable
+	p.avoid = make([]int, len(p.nodes))
+	for i, n := range p.nodes {
+		if slices.Contains(avoid, n) {
+			p.avoid[i] = 1
+		}
 	}
 	p.load = make([]int, len(p.nodes))
 	for _, db := range d.Databases {
@@ -63,10 +67,12 @@ func (p *placer) place(replicas int) []dsdb.NodeID {
 		order[i] = int((p.group + uint64(i)) % uint64(len(p.nodes)))
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		return cmp.Or(cmp.Compare(p.inGroup[a], p.inGroup[b]), cmp.Compare(p.load[a], p.load[b]))
+		return cmp.Or(cmp.Compare(p.avoid[a], p.avoid[b]), cmp.Compare(p.inGroup[a], p.inGroup[b]), cmp.Compare(p.load[a], p.load[b]))
 	})
 	chosen := order[:min(max(replicas, 1), len(order))]
-	slices.SortStableFunc(chosen, func(a, b int) int { return cmp.Compare(p.firsts[a], p.firsts[b]) })
+	slices.SortStableFunc(chosen, func(a, b int) int {
+		return cmp.Or(cmp.Compare(p.avoid[a], p.avoid[b]), cmp.Compare(p.firsts[a], p.firsts[b]))
+	})
 	p.firsts[chosen[0]]++
 	nodes := make([]dsdb.NodeID, len(chosen))
 	for i, n := range chosen {

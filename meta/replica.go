@@ -52,6 +52,17 @@ func (s *Shard) Birth() []Replica {
 	return s.Replicas
 }
 
+// Owners returns the nodes that have all of the shard, as SHOW SHARDS lists them.
+func (s *Shard) Owners() []dsdb.NodeID {
+	var nodes []dsdb.NodeID
+	for _, r := range s.Replicas {
+		if r.whole() {
+			nodes = append(nodes, r.Node)
+		}
+	}
+	return nodes
+}
+
 // On returns the replica that the node is to hold: the newest, if one that
 // failed is being replaced in place.
 func (s *Shard) On(node dsdb.NodeID) (Replica, bool) { return newestOn(s.Replicas, node, node) }

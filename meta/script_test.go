@@ -180,7 +180,11 @@ func (s script) command() Command {
 	case "drop-policy":
 		return &DropRetentionPolicy{Database: db, Name: rp}
 	case "ensure":
-		return &EnsureShardGroups{Database: db, Policy: rp, Times: s.times("times"), Now: s.now()}
+		c := &EnsureShardGroups{Database: db, Policy: rp, Times: s.times("times"), Now: s.now()}
+		if s.has("avoid") {
+			c.Avoid = []dsdb.NodeID{dsdb.NodeID(s.number("avoid"))}
+		}
+		return c
 	case "delete-group":
 		return &DeleteShardGroup{Database: db, Policy: rp, ID: s.number("id"), Now: s.now()}
 	case "drop-shard":
@@ -312,6 +316,9 @@ func (s script) read(d *Data) string {
 			return fmt.Sprintf("not found, dropped=%v\n", d.ShardDropped(dsdb.ShardID(s.number("id"))))
 		}
 		return fmt.Sprintf("%s.%s group %d\n", ref.Database.Name, ref.Policy.Name, ref.Group.ID)
+	case "shard-birth":
+		ref, _ := d.Shard(dsdb.ShardID(s.number("id")))
+		fmt.Fprintf(&b, "born %v, now %v, owners %d\n", ref.Shard.Birth(), ref.Shard.Replicas, ref.Shard.Owners())
 	default:
 		s.t.Fatalf("%s: unknown command %s", s.td.Pos, s.td.Cmd)
 	}

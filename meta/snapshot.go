@@ -141,7 +141,8 @@ func (w *snapWriter) set(s FieldSet) int {
 }
 
 // DecodeSnapshot is the inverse of AppendSnapshot. An error has KindCorrupt
-// and says at which offset; file is the name that it mentions.
+// and says at which offset, or KindInvalid if the file is of another version;
+// file is the name that it mentions.
 func DecodeSnapshot(file string, b []byte) (*Data, error) {
 	corrupt := func(offset int, format string, args ...any) error {
 		return dsdb.Errorf(dsdb.KindCorrupt, "%s: offset %d: %w", file, offset, fmt.Errorf(format, args...))
@@ -149,15 +150,15 @@ func DecodeSnapshot(file string, b []byte) (*Data, error) {
 	if len(b) < snapshotHeader+4 || string(b[:len(snapshotMagic)]) != snapshotMagic {
 		return nil, corrupt(0, "no catalogue snapshot")
 	}
+	if sum := binary.LittleEndian.Uint32(b[len(b)-4:]); sum != checksum(b[:len(b)-4]) {
+		return nil, corrupt(len(b)-4, "checksum %08x does not match", sum)
+	}
 	if v := binary.LittleEndian.Uint32(b[len(snapshotMagic):]); v != snapshotVersion {
-		return nil, corrupt(len(snapshotMagic), "unknown version %d", v)
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "%s has format version %d, this program knows version %d only", file, v, snapshotVersion)
 	}
 	body := b[snapshotHeader : len(b)-4]
 	if n := binary.LittleEndian.Uint64(b[len(snapshotMagic)+4:]); n != uint64(len(body)) {
 		return nil, corrupt(len(snapshotMagic)+4, "length %d, but %d bytes follow", n, len(body))
-	}
-	if sum := binary.LittleEndian.Uint32(b[len(b)-4:]); sum != checksum(b[:len(b)-4]) {
-		return nil, corrupt(len(b)-4, "checksum %08x does not match", sum)
 	}
 	d, err := decodeBody(body)
 	if err != nil {

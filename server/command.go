@@ -62,6 +62,17 @@ func (n *Node) up(node dsdb.NodeID) bool {
 	})
 }
 
+// unreached returns the data nodes that this node does not reach.
+func (n *Node) unreached() []dsdb.NodeID {
+	var ids []dsdb.NodeID
+	for _, node := range n.meta.View().NodesOf(meta.DataNode) {
+		if !n.up(node.ID) {
+			ids = append(ids, node.ID)
+		}
+	}
+	return ids
+}
+
 // execute carries out a statement that changes something.
 func (n *Node) execute(ctx context.Context, s *session, c *planner.Command) error {
 	switch c.Kind {

@@ -57,7 +57,7 @@ func (w *write) ensureGroups(ctx context.Context) error {
 		return nil
 	}
 	for len(times) > 0 { // a clipped group may leave times without one: ask again for those
-		if err := w.command(ctx, &meta.EnsureShardGroups{Database: w.database, Policy: w.policy.Name, Times: times, Now: now}); err != nil {
+		if err := w.command(ctx, &meta.EnsureShardGroups{Database: w.database, Policy: w.policy.Name, Times: times, Now: now, Avoid: w.n.unreached()}); err != nil {
 			return err
 		}
 		left := times[:0]

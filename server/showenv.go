@@ -52,11 +52,7 @@ func databaseRow(db *meta.Database) exec.DatabaseRow {
 		for _, g := range rp.ShardGroups {
 			group := exec.GroupRow{ID: g.ID, Policy: rp.Name, Range: g.Range, Expiry: rp.Expiry(g)}
 			for _, s := range g.Shards {
-				shard := exec.ShardRow{ID: s.ID}
-				for _, r := range s.Replicas {
-					shard.Owners = append(shard.Owners, r.Node)
-				}
-				group.Shards = append(group.Shards, shard)
+				group.Shards = append(group.Shards, exec.ShardRow{ID: s.ID, Owners: s.Owners()})
 			}
 			row.Groups = append(row.Groups, group)
 		}
