@@ -507,3 +507,37 @@ func TestControllerIsAFunction(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkStep decides about three thousand shards of three replicas when
+// nothing is to be done.
+func BenchmarkStep(b *testing.B) {
+	d := newTestData(b, 5)
+	n := 3
+	d = mustApply(b, d, &UpdateRetentionPolicy{Database: "db", Name: AutoPolicy, ReplicaN: &n})
+	d = mustApply(b, d, &EnsureShardGroups{Database: "db", Times: manyWeeks(3000), Now: 4000 * week})
+	w := &world{d: d, groups: make(map[dsdb.GroupID]*fakeGroup)}
+	reports := make([]NodeReport, 5)
+	for i := range reports {
+		reports[i].UUID = fmt.Sprint("n", i)
+		w.procs = append(w.procs, &fakeProcess{reports[i].UUID, true})
+	}
+	w.follow()
+	for _, g := range w.sorted() {
+		g.leader = g.voters[0].Replica
+		p, _ := d.ProcessOf(g.voters[0].Node)
+		i := slices.IndexFunc(reports, func(r NodeReport) bool { return r.UUID == p.UUID })
+		reports[i].Groups = append(reports[i].Groups, g.report(w, g.voters))
+	}
+	c := NewController(DefaultControllerOptions())
+	b.ReportAllocs()
+	now := int64(0)
+	for b.Loop() {
+		now += 1000
+		for _, r := range reports {
+			c.Observe(now, r)
+		}
+		if acts := c.Step(now, d); now > 60_000 && len(acts) > 5 {
+			b.Fatalf("%+v", acts)
+		}
+	}
+}
