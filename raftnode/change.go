@@ -18,7 +18,7 @@ const maxLag = 1000
 
 // jointTicks is how long members may be joint before the leader tries once more
 // to leave that.
-const jointTicks = 50
+const jointTicks = 5 * ticksPerSecond
 
 // changing is the change of members that this replica has proposed; without a
 // waiter there is none, or nobody waits for it any more.
@@ -305,5 +305,6 @@ func (c *Core) leaveJoint(g *group) {
 	if g.seen.leading && g.members.joint() && g.clock.now-g.clock.jointSince >= jointTicks {
 		g.clock.jointSince = g.clock.now
 		_ = proposeChange(g, new(raftpb.ConfChangeV2)) // tried again later
+		c.touch(g)
 	}
 }

@@ -127,7 +127,7 @@ func TestGroupGrowsAndMoves(t *testing.T) {
 		}
 	}
 	if tr.shelf.pinned != 0 {
-		tr.tick(readyTicks+2*jointTicks, all...)
+		tr.tick(int(readyTicks+2*jointTicks), all...)
 		if tr.shelf.pinned != 0 {
 			t.Errorf("%d snapshots are not released", tr.shelf.pinned)
 		}

@@ -21,7 +21,7 @@ const maxContacts = 16
 
 // goneTicks is how long a leader keeps the log for a replica that is not heard
 // of: ten minutes.
-const goneTicks = 6000
+const goneTicks = 600 * ticksPerSecond
 
 // heard notes that a replica has sent something just now.
 func (cs *contacts) heard(g *group, p Peer) {

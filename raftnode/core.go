@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -26,9 +27,17 @@ import (
 	"github.com/dasudian/dsdb/wal"
 )
 
-// TickSlices is how many calls to Tick make one raft tick: each moves the
-// groups of one slice only, so that a thousand groups do not tick at once.
-const TickSlices = 10
+// TickEvery is the length of a raft tick, TickSlices how many calls to Tick make
+// one: each moves the groups of one slice only, so that a thousand groups do not
+// tick at once. What idle groups cost goes with the ticks; what a tick is long
+// costs only time until a lost message is noticed.
+const (
+	TickEvery  = 250 * time.Millisecond
+	TickSlices = 10
+)
+
+// ticksPerSecond converts times into ticks.
+const ticksPerSecond = uint64(time.Second / TickEvery)
 
 // Peer is one replica of a group and the node that holds it.
 type Peer struct {
@@ -199,7 +208,6 @@ func (c *Core) Tick(slice int) {
 	for _, g := range c.ticking[slice%TickSlices] {
 		if g.failed == nil {
 			c.guard(g, func() { c.tick(g) })
-			c.touch(g)
 		}
 	}
 }

@@ -17,7 +17,7 @@ var birth = wal.Position{Index: 10, Term: 1}
 
 // The settings of the raft library.
 const (
-	electionTicks    = 15 // of 100 ms; randomised up to twice as many
+	electionTicks    = 6 // 1.5 s; randomised up to twice as many
 	heartbeatTicks   = 2
 	maxMessageBytes  = 1 << 20
 	maxApplyingBytes = 8 << 20

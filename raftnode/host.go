@@ -16,9 +16,6 @@ import (
 	"github.com/dasudian/dsdb/wal"
 )
 
-// tickEvery is the length of a raft tick.
-const tickEvery = 100 * time.Millisecond
-
 // Log is the node's log. Write is called by one goroutine at a time, the
 // others by any.
 type Log interface {
@@ -127,7 +124,7 @@ func (h *Host) Start(ctx context.Context, specs []GroupSpec) error {
 	}
 	for i, part := range parts {
 		if len(part) > 0 {
-			h.workers[i].push(event{kind: evOpen, specs: part, waiter: all.add(1)})
+			h.workers[i].push(event{kind: evOpen, more: &request{specs: part}, waiter: all.add(1)})
 		}
 	}
 	h.mu.Unlock()
@@ -189,7 +186,7 @@ func (h *Host) Matched(ctx context.Context, g dsdb.GroupID, index uint64) error 
 // once go through a joint configuration. It returns when the final members are in
 // force here; what is so already is no change. See Core.Change for what is refused.
 func (h *Host) Change(ctx context.Context, g dsdb.GroupID, changes []Change) error {
-	_, err := h.call(ctx, event{kind: evChange, group: g, changes: changes})
+	_, err := h.call(ctx, event{kind: evChange, group: g, more: &request{changes: changes}})
 	return err
 }
 
@@ -236,7 +233,7 @@ func (h *Host) Unreachable(node dsdb.NodeID) {
 // unless the error says so. The caller removes dir. An installation that has
 // begun ends with itself or the host, not with ctx: until then dir is in use.
 func (h *Host) Install(ctx context.Context, from dsdb.NodeID, s Snapshot, dir string) error {
-	_, err := h.call(context.WithoutCancel(ctx), event{kind: evInstall, group: s.Envelope.Group, node: from, snapshot: s, dir: dir})
+	_, err := h.call(context.WithoutCancel(ctx), event{kind: evInstall, group: s.Envelope.Group, node: from, more: &request{snapshot: s, dir: dir}})
 	return err
 }
 
@@ -282,17 +279,16 @@ func (h *Host) Status(g dsdb.GroupID) GroupStatus {
 	return m.progress.status()
 }
 
-// Step takes messages that another node's host has sent.
+// Step takes messages that another node's host has sent; msgs is not copied.
 func (h *Host) Step(from dsdb.NodeID, msgs []Envelope) {
-	parts := make([][]event, len(h.workers))
-	for _, e := range msgs {
-		i := h.slot(e.Group)
-		parts[i] = append(parts[i], event{kind: evStep, group: e.Group, node: from, message: e})
-	}
-	for i, part := range parts {
-		if len(part) > 0 {
-			h.workers[i].in.push(part...)
+	for first := 0; first < len(msgs); {
+		slot := h.slot(msgs[first].Group)
+		next := first + 1
+		for next < len(msgs) && h.slot(msgs[next].Group) == slot {
+			next++
 		}
+		h.workers[slot].push(event{kind: evStep, node: from, messages: msgs[first:next:next]})
+		first = next
 	}
 }
 
@@ -365,7 +361,7 @@ func (h *Host) call(ctx context.Context, e event) (dsdb.Verdict, error) {
 // tick moves the clocks of all cores, a slice at a time. It sleeps while there
 // is no group that needs a clock.
 func (h *Host) tick() {
-	t := time.NewTicker(tickEvery / TickSlices)
+	t := time.NewTicker(TickEvery / TickSlices)
 	defer t.Stop()
 	for slice := 0; ; slice = (slice + 1) % TickSlices {
 		select {
@@ -388,7 +384,7 @@ func (h *Host) tick() {
 		case <-h.stop:
 			return
 		case <-h.awake:
-			t.Reset(tickEvery / TickSlices)
+			t.Reset(TickEvery / TickSlices)
 		}
 	}
 }

@@ -156,7 +156,7 @@ func (g *group) turn(gone dsdb.NodeID) uint64 {
 		return 0
 	}
 	rank = (self + int(uint64(g.id)%uint64(n))) % n
-	return 1 + uint64(g.id)%3 + 4*uint64(rank)
+	return 1 + 2*uint64(rank)
 }
 
 // Unreachable says that messages to another node were dropped: leaders here

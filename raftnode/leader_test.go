@@ -163,11 +163,11 @@ func TestGoneVoterDoesNotPinTheLog(t *testing.T) {
 			t.Errorf("node %d: the log begins at %d, node 2 needs more", i, first(i))
 		}
 	}
-	tr.tick(followTicks+jointTicks, 0, 1)
+	tr.tick(int(followTicks+jointTicks), 0, 1)
 	if first(1) != flushed[1]+1 {
 		t.Errorf("the follower's log begins at %d, flushed up to %d", first(1), flushed[1])
 	}
-	tr.tick(goneTicks, 0, 1)
+	tr.tick(int(goneTicks), 0, 1)
 	if first(0) != flushed[0]+1 {
 		t.Errorf("the leader's log begins at %d, flushed up to %d", first(0), flushed[0])
 	}

@@ -15,8 +15,8 @@ import (
 // sent the same. A transfer of which nothing is heard for flightTicks has failed;
 // that it makes progress is for the transport to watch over.
 const (
-	readyTicks  = 100
-	flightTicks = 6000
+	readyTicks  = 10 * ticksPerSecond
+	flightTicks = 600 * ticksPerSecond
 )
 
 // sending is what a leader does for replicas that need entries which its log

@@ -144,7 +144,7 @@ func TestLogIsKeptForASnapshotOnItsWay(t *testing.T) {
 	tr.cores[0].SnapshotSent(s, errors.New("the cable was pulled"))
 	tr.settle(0)
 	tr.caughtUp(2, want)
-	tr.tick(readyTicks+2*jointTicks, 0, 1, 2)
+	tr.tick(int(readyTicks+2*jointTicks), 0, 1, 2)
 	if tr.shelf.pinned != 0 {
 		t.Errorf("%d snapshots are not released", tr.shelf.pinned)
 	}
@@ -155,7 +155,7 @@ func TestForgottenSnapshotIsGivenUp(t *testing.T) {
 	tr, want := lag(t)
 	tr.awaitMail(2)
 	tr.mail[2], tr.from[2] = nil, nil
-	tr.tick(2*jointTicks, 0, 1, 2)
+	tr.tick(int(2*jointTicks), 0, 1, 2)
 	if got := tr.sms[2].payloads(); slices.Equal(got, want) {
 		t.Fatal("without a snapshot the replica caught up")
 	}

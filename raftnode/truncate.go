@@ -17,7 +17,7 @@ import (
 const (
 	maxKeep     = 64 << 20
 	keepTotal   = 128 << 20
-	followTicks = 100
+	followTicks = 10 * ticksPerSecond
 )
 
 // flush is what the core knows of what the state machine has flushed.
@@ -110,8 +110,11 @@ func (c *Core) tick(g *group) {
 			_ = g.node.Campaign() // raft logs why it cannot; its own clock goes on
 		}
 	}
-	if g.clock.now%5 == 0 {
+	if g.clock.now%2 == 0 {
 		g.publishPeers()
+	}
+	if g.handover.waiter != nil || g.node.HasReady() {
+		c.touch(g)
 	}
 	if g.clock.now%jointTicks != 0 {
 		return

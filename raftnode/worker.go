@@ -41,15 +41,20 @@ type event struct {
 	index    uint64 // for evTransfer a replica
 	data     []byte
 	waiter   Waiter
-	specs    []GroupSpec
-	changes  []Change
-	message  Envelope
+	messages []Envelope
 	appends  []Append
 	task     *ApplyTask
+	err      error
+	more     *request
+}
+
+// request is what rare events carry.
+type request struct {
+	specs    []GroupSpec
+	changes  []Change
 	snapshot Snapshot
 	dir      string
 	sent     SendTask
-	err      error
 }
 
 // inbox is a queue that many fill and one goroutine empties as a whole.
@@ -171,9 +176,11 @@ func (w *worker) feed(e *event) {
 	case evTick:
 		w.core.Tick(e.slice)
 	case evOpen:
-		e.waiter.Done(dsdb.Verdict{}, w.open(e.specs))
+		e.waiter.Done(dsdb.Verdict{}, w.open(e.more.specs))
 	case evStep:
-		w.core.Step(e.node, e.message)
+		for _, m := range e.messages {
+			w.core.Step(e.node, m)
+		}
 	case evPropose:
 		w.core.Propose(e.group, e.data, e.waiter)
 	case evRead:
@@ -195,7 +202,7 @@ func (w *worker) feed(e *event) {
 	case evMatched:
 		w.core.Matched(e.group, e.index, e.waiter)
 	case evChange:
-		w.core.Change(e.group, e.changes, e.waiter)
+		w.core.Change(e.group, e.more.changes, e.waiter)
 	case evTransfer:
 		w.core.Transfer(e.group, dsdb.ReplicaID(e.index), e.waiter)
 	case evPeerDown:
@@ -203,9 +210,9 @@ func (w *worker) feed(e *event) {
 	case evUnreachable:
 		w.core.Unreachable(e.node)
 	case evInstall:
-		w.core.Install(e.node, e.snapshot, e.dir, e.waiter)
+		w.core.Install(e.node, e.more.snapshot, e.more.dir, e.waiter)
 	case evSent:
-		w.core.SnapshotSent(e.sent, e.err)
+		w.core.SnapshotSent(e.more.sent, e.err)
 	}
 }
 
@@ -234,7 +241,7 @@ func (w *worker) spread(out *Outputs) {
 			t.Send(box.Node, box.Messages)
 		}
 		for _, s := range out.Snapshots {
-			t.SendSnapshot(s.Node, &OutgoingSnapshot{s.Snapshot, func(err error) { w.push(event{kind: evSent, sent: s, err: err}) }})
+			t.SendSnapshot(s.Node, &OutgoingSnapshot{s.Snapshot, func(err error) { w.push(event{kind: evSent, more: &request{sent: s}, err: err}) }})
 		}
 	}
 	if len(out.Appends) > 0 {

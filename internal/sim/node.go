@@ -101,7 +101,7 @@ func (n *Node) boot() error {
 	}
 	c.boots++
 	p := &process{node: n, log: log, core: raftnode.NewCore(shortLog{log}, c.boots, c.options.Logger),
-		pace: c.Between(9500*time.Microsecond, 10500*time.Microsecond), seen: map[dsdb.GroupID]raftnode.GroupStatus{}}
+		pace: c.Between(raftnode.TickEvery/raftnode.TickSlices*19/20, raftnode.TickEvery/raftnode.TickSlices*21/20), seen: map[dsdb.GroupID]raftnode.GroupStatus{}}
 	n.run, n.pausing, n.backlog = p, false, nil
 	c.Note("start", uint64(n.Index), c.boots)
 	if err := n.openReplicas(); err != nil {
