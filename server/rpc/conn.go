@@ -24,9 +24,10 @@ import (
 // Time limits of connections.
 const (
 	handshakeTime = 5 * time.Second
-	connectTime   = 2 * time.Second
-	writeTime     = 5 * time.Second // of a write to a peer that reads all the time
-	streamTime    = 2 * time.Minute // that a stream bears without any byte being acknowledged
+	connectTime   = 1500 * time.Millisecond // one SYN may be lost
+	ackTime       = 3 * time.Second         // that sent bytes may stay unacknowledged
+	writeTime     = 5 * time.Second         // of a write to a peer that reads all the time
+	streamTime    = 2 * time.Minute         // as ackTime, for streams, whose readers may take their time
 	firstRetry    = 50 * time.Millisecond
 	lastRetry     = time.Second
 )
@@ -319,9 +320,9 @@ func tune(c net.Conn, cl class) {
 	if !ok {
 		return
 	}
-	limit := writeTime
+	limit := ackTime
 	if cl == streaming {
-		limit = streamTime // a reader that takes its time leaves bytes unacknowledged too
+		limit = streamTime
 	}
 	_ = t.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 3})
 	if raw, err := t.SyscallConn(); err == nil {

@@ -231,6 +231,15 @@ func appendFailure(dst []byte, err error) []byte {
 	return append(dst, text...)
 }
 
+// leaderOf returns the leader that an error of KindNotLeader names.
+func leaderOf(err error) dsdb.NodeID {
+	var e *dsdb.Error
+	if errors.As(err, &e) {
+		return e.Leader
+	}
+	return 0
+}
+
 // decodeFailure reads what appendFailure wrote.
 func decodeFailure(b []byte) error {
 	d := decoder{b: b}

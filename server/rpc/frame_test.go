@@ -182,3 +182,36 @@ func BenchmarkRaftMessages(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkStream(b *testing.B) {
+	x, y := start(b, 1), start(b, 2)
+	acquaint(x, y)
+	y.HandleStream("drain", func(_ context.Context, _ Process, s *Stream) error {
+		for {
+			if _, err := s.Recv(); err != nil {
+				return nil
+			}
+		}
+	})
+	for _, size := range []int{16 << 10, 1 << 20} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			s, err := x.Open(context.Background(), 21, "drain")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			m := make([]byte, size)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := s.Send(m); err != nil {
+					b.Fatal(err)
+				}
+			}
+			s.CloseSend()
+			if _, err := s.Recv(); err != io.EOF {
+				b.Fatal(err)
+			}
+		})
+	}
+}

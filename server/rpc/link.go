@@ -42,19 +42,22 @@ func (p *Peers) Send(to dsdb.NodeID, msgs []raftnode.Envelope) {
 		p.metrics.Dropped.Add(uint64(len(msgs)))
 		return
 	}
-	var parts [2][]raftnode.Envelope
-	for i := range msgs {
-		c := control
-		if len(msgs[i].Message.GetEntries()) > 0 {
-			c = bulk
+	for len(msgs) > 0 {
+		c, n := classOf(&msgs[0]), 1
+		for n < len(msgs) && classOf(&msgs[n]) == c {
+			n++
 		}
-		parts[c] = append(parts[c], msgs[i])
+		q.links[c].push(msgs[:n])
+		msgs = msgs[n:]
 	}
-	for c, part := range parts {
-		if len(part) > 0 {
-			q.links[c].push(part)
-		}
+}
+
+// classOf returns the class of connection on which a message goes.
+func classOf(e *raftnode.Envelope) class {
+	if len(e.Message.GetEntries()) > 0 {
+		return bulk
 	}
+	return control
 }
 
 // push queues messages, drops those for which there is no room, and starts the

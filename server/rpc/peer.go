@@ -39,24 +39,36 @@ type peer struct {
 	calls   caller
 	streams pool
 
-	mu        sync.Mutex    // guards what follows
-	process   Process       // what is known of it
-	known     bool          // by the catalogue
-	roles     []dsdb.NodeID // its ids, from the catalogue or from itself
-	instance  uint64        // of its newest start that was met, in process.Epoch
-	auth      string        // how it proved who it is
-	since     time.Time     // of the last change of up
-	live      map[*conn]struct{}
-	probing   bool
-	lost      bool // raft has been told that the process is down
+	mu sync.Mutex // guards what follows
+	record
+	liveness
 	reporting reporting
+}
+
+// record is what is known of a process.
+type record struct {
+	process  Process
+	known    bool          // by the catalogue
+	roles    []dsdb.NodeID // its ids, from the catalogue or from itself
+	instance uint64        // of its newest start that was met, in process.Epoch
+	auth     string        // how it proved who it is
+}
+
+// liveness is whether a process is there.
+type liveness struct {
+	live    map[*conn]struct{}
+	since   time.Time // the first of live came, or the last went
+	probing bool
+	lost    bool // raft has been told that the process is down
 }
 
 // reporting paces what raft is told about dropped messages.
 type reporting struct{ busy, again bool }
 
 func (p *Peers) newPeer(uuid string) *peer {
-	q := &peer{owner: p, uuid: uuid, process: Process{Cluster: p.opt.Self.Cluster, UUID: uuid}, auth: "none", live: map[*conn]struct{}{}}
+	q := &peer{owner: p, uuid: uuid}
+	q.record = record{process: Process{Cluster: p.opt.Self.Cluster, UUID: uuid}, auth: "none"}
+	q.live = map[*conn]struct{}{}
 	q.ctx, q.cut = context.WithCancel(p.ctx)
 	for c := range q.links {
 		q.links[c] = newLink(q, class(c))
