@@ -493,14 +493,14 @@ func life(t *testing.T, seed uint64) []string {
 // number of meta nodes votes, and at no time was the last replica with all
 // entries removed.
 func TestControllerConverges(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(25) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { life(t, seed) })
 	}
 }
 
 // TestControllerIsAFunction: two runs do the same, action by action.
 func TestControllerIsAFunction(t *testing.T) {
-	for seed := range uint64(5) {
+	for seed := range uint64(3) {
 		if a, b := life(t, seed), life(t, seed); !slices.Equal(a, b) {
 			i := slices.IndexFunc(a, func(line string) bool { return !slices.Contains(b, line) })
 			t.Fatalf("seed %d: two runs differ: %d and %d lines, one has %q", seed, len(a), len(b), a[max(i, 0)])

@@ -200,7 +200,8 @@ func (c *CreateRetentionPolicy) apply(d *Data) error {
 }
 
 // UpdateRetentionPolicy changes the members of a policy that are not nil.
-// Time groups that exist keep their ranges and replicas.
+// Time groups that exist keep their ranges; a Controller brings their replicas
+// to the new number.
 type UpdateRetentionPolicy struct {
 	Database           string         `json:"db"`
 	Name               string         `json:"name"`
