@@ -294,10 +294,17 @@ func (c *Core) enter(g *group) {
 	if g.members.joint() {
 		g.clock.jointSince = g.clock.now
 	}
-	c.setClock(g, in && !g.single())
-	if g.single() && g.node.BasicStatus().RaftState != raft.StateLeader {
+	if g.single() && !g.seen.leading {
 		g.clock.campaign = true
 	}
+	c.wind(g)
+}
+
+// wind has the clock of a group run if it is of use: not in a replica that is no
+// member, nor in one that leads and is alone.
+func (c *Core) wind(g *group) {
+	_, in := g.members.peer(dsdb.ReplicaID(g.seen.replica))
+	c.setClock(g, in && !(g.single() && g.seen.leading))
 }
 
 // leaveJoint proposes to leave a joint configuration that raft should have left by itself.

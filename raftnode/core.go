@@ -203,7 +203,7 @@ func NewCore(log LogReader, origin uint64, logger *slog.Logger) *Core {
 }
 
 // Tick moves the logical clock of the groups of one slice, a tenth of them.
-// Groups with a single voter have no clock.
+// Groups of one replica that leads have no clock.
 func (c *Core) Tick(slice int) {
 	for _, g := range c.ticking[slice%TickSlices] {
 		if g.failed == nil {

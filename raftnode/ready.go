@@ -155,6 +155,7 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 	if g.seen.leading == was.leading && g.seen.term == was.term {
 		return
 	}
+	c.wind(g)
 	if was.leading {
 		g.reads.failUnserved(c, g.notLeader())
 		g.failMatches(c, g.notLeader())
