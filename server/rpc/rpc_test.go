@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -511,21 +512,38 @@ func TestWhatDoesNotFitIsDroppedAndTold(t *testing.T) {
 }
 
 func TestSilenceIsNotDeath(t *testing.T) {
-	a := start(t, 1)
-	b := start(t, 2)
-	acquaint(a, b)
-	eventually(t, "connected", func() bool { return a.up(2) })
-	// The connections end, but somebody still listens.
-	b.Peers.Close()
-	eventually(t, "lost", func() bool { return !a.up(2) })
-	q, _ := a.lookup(21)
-	eventually(t, "found out", func() bool {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		return !q.probing
-	})
-	if d := a.raft.downs(); len(d) > 0 {
-		t.Fatalf("down: %v", d)
+	for _, name := range []string{"somebody listens", "nobody answers"} {
+		t.Run(name, func(t *testing.T) {
+			var mute atomic.Bool
+			a := start(t, 1, func(o *Options) {
+				o.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+					if mute.Load() {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					return net.Dial("tcp", addr)
+				}
+			})
+			b := start(t, 2)
+			acquaint(a, b)
+			eventually(t, "connected", func() bool { return a.up(2) })
+			if name == "somebody listens" {
+				b.Peers.Close()
+			} else {
+				mute.Store(true)
+				b.kill()
+			}
+			eventually(t, "lost", func() bool { return !a.up(2) })
+			q, _ := a.lookup(21)
+			eventually(t, "found out", func() bool {
+				q.mu.Lock()
+				defer q.mu.Unlock()
+				return !q.probing
+			})
+			if d := a.raft.downs(); len(d) > 0 {
+				t.Fatalf("down: %v", d)
+			}
+		})
 	}
 }
 
