@@ -59,8 +59,9 @@ type nodeStatus struct {
 	DataID   dsdb.NodeID `json:"data_id,omitempty"`
 	State    string      `json:"state"` // running, starting, stopping
 	Waiting  string      `json:"waiting,omitempty"`
-	Leader   string      `json:"leader,omitempty"` // [meta] http address of the leader of the meta nodes
-	Voters   []string    `json:"voters,omitempty"` // cluster addresses of the meta nodes that decide
+	Leader   string      `json:"leader,omitempty"`  // [meta] http address of the leader of the meta nodes
+	Voters   []string    `json:"voters,omitempty"`  // cluster addresses of the meta nodes that decide
+	Refuses  string      `json:"refuses,omitempty"` // why the process that asks is no member any more
 }
 
 // admitter is the API of [meta]: it tells how this node is, and where it leads
@@ -96,7 +97,13 @@ func (a *admitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !get:
 		http.Error(w, "want GET", http.StatusMethodNotAllowed)
 	case r.URL.Path == "/status":
-		writeJSON(w, a.status())
+		s := a.status()
+		if a.n.door.peers.Load() != nil {
+			if p, found := a.n.meta.View().Process(r.URL.Query().Get("uuid")); found && p.Gone() {
+				s.Refuses = banned(p)
+			}
+		}
+		writeJSON(w, s)
 	case r.URL.Path == "/peers":
 		writeJSON(w, a.status().Voters)
 	default: // /ping: who leads, as in InfluxDB 0.10
@@ -125,6 +132,14 @@ func (a *admitter) status() nodeStatus {
 	s.Leader = leader.MetaHTTPAddr
 	s.Voters = members
 	return s
+}
+
+// banned says why a process is no member of the cluster any more.
+func banned(p meta.Process) string {
+	if p.ReplacedBy != 0 {
+		return fmt.Sprintf("node %d was replaced by node %d: to make it a node again, start it with empty folders and -join", p.ID(), p.ReplacedBy)
+	}
+	return fmt.Sprintf("node %d was dropped from the cluster: to make it a node again, start it with empty folders and -join", p.ID())
 }
 
 // leader returns the process that leads the meta group, if it is known, and the

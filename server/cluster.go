@@ -111,6 +111,9 @@ func (n *Node) dropServer(ctx context.Context, c *planner.Command) error {
 func (n *Node) missingQuorum() string {
 	reached, voters, silent := n.quorum()
 	text := fmt.Sprintf("a quorum of the meta nodes: %d/%d are reachable", reached, voters)
+	if voters == 0 {
+		return "the catalogue from the meta nodes"
+	}
 	if len(silent) > 0 {
 		text += ", not " + strings.Join(silent, ", ")
 	} else {
@@ -127,10 +130,7 @@ func (n *Node) quorum() (reached, voters int, silent []string) {
 	for _, st := range n.peers.Status() {
 		up[st.Process.UUID] = up[st.Process.UUID] || st.Up
 	}
-	for _, r := range view.MetaReplicas {
-		if r.Role == meta.Learner {
-			continue
-		}
+	for _, r := range n.host.Status(dsdb.MetaGroup).Members.Voters {
 		voters++
 		p, _ := view.ProcessOf(r.Node)
 		if up[p.UUID] {

@@ -113,7 +113,7 @@ type joining struct {
 	n      *Node
 	id     meta.Identity
 	list   []string // the addresses of -join
-	client *http.Client
+	client *peerClient
 }
 
 // run asks round after round, until the node is a member or is refused for good.
@@ -191,7 +191,7 @@ func (j *joining) askAll(ctx context.Context) []answer {
 	done := make(chan struct{})
 	for i, address := range j.list {
 		go func() {
-			answers[i].status, answers[i].err = askStatus(ctx, j.client, address)
+			answers[i].status, answers[i].err = askStatus(ctx, j.client, address, j.id.UUID)
 			done <- struct{}{}
 		}()
 	}
@@ -240,7 +240,7 @@ func (j *joining) post(ctx context.Context, address string, body []byte) (joined
 			return joined, "", err
 		}
 	}
-	rq, err := http.NewRequestWithContext(ctx, http.MethodPost, j.url(address, "/join"), bytes.NewReader(body))
+	rq, err := http.NewRequestWithContext(ctx, http.MethodPost, j.client.url(address, "/join"), bytes.NewReader(body))
 	if err != nil {
 		return joined, "", err
 	}
@@ -249,7 +249,7 @@ func (j *joining) post(ctx context.Context, address string, body []byte) (joined
 		rq.Header.Set(nonceHeader, nonce)
 		rq.Header.Set(proofHeader, proof(secret, "join", nonce, body))
 	}
-	rs, answer, err := do(j.client, rq)
+	rs, answer, err := j.client.do(rq)
 	if err != nil {
 		return joined, "", err
 	}
@@ -271,11 +271,11 @@ func (j *joining) post(ctx context.Context, address string, body []byte) (joined
 
 // nonce gets what is to be signed with the shared secret.
 func (j *joining) nonce(ctx context.Context, address string) (string, error) {
-	rq, err := http.NewRequestWithContext(ctx, http.MethodGet, j.url(address, "/join"), nil)
+	rq, err := http.NewRequestWithContext(ctx, http.MethodGet, j.client.url(address, "/join"), nil)
 	if err != nil {
 		return "", err
 	}
-	rs, answer, err := do(j.client, rq)
+	rs, answer, err := j.client.do(rq)
 	if err != nil {
 		return "", err
 	}
@@ -307,24 +307,25 @@ func retryable(err error) bool {
 	return true
 }
 
-func (j *joining) url(address, path string) string { return peerURL(j.n.door.outgoing, address, path) }
+// peerClient asks at the [meta] addresses of other nodes.
+type peerClient struct {
+	http.Client
+	scheme string
+}
 
-// peerURL returns the URL of a path at the [meta] address of a node.
-func peerURL(secure *tls.Config, address, path string) string {
+func newPeerClient(secure *tls.Config) *peerClient {
+	c := &peerClient{scheme: "http", Client: http.Client{Transport: &http.Transport{TLSClientConfig: secure.Clone()},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 	if secure != nil {
-		return "https://" + address + path
+		c.scheme = "https"
 	}
-	return "http://" + address + path
+	return c
 }
 
-// newPeerClient returns a client for the [meta] addresses of other nodes.
-func newPeerClient(secure *tls.Config) *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: secure, Proxy: nil},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-}
+func (c *peerClient) url(address, path string) string { return c.scheme + "://" + address + path }
 
 // do sends a request and reads the answer, which must not be long.
-func do(c *http.Client, rq *http.Request) (*http.Response, []byte, error) {
+func (c *peerClient) do(rq *http.Request) (*http.Response, []byte, error) {
 	rs, err := c.Do(rq)
 	if err != nil {
 		return nil, nil, dsdb.Errorf(dsdb.KindUnavailable, "%w", plain(err))
@@ -346,16 +347,16 @@ func plain(err error) error {
 	return err
 }
 
-// askStatus asks the node at a [meta] address who it is.
-func askStatus(ctx context.Context, c *http.Client, address string) (s nodeStatus, err error) {
+// askStatus asks the node at a [meta] address who it is, and what it holds
+// against the process with a UUID.
+func askStatus(ctx context.Context, c *peerClient, address, uuid string) (s nodeStatus, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	secure := c.Transport.(*http.Transport).TLSClientConfig
-	rq, err := http.NewRequestWithContext(ctx, http.MethodGet, peerURL(secure, address, "/status?cluster"), nil)
+	rq, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(address, "/status?cluster&uuid="+uuid), nil)
 	if err != nil {
 		return s, err
 	}
-	rs, b, err := do(c, rq)
+	rs, b, err := c.do(rq)
 	if err != nil {
 		return s, err
 	}
@@ -379,7 +380,7 @@ func (n *Node) twin(ctx context.Context) error {
 		if address == "" {
 			continue
 		}
-		s, err := askStatus(ctx, c, address)
+		s, err := askStatus(ctx, c, address, n.id.UUID)
 		if err != nil || s.Instance == instanceText(n.door.instance) {
 			continue // nobody there, or no other; that this node does not reach itself need not keep others from it
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/exec"
 )
 
@@ -39,6 +40,9 @@ var (
 	shardRows    = desc("memtable_rows", "Points in memory.")
 	shardFiles   = desc("segment_files", "Segment files.")
 	shardBytes   = desc("segment_bytes", "Bytes of segment files.")
+	peersUp      = desc("peers_up", "Other processes of the cluster that this one is connected to.")
+	peersProven  = desc("peers_authenticated", "1 if other processes must prove that they are of the cluster, else 0.")
+	metaLeads    = desc("meta_leader", "1 if this node leads the meta nodes, else 0.")
 	tilesStats   = desc("query_tiles_answered_total", "Tiles that queries answered from their statistics.")
 	tilesDecoded = desc("query_tiles_decoded_total", "Tiles that queries decoded.")
 )
@@ -64,9 +68,29 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(raftProposed, float64(m.Proposals.Load()))
 	counter(raftApplied, float64(m.Applied.Load()))
 	c.shards(gauge)
+	c.cluster(gauge)
 	t := exec.Totals()
 	counter(tilesStats, float64(t.TilesByStats))
 	counter(tilesDecoded, float64(t.TilesDecoded))
+}
+
+func (c *nodeCollector) cluster(gauge func(*prometheus.Desc, float64)) {
+	up := 0
+	for _, p := range c.n.peers.Status() {
+		if p.Up {
+			up++
+		}
+	}
+	gauge(peersUp, float64(up))
+	gauge(peersProven, oneIf(c.n.authenticatedPeers()))
+	gauge(metaLeads, oneIf(c.n.host.Status(dsdb.MetaGroup).Leading))
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (c *nodeCollector) shards(gauge func(*prometheus.Desc, float64)) {

@@ -248,8 +248,10 @@ func (n *Node) match(ctx context.Context, g dsdb.GroupID, o *outcome) {
 	}
 }
 
-// matched counts the voters that have an entry, as far as this replica knows.
-func matched(st raftnode.GroupStatus, index uint64) (n int) {
+// matched counts the voters that have an entry, as far as this replica, which
+// has it, knows.
+func matched(st raftnode.GroupStatus, index uint64) int {
+	n := 1
 	for _, p := range st.Progress {
 		if p.Match >= index && slices.Contains(st.Members.Voters, p.Peer) {
 			n++
@@ -284,8 +286,9 @@ func (n *Node) is(node dsdb.NodeID) bool {
 	return node != 0 && (node == n.id.DataID || node == n.id.MetaID)
 }
 
-// members returns the nodes that hold a voter of a group, as the catalogue has
-// it, this node first.
+// members returns the nodes that hold a voter of a group, this node first: those
+// that the catalogue has, and those that this node's replica knows, if it has
+// one, for either may be behind.
 func (n *Node) members(g dsdb.GroupID) ([]dsdb.NodeID, error) {
 	view := n.meta.View()
 	replicas := view.MetaReplicas
@@ -304,6 +307,11 @@ func (n *Node) members(g dsdb.GroupID) ([]dsdb.NodeID, error) {
 			nodes = slices.Insert(nodes, 0, r.Node)
 		default:
 			nodes = append(nodes, r.Node)
+		}
+	}
+	for _, p := range n.host.Status(g).Members.Voters {
+		if !slices.ContainsFunc(nodes, func(node dsdb.NodeID) bool { return node == p.Node || n.is(node) && n.is(p.Node) }) {
+			nodes = append(nodes, p.Node)
 		}
 	}
 	if len(nodes) == 0 && g == dsdb.MetaGroup { // of a cluster that is being founded

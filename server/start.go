@@ -69,7 +69,11 @@ func (n *Node) openCatalogue(ctx context.Context) error {
 		return err
 	}
 	if n.alone() {
-		return n.found(ctx)
+		err := n.found(ctx)
+		if err == nil {
+			n.door.admitPeers(n.peers)
+		}
+		return err
 	}
 	n.door.admitPeers(n.peers)
 	if err := n.openKnownShards(ctx); err != nil {
@@ -143,7 +147,6 @@ func (n *Node) alone() bool {
 // addresses. The commands are idempotent: a crash between them leaves the rest
 // for the next start.
 func (n *Node) found(ctx context.Context) error {
-	n.door.admitPeers(n.peers)
 	if view := n.meta.View(); view.ClusterID == n.id.ClusterID && len(view.Processes) > 0 {
 		return n.announce(ctx)
 	}
@@ -179,9 +182,9 @@ func (n *Node) addresses() meta.Addresses {
 // awaitCatalogue returns when this node's copy of the catalogue includes
 // everything that the cluster had decided when it was called.
 func (n *Node) awaitCatalogue(ctx context.Context) error {
+	n.phase.wait(n.missingQuorum())
 	for {
-		view := n.meta.View()
-		if _, known := view.Process(n.id.UUID); !known {
+		if _, known := n.meta.View().Process(n.id.UUID); !known {
 			n.phase.say(n.log, "the catalogue: no leader of the meta nodes has sent it to "+n.addrs.TCP+" yet")
 			if err := n.catalogueChange(ctx); err != nil {
 				return err
@@ -194,11 +197,31 @@ func (n *Node) awaitCatalogue(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if err := n.outcast(ctx); err != nil {
+			return err
+		}
 		n.phase.say(n.log, n.missingQuorum())
 		if err := pauseFor(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
+}
+
+// outcast returns why the other nodes do not talk to this one any more, if one
+// of them says so: it was dropped or replaced while it was away.
+func (n *Node) outcast(ctx context.Context) error {
+	c := newPeerClient(n.door.outgoing)
+	defer c.CloseIdleConnections()
+	for _, p := range n.meta.View().Processes {
+		if p.UUID == n.id.UUID || p.Gone() || p.MetaHTTPAddr == "" {
+			continue
+		}
+		s, err := askStatus(ctx, c, p.MetaHTTPAddr, n.id.UUID)
+		if err == nil && s.UUID == p.UUID && s.Refuses != "" {
+			return dsdb.Errorf(dsdb.KindConflict, "%s says: %s", p.MetaHTTPAddr, s.Refuses)
+		}
+	}
+	return nil
 }
 
 // catalogueChange returns when the catalogue changes, or after a while.
@@ -286,6 +309,10 @@ func (n *Node) followNodes(ctx context.Context) {
 				n.log.Error("writing the catalogue failed; it will be tried again", "err", err)
 			}
 			last = view.Processes
+			if p, found := view.Process(n.id.UUID); found && p.Gone() {
+				n.phase.wait(banned(p))
+				n.log.Error(banned(p))
+			}
 		}
 		select {
 		case <-changed:
