@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/bits"
 	"slices"
@@ -19,11 +18,12 @@ import (
 	"github.com/dasudian/dsdb/internal/wire"
 )
 
-// A record is one Arrow IPC stream (schema, one record batch, end) behind its
-// length. Its columns are given as pointers: to slices of numbers, bool (as
-// bytes) or string, or to a column.Vector of known type, which may have nulls
-// (a boolean one is its integers 0 and 1). Both sides know the types; a stream
-// of another schema is refused.
+// A record is one Arrow IPC record batch: its length, that of its metadata, the
+// metadata (a flatbuffer), the body. Its columns are given as pointers: to slices
+// of numbers, bool (as bytes) or string, or to a column.Vector of known type,
+// which may have nulls (a boolean one is its integers 0 and 1). The schema does
+// not travel: both sides know it, and the Arrow library trusts what it says of
+// its own length.
 
 // appendRecord appends columns of one length as a record. Their memory is only read.
 func appendRecord(dst []byte, cols []any) ([]byte, error) {
@@ -52,9 +52,9 @@ func appendRecord(dst []byte, cols []any) ([]byte, error) {
 	schema := recordSchema(cols)
 	rec := array.NewRecord(schema, arrays, int64(arrays[0].Len()))
 	defer rec.Release()
-	out := &lengthFirst{b: append(slices.Grow(dst, size), 0, 0, 0, 0)}
+	out := &batchWriter{b: append(slices.Grow(dst, size), 0, 0, 0, 0)}
 	at := len(dst)
-	w := ipc.NewWriter(out, ipc.WithSchema(schema), ipc.WithAllocator(memory.DefaultAllocator))
+	w := ipc.NewWriterWithPayloadWriter(out, ipc.WithSchema(schema), ipc.WithAllocator(memory.DefaultAllocator))
 	if err := errors.Join(w.Write(rec), w.Close()); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
@@ -66,12 +66,35 @@ func appendRecord(dst []byte, cols []any) ([]byte, error) {
 	return out.b, nil
 }
 
-// lengthFirst collects a record behind room for its length.
-type lengthFirst struct{ b []byte }
+// batchWriter is an ipc.PayloadWriter that keeps the metadata of the schema,
+// which comes first, and appends the record batch behind it to b.
+type batchWriter struct {
+	schema *memory.Buffer
+	b      []byte
+}
+
+// Start implements ipc.PayloadWriter.
+func (w *batchWriter) Start() error { return nil }
+
+// Close implements ipc.PayloadWriter.
+func (w *batchWriter) Close() error { return nil }
+
+// WritePayload implements ipc.PayloadWriter.
+func (w *batchWriter) WritePayload(p ipc.Payload) error {
+	meta := p.Meta()
+	defer meta.Release()
+	if w.schema == nil {
+		w.schema = memory.NewBufferBytes(meta.Bytes())
+		return nil
+	}
+	w.b = binary.LittleEndian.AppendUint32(w.b, uint32(meta.Len()))
+	w.b = append(w.b, meta.Bytes()...)
+	return p.SerializeBody(w)
+}
 
 // Write implements io.Writer.
-func (l *lengthFirst) Write(p []byte) (int, error) {
-	l.b = append(l.b, p...)
+func (w *batchWriter) Write(p []byte) (int, error) {
+	w.b = append(w.b, p...)
 	return len(p), nil
 }
 
@@ -195,8 +218,12 @@ func readRecord(r *wire.Reader, cols []any) (rows int, err error) {
 			rows, err = 0, malformedRecord(p)
 		}
 	}()
-	in := &blockMessages{b: b}
-	rd, err := ipc.NewReaderFromMessageReader(in, ipc.WithSchema(recordSchema(cols)),
+	schema := &batchWriter{}
+	w := ipc.NewWriterWithPayloadWriter(schema, ipc.WithSchema(recordSchema(cols)))
+	if err := w.Close(); err != nil {
+		return 0, fmt.Errorf("record: %w", err)
+	}
+	rd, err := ipc.NewReaderFromMessageReader(&batchMessages{schema: schema.schema, b: b},
 		ipc.WithAllocator(&boundedAllocator{left: 2*len(b) + 256*len(cols)}))
 	if err != nil {
 		return 0, malformedRecord(err)
@@ -310,38 +337,32 @@ func stringParts(a *array.String) ([]uint32, []byte, error) {
 	return offsets, text, nil
 }
 
-// blockMessages are the messages of an IPC stream in memory, which they alias.
-type blockMessages struct{ b []byte }
+// batchMessages are the messages of a record: our own schema, then the batch b.
+type batchMessages struct {
+	schema *memory.Buffer
+	b      []byte
+}
 
 // Message implements ipc.MessageReader.
-func (s *blockMessages) Message() (*ipc.Message, error) {
-	if len(s.b) < 8 {
-		return nil, io.EOF
+func (s *batchMessages) Message() (*ipc.Message, error) {
+	if s.schema != nil {
+		m := ipc.NewMessage(s.schema, memory.NewBufferBytes(nil))
+		s.schema = nil
+		return m, nil
 	}
-	if binary.LittleEndian.Uint32(s.b) != math.MaxUint32 {
-		return nil, errors.New("no message")
+	r := wire.NewReader(s.b)
+	meta := r.Block()
+	if err := r.Err(); err != nil {
+		return nil, err
 	}
-	n := uint64(binary.LittleEndian.Uint32(s.b[4:]))
-	if n == 0 {
-		return nil, io.EOF
-	}
-	if n > uint64(len(s.b)-8) {
-		return nil, fmt.Errorf("%d bytes of %d", n, len(s.b)-8)
-	}
-	meta, rest := memory.NewBufferBytes(s.b[8:8+n]), s.b[8+n:]
-	size := ipc.NewMessage(meta, memory.NewBufferBytes(nil)).BodyLen()
-	if size < 0 || size > int64(len(rest)) {
-		return nil, fmt.Errorf("%d bytes of %d", size, len(rest))
-	}
-	s.b = rest[size:]
-	return ipc.NewMessage(meta, memory.NewBufferBytes(rest[:size])), nil
+	return ipc.NewMessage(memory.NewBufferBytes(meta), memory.NewBufferBytes(r.Rest())), nil
 }
 
 // Retain implements ipc.MessageReader; the garbage collector does the work.
-func (s *blockMessages) Retain() {}
+func (s *batchMessages) Retain() {}
 
 // Release implements ipc.MessageReader.
-func (s *blockMessages) Release() {}
+func (s *batchMessages) Release() {}
 
 // boundedAllocator gives memory of Go's heap, so much in all, and then panics,
 // which the Arrow reader makes an error of.
