@@ -25,10 +25,8 @@ func (n *Node) command(ctx context.Context, c meta.Command) error {
 	switch {
 	case dsdb.KindOf(err) == dsdb.KindTimeout || errors.Is(err, context.DeadlineExceeded):
 		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the change may have been made")
-	case dsdb.KindOf(err) == dsdb.KindUnavailable:
-		return n.withoutQuorum(err)
 	case err != nil:
-		return err
+		return n.withoutQuorum(err)
 	}
 	if err := n.meta.Wait(ctx, v.Index); err != nil {
 		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the change was made, but has not reached this node: %w", err)
@@ -36,23 +34,16 @@ func (n *Node) command(ctx context.Context, c meta.Command) error {
 	return v.Err()
 }
 
-// withoutQuorum words the error of a change of the catalogue that was not made:
-// if too few of those who vote on it can be reached, that is why.
+// withoutQuorum words why the catalogue was not changed, or not read: if too few
+// of those who vote on it can be reached, that is it.
 func (n *Node) withoutQuorum(err error) error {
-	voters, err2 := n.members(dsdb.MetaGroup)
-	if err2 != nil || n.peers == nil || len(voters) < 2 {
+	if dsdb.KindOf(err) != dsdb.KindUnavailable {
 		return err
 	}
-	reachable := 0
-	for _, node := range voters {
-		if n.up(node) {
-			reachable++
-		}
+	if reached, voters, _ := n.quorum(); reached <= voters/2 {
+		return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: fmt.Sprintf(noQuorum+": %d/%d meta nodes reachable", reached, voters), Err: err}
 	}
-	if reachable > len(voters)/2 {
-		return err
-	}
-	return dsdb.Errorf(dsdb.KindUnavailable, "no quorum: %d/%d meta nodes reachable", reachable, len(voters))
+	return err
 }
 
 // up reports whether a node is this one, or connected to it.

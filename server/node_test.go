@@ -65,7 +65,7 @@ func tryOpen(t testing.TB, fs vfs.FS, cfg config.Config) (*client, error) {
 	book := &logBook{}
 	n, err := Open(context.Background(), cfg, Options{FS: fs, Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Fatal: func(err error) { t.Errorf("the log failed: %v", err) }})
-	return &client{t, n, book, 30 * time.Second}, err
+	return &client{t: t, node: n, log: book, patience: 30 * time.Second}, err
 }
 
 func open(t testing.TB, fs vfs.FS, cfg config.Config) *client {
@@ -97,6 +97,16 @@ func (c *client) reopen() *client {
 func (c *client) write(db, lines string) error { return c.writeTo(db, "", lines) }
 
 func (c *client) writeTo(db, policy, lines string) error {
+	return c.request(&httpd.WriteRequest{Database: db, Policy: policy}, lines)
+}
+
+// writeAs is write at a consistency level.
+func (c *client) writeAs(level, db, lines string) error {
+	return c.request(&httpd.WriteRequest{Database: db, Consistency: level}, lines)
+}
+
+// request stores lines as r says.
+func (c *client) request(r *httpd.WriteRequest, lines string) error {
 	var p lineproto.Parser
 	var b column.WriteBatch
 	report, err := p.Parse(&b, []byte(lines), lineproto.Options{})
@@ -105,7 +115,8 @@ func (c *client) writeTo(db, policy, lines string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
-	return c.node.Write(ctx, &httpd.WriteRequest{Database: db, Policy: policy, Batch: &b, Refused: report.Dropped, Reason: report.Reason})
+	r.Batch, r.Refused, r.Reason = &b, report.Dropped, report.Reason
+	return c.node.Write(ctx, r)
 }
 
 func (c *client) mustWrite(db, lines string) {
@@ -118,9 +129,12 @@ func (c *client) mustWrite(db, lines string) {
 // query runs statements and returns their rows as text, one a line:
 //
 //	measurement,tag=value column=1 other=text
-func (c *client) query(db, text string) (string, error) {
+func (c *client) query(db, text string) (string, error) { return c.ask(readLevel{}, db, text) }
+
+// ask is query at a level of read consistency.
+func (c *client) ask(level readLevel, db, text string) (string, error) {
 	var out strings.Builder
-	err := c.each(db, text, func(f *column.Frame, row int) {
+	err := c.eachAt(level, db, text, func(f *column.Frame, row int) {
 		out.WriteString(f.Name)
 		for _, t := range f.Tags {
 			fmt.Fprintf(&out, ",%s=%s", t.Key, t.Value)
@@ -149,6 +163,10 @@ func cell(v *column.Vector, row int) string {
 
 // each runs statements and calls fn for each row of their results.
 func (c *client) each(db, text string, fn func(f *column.Frame, row int)) error {
+	return c.eachAt(readLevel{}, db, text, fn)
+}
+
+func (c *client) eachAt(level readLevel, db, text string, fn func(f *column.Frame, row int)) error {
 	statements, err := ql.Parse(text, nil)
 	if err != nil {
 		c.t.Fatalf("%q: %v", text, err)
@@ -156,7 +174,7 @@ func (c *client) each(db, text string, fn func(f *column.Frame, row int)) error 
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
 	defer cancel()
 	for _, s := range statements {
-		res, err := c.node.Execute(ctx, &httpd.QueryRequest{Statement: s, Database: db, ChunkRows: 1000})
+		res, err := c.node.Execute(ctx, &httpd.QueryRequest{Statement: s, Database: db, ChunkRows: 1000, Read: level.Read, MaxStaleness: level.Staleness})
 		if err == nil && res != nil {
 			err = eachRow(ctx, res, fn)
 		}

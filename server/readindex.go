@@ -13,6 +13,7 @@ import (
 // How long a query waits before it is told what it cannot have.
 const (
 	readWait  = 5 * time.Second // for the leader of a raft group
+	lostWait  = time.Second     // for that of one most of whose replicas are not connected
 	applyWait = time.Second     // for this node's replica to catch up, where another could be asked
 	freshWait = time.Second     // to learn how stale a replica is
 )
@@ -69,6 +70,11 @@ func (n *Node) leaderIndex(ctx context.Context, g dsdb.GroupID) (uint64, error) 
 		}
 	}
 	return n.routes.indexes.share(ctx, g, func(ctx context.Context) (index uint64, err error) {
+		if !n.connected(g) {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, lostWait)
+			defer cancel()
+		}
 		err = n.attempt(ctx, coord.Request{Group: g, Read: true, Failure: noQuorum}, func(ctx context.Context, node dsdb.NodeID) error {
 			if n.is(node) {
 				index, err = n.host.ReadIndex(ctx, g)
@@ -82,6 +88,18 @@ func (n *Node) leaderIndex(ctx context.Context, g dsdb.GroupID) (uint64, error) 
 		})
 		return index, err
 	})
+}
+
+// connected reports whether this node is connected to a quorum of a group.
+func (n *Node) connected(g dsdb.GroupID) bool {
+	nodes, err := n.members(g)
+	up := 0
+	for _, node := range nodes {
+		if n.up(node) {
+			up++
+		}
+	}
+	return err != nil || up > len(nodes)/2
 }
 
 // serveReadIndex answers the call "readindex": it leads the group, or says who does.
@@ -147,7 +165,10 @@ type readIndexes struct {
 }
 
 // indexTurn is the calls of one group: at most one on its way and one to follow.
-type indexTurn struct{ running, next *indexCall }
+type indexTurn struct {
+	running, next *indexCall
+	waiting       int // for the next one
+}
 
 // indexCall is one call. What it brought may be read when done is closed.
 type indexCall struct {
@@ -199,6 +220,7 @@ func (r *readIndexes) join(g dsdb.GroupID) (call, before *indexCall) {
 		t = &indexTurn{}
 		r.groups[g] = t
 	}
+	t.waiting++
 	if t.next != nil {
 		return t.next, t.next
 	}
@@ -211,7 +233,7 @@ func (r *readIndexes) begin(g dsdb.GroupID, call *indexCall) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.groups[g]
-	t.running, t.next = call, nil
+	t.running, t.next, t.waiting = call, nil, 0
 }
 
 // give ends a call, also one that was never made.
@@ -222,7 +244,7 @@ func (r *readIndexes) give(g dsdb.GroupID, call *indexCall) {
 	if t.running == call {
 		t.running = nil
 	} else {
-		t.next, call.void = nil, true
+		t.next, t.waiting, call.void = nil, 0, true
 	}
 	if t.running == nil && t.next == nil {
 		delete(r.groups, g)

@@ -2,11 +2,14 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/server/config"
+	"github.com/dasudian/dsdb/server/httpd"
 )
 
 // openCluster opens count nodes in this process, connected over loopback: the
@@ -22,6 +25,11 @@ func openCluster(t testing.TB, count int) []*client {
 			cfg.Meta.Join = nodes[0].node.cfg.Meta.HTTPBindAddress
 		}
 		nodes = append(nodes, open(t, vfs.NewMem(uint64(i)), cfg))
+	}
+	if count%2 == 1 {
+		eventually(t, "all nodes vote on the catalogue", func() bool {
+			return len(nodes[0].node.host.Status(dsdb.MetaGroup).Members.Voters) == count
+		})
 	}
 	t.Cleanup(func() {
 		for _, c := range nodes {
@@ -60,4 +68,59 @@ func TestAnyNodeCoordinates(t *testing.T) {
 	for _, c := range nodes {
 		c.expect("", "SHOW DATABASES", "databases name=rf1\ndatabases name=rf3")
 	}
+}
+
+// leaderOf returns the node that leads a shard's group.
+func leaderOf(t testing.TB, nodes []*client, id dsdb.ShardID) int {
+	t.Helper()
+	leader := -1
+	eventually(t, fmt.Sprintf("shard %d has a leader", id), func() bool {
+		leader = slices.IndexFunc(nodes, func(c *client) bool { return c.node.host.Status(id.Group()).Leading })
+		return leader >= 0
+	})
+	return leader
+}
+
+// With one of three nodes gone everything goes on, but for consistency level
+// all, which says how far the write got; with two gone only stale reads do.
+func TestNodesGo(t *testing.T) {
+	nodes := openCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")
+	for _, level := range []string{"", "any", "one", "quorum", "all"} {
+		if err := nodes[2].writeAs(level, "db", "cpu,host=c n=3i 3"); err != nil {
+			t.Errorf("consistency %q: %v", level, err)
+		}
+	}
+	gone := leaderOf(t, nodes, nodes[0].node.meta.View().Groups()[0].Group.Shards[0].ID)
+	nodes[gone].close()
+	left := slices.Delete(slices.Clone(nodes), gone, gone+1)
+	for i, c := range left {
+		c.mustWrite("db", fmt.Sprintf("cpu,host=d n=4i %d", 4+i))
+		c.expect("db", "SELECT count(n) FROM cpu", fmt.Sprintf("cpu time=0 count=%d", 4+i))
+		c.mustQuery("", fmt.Sprintf("CREATE DATABASE new%d", i))
+		wantError(t, c.writeAs("all", "db", "cpu,host=a n=1i 1"), dsdb.KindUnavailable, "write failed: partial: committed on 2 of 3 replicas")
+	}
+	left[1].close()
+	last := left[0]
+	want := "cpu time=0 count=5"
+	for _, level := range []readLevel{{Read: httpd.ReadStale}, {Read: httpd.ReadStale, Staleness: time.Minute}} {
+		if got, err := last.ask(level, "db", "SELECT count(n) FROM cpu"); err != nil || got != want {
+			t.Errorf("%v without a quorum: %q %v", level, got, err)
+		}
+	}
+	began := time.Now()
+	_, err := last.query("db", "SELECT count(n) FROM cpu")
+	wantError(t, err, dsdb.KindUnavailable, "no quorum")
+	_, err = last.ask(readLevel{Read: httpd.ReadStale, Staleness: time.Nanosecond}, "db", "SELECT count(n) FROM cpu")
+	wantError(t, err, dsdb.KindUnavailable, "max_staleness")
+	if took := time.Since(began); took > 9*time.Second {
+		t.Errorf("it took %v to tell that there is no quorum", took)
+	}
+	last.node.cfg.Coordinator.WriteTimeout = config.Duration(time.Second)
+	if err := last.write("db", "cpu,host=a n=1i 1"); dsdb.KindOf(err) != dsdb.KindUnavailable && dsdb.KindOf(err) != dsdb.KindTimeout {
+		t.Errorf("write without a quorum: %v", err)
+	}
+	_, err = last.query("", "CREATE DATABASE never")
+	wantError(t, err, dsdb.KindUnavailable, "no quorum: 1/3 meta nodes reachable")
 }

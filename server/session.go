@@ -58,8 +58,8 @@ func (n *Node) openSession(ctx context.Context, level readLevel, failed outages)
 	var err error
 	if level.Read == httpd.ReadStale {
 		err = n.freshEnough(ctx, dsdb.MetaGroup, level.Staleness)
-	} else {
-		err = n.readIndex(ctx, dsdb.MetaGroup)
+	} else if err = n.readIndex(ctx, dsdb.MetaGroup); err != nil {
+		err = n.withoutQuorum(err)
 	}
 	if err != nil {
 		return nil, err

@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/dasudian/dsdb"
+)
+
+// Those who ask while a call is on its way share the next one; nobody gets an
+// index that was asked for before he asked.
+func TestReadIndexesAreShared(t *testing.T) {
+	r := readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}
+	var clock, calls atomic.Uint64
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			for range 200 {
+				began := clock.Add(1)
+				index, err := r.share(context.Background(), 1, func(context.Context) (uint64, error) {
+					calls.Add(1)
+					return clock.Add(1), nil
+				})
+				if err != nil || index <= began {
+					t.Errorf("index %d for who asked at %d: %v", index, began, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if n := calls.Load(); n > 50*200 || len(r.groups) != 0 {
+		t.Errorf("%d calls, %d groups left", n, len(r.groups))
+	}
+}
+
+// While one call is on its way, any number of others wait for one more.
+func TestReadIndexesOneCallForMany(t *testing.T) {
+	r := readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}
+	calls := 0 // of one goroutine at a time
+	hold, held := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		_, _ = r.share(context.Background(), 1, func(context.Context) (uint64, error) {
+			calls++
+			close(held)
+			<-hold
+			return 1, nil
+		})
+	})
+	<-held
+	for range 20 {
+		all.Go(func() {
+			index, err := r.share(context.Background(), 1, func(context.Context) (uint64, error) { calls++; return 2, nil })
+			if index != 2 || err != nil {
+				t.Errorf("index %d, %v", index, err)
+			}
+		})
+	}
+	eventually(t, "all wait for the next call", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.groups[1].next != nil && r.groups[1].waiting == 20
+	})
+	close(hold)
+	all.Wait()
+	if calls != 2 {
+		t.Errorf("%d calls for 21 that ask", calls)
+	}
+}
+
+// Who was to make the call and gives up leaves it to the others.
+func TestReadIndexesCallerGivesUp(t *testing.T) {
+	r := readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	inside, joined := make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		_, err := r.share(ctx, 1, func(ctx context.Context) (uint64, error) {
+			close(inside)
+			<-ctx.Done()
+			return 0, ctx.Err()
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("who gave up is told %v", err)
+		}
+	})
+	<-inside
+	all.Go(func() {
+		close(joined)
+		if index, err := r.share(context.Background(), 1, func(context.Context) (uint64, error) { return 5, nil }); index != 5 || err != nil {
+			t.Errorf("index %d, %v", index, err)
+		}
+	})
+	<-joined
+	cancel()
+	all.Wait()
+}

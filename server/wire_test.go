@@ -1,0 +1,68 @@
+package server
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"github.com/dasudian/dsdb"
+)
+
+// What one node sends another is what the other gets.
+func TestWireRoundTrip(t *testing.T) {
+	for _, p := range []proposalCall{{group: 7, payload: []byte("entry")}, {group: 0, matched: true, payload: []byte{}}} {
+		got, err := decodeProposal(p.append(nil))
+		if err != nil || !reflect.DeepEqual(got, p) {
+			t.Errorf("proposal %+v: got %+v, %v", p, got, err)
+		}
+	}
+	for _, o := range []outcome{
+		{Verdict: dsdb.Verdict{Index: 12}},
+		{Verdict: dsdb.Verdict{Rejected: 3, Kind: dsdb.KindConflict, Reason: "field type conflict", Index: 1 << 40}, have: 2, voters: 3},
+		{Verdict: dsdb.Verdict{Value: []byte("17"), Index: 9}},
+	} {
+		got, err := decodeOutcome(o.append(nil))
+		if err != nil || !reflect.DeepEqual(got, o) {
+			t.Errorf("outcome %+v: got %+v, %v", o, got, err)
+		}
+	}
+	if n, err := decodeNumber(appendNumber(nil, 1<<63+1)); err != nil || n != 1<<63+1 {
+		t.Errorf("number: %d, %v", n, err)
+	}
+}
+
+// Whatever a peer sends is decoded to what encodes to the same bytes, or is
+// refused as corrupt.
+func FuzzWire(f *testing.F) {
+	f.Add((&proposalCall{group: 7, matched: true, payload: []byte("entry")}).append(nil))
+	f.Add((&outcome{Verdict: dsdb.Verdict{Rejected: 1, Reason: "why", Value: []byte{1}}, have: 1, voters: 3}).append(nil))
+	f.Add(appendNumber(nil, 99))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		check := func(again []byte, err error) {
+			switch {
+			case err != nil && dsdb.KindOf(err) != dsdb.KindCorrupt:
+				t.Errorf("error of kind %d: %v", dsdb.KindOf(err), err)
+			case err == nil && !bytes.Equal(again, b):
+				t.Errorf("%x became %x", b, again)
+			}
+		}
+		p, err := decodeProposal(b)
+		check(p.append(nil), err)
+		o, err := decodeOutcome(b)
+		check(o.append(nil), err)
+		n, err := decodeNumber(b)
+		check(appendNumber(nil, n), err)
+	})
+}
+
+// A replica that cannot answer is named by the error that travels.
+func TestUnreadReplicaIsNamed(t *testing.T) {
+	want := unread{node: 5, shard: 12}
+	err := want.error(dsdb.Errorf(dsdb.KindNotLeader, "not the leader"))
+	if got, ok := unreadOf(&dsdb.Error{Kind: dsdb.KindUnavailable, Text: err.Error()}); !ok || got != want {
+		t.Errorf("%q names %+v, %v", err, got, ok)
+	}
+	if got, ok := unreadOf(dsdb.Errorf(dsdb.KindUnavailable, "no quorum: nobody leads")); ok {
+		t.Errorf("an error about no replica names %+v", got)
+	}
+}
