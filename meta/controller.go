@@ -104,7 +104,7 @@ func over(now, then int64, period time.Duration) bool {
 func (c *Controller) Step(now int64, d *Data) []Action {
 	c.begin(now)
 	c.forget(now, d)
-	s := &step{Controller: c, now: now, d: d, nodes: make(map[dsdb.NodeID]*dataNode)}
+	s := &step{Controller: c, now: now, d: d, nodes: make(map[dsdb.NodeID]*dataNode), begun: make(map[dsdb.ShardID]bool)}
 	s.survey()
 	s.metaGroup()
 	s.failures()
@@ -143,9 +143,12 @@ func (c *Controller) forget(now int64, d *Data) {
 	}
 }
 
-// Undone tells that an action was not carried out: it need not wait to be
-// decided again.
-func (c *Controller) Undone(a Action) { delete(c.said, a.key) }
+// Undone tells that an action was not carried out: it may be decided again soon.
+func (c *Controller) Undone(a Action) {
+	if at, found := c.said[a.key]; found {
+		c.said[a.key] = at - (c.o.AskAgain - c.o.TryAgain).Milliseconds()
+	}
+}
 
 // step is one call of Step.
 type step struct {
@@ -156,6 +159,7 @@ type step struct {
 	order     []*dataNode               // the same by id
 	operators int                       // shards that get or lose a replica
 	learners  map[dsdb.ReplicaID]bool   // of shards
+	begun     map[dsdb.ShardID]bool     // something begins there in this step
 	out       []Action
 }
 
@@ -255,15 +259,22 @@ func (s *step) propose(c Command, format string, args ...any) {
 
 // change asks the leader of a group to change its members.
 func (s *step) change(l *leadership, reason string, steps ...MemberChange) {
-	s.say(fmt.Sprintf("change %d %v", l.report.Group, steps),
-		Action{Change: &Change{Group: l.report.Group, Leader: s.leads(l), Steps: steps}, Reason: reason})
+	what := fmt.Sprintf("%s: %v", nameGroup(l.report.Group), steps)
+	s.say(what, Action{Change: &Change{Group: l.report.Group, Leader: s.leads(l), Steps: steps}, Reason: what + ": " + reason})
 }
 
-// transfer asks the leader of a group to let another lead. It reports whether
-// there is one that could.
+// transfer asks the leader of a group to let another lead.
 func (s *step) transfer(l *leadership, to dsdb.ReplicaID, reason string) {
-	s.say(fmt.Sprintf("transfer %d to %d", l.report.Group, to),
-		Action{Transfer: &Transfer{Group: l.report.Group, Leader: s.leads(l), To: to}, Reason: reason})
+	what := fmt.Sprintf("%s: [lead %d]", nameGroup(l.report.Group), to)
+	s.say(what, Action{Transfer: &Transfer{Group: l.report.Group, Leader: s.leads(l), To: to}, Reason: what + ": " + reason})
+}
+
+// nameGroup names a group for the log.
+func nameGroup(id dsdb.GroupID) string {
+	if id == dsdb.MetaGroup {
+		return "catalogue"
+	}
+	return fmt.Sprintf("shard %d", id)
 }
 
 // leads returns the node on which a group is led.

@@ -19,7 +19,7 @@ func (s *step) balanceLeaders() {
 				continue
 			}
 			inGroup[s.leads(c.lead)]++
-			if len(c.filling)+len(c.retired)+len(c.failed) == 0 {
+			if c.idle() && !s.begun[sh.ID] {
 				led = append(led, c)
 			}
 		}

@@ -33,6 +33,9 @@ type census struct {
 
 func (c *census) present() int { return len(c.good) + len(c.dead) }
 
+// idle reports whether nothing goes on at the shard.
+func (c *census) idle() bool { return len(c.filling)+len(c.retired)+len(c.failed) == 0 }
+
 // shards decides about the replicas of all shards: first what has begun goes on,
 // then what is most urgent begins.
 func (s *step) shards() {
@@ -55,8 +58,7 @@ func (s *step) shards() {
 	for _, c := range begin {
 		s.begin(c)
 	}
-	if len(begin) == 0 {
-		s.spread()
+	for len(begin) == 0 && s.spread() {
 	}
 }
 
@@ -302,6 +304,7 @@ func (s *step) retire(c *census, group dsdb.GroupID, r Replica) {
 		return
 	}
 	s.operators++
+	s.begun[c.ref.Shard.ID] = true
 	s.propose(&RetireReplica{group, r.ID}, "replica %d of shard %d is not needed", r.ID, group)
 }
 
@@ -309,6 +312,7 @@ func (s *step) retire(c *census, group dsdb.GroupID, r Replica) {
 func (s *step) add(c *census, target *dataNode, reason string) {
 	target.incoming++
 	target.replicas++
+	s.begun[c.ref.Shard.ID] = true
 	s.propose(&AddReplica{c.ref.Shard.ID.Group(), target.id}, "shard %d: %s", c.ref.Shard.ID, reason)
 }
 
@@ -360,13 +364,38 @@ func boolCompare(a, b bool) int {
 }
 
 // spread moves a replica from the node that holds the most to the one that holds
-// the fewest, when nothing else is to be done: it makes a new one there, whose
-// place in the group is that of one on the heaviest node.
-func (s *step) spread() {
-	if s.o.Spread == 0 || s.operators > 0 {
-		return
+// the fewest: it makes a new one there, whose place in the group is that of one
+// on the heaviest node. It reports whether there was something to move, and room
+// for it: as many are moved at a time as one node may fill.
+func (s *step) spread() bool {
+	if s.o.Spread == 0 || s.operators >= s.o.MaxIncoming {
+		return false
 	}
-	var most, least *dataNode
+	most, least := s.extremes()
+	if least == nil || most.replicas-least.replicas <= max(s.o.Spread, most.replicas/20) {
+		return false
+	}
+	stable := len(s.d.active(DataNode))
+	for _, ref := range s.d.Groups() {
+		for _, sh := range ref.Group.Shards {
+			_, has := sh.On(least.id)
+			if r, on := sh.On(most.id); !on || has || r.Role != Voter || s.begun[sh.ID] {
+				continue
+			}
+			if c := s.census(ShardRef{ref, sh}, stable); c.lead != nil && !c.lead.joint() && c.idle() {
+				s.operators++
+				most.replicas--
+				s.add(c, least, "the nodes hold different numbers of replicas")
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// extremes returns the node that holds the most replicas, and of those that may
+// get one the node that holds the fewest, nil if there is none.
+func (s *step) extremes() (most, least *dataNode) {
 	for _, n := range s.order {
 		if !n.active || n.live != Up {
 			continue
@@ -378,23 +407,7 @@ func (s *step) spread() {
 			least = n
 		}
 	}
-	if least == nil || most.replicas-least.replicas <= max(s.o.Spread, most.replicas/20) {
-		return
-	}
-	stable := len(s.d.active(DataNode))
-	for _, ref := range s.d.Groups() {
-		for _, sh := range ref.Group.Shards {
-			_, has := sh.On(least.id)
-			if r, on := sh.On(most.id); !on || has || r.Role != Voter {
-				continue
-			}
-			if c := s.census(ShardRef{ref, sh}, stable); c.lead != nil && !c.lead.joint() {
-				s.operators++
-				s.add(c, least, "the nodes hold different numbers of replicas")
-				return
-			}
-		}
-	}
+	return most, least
 }
 
 func memberOf(r Replica) Member { return Member{Replica: r.ID, Node: r.Node} }

@@ -49,6 +49,7 @@ type fakeGroup struct {
 func testOptions() ControllerOptions {
 	o := DefaultControllerOptions()
 	o.SuspectAfter, o.DeadAfter, o.LeaderAfter = 4*time.Second, 20*time.Second, 3*time.Second
+	o.TryAgain = time.Second
 	o.AskAgain, o.OperatorTimeout, o.BalancePause, o.Lag = 4*time.Second, time.Minute, 8*time.Second, 5
 	return o
 }
@@ -266,13 +267,13 @@ func (w *world) do(a Action) {
 		}
 	case a.Transfer != nil:
 		g := w.groups[a.Transfer.Group]
-		w.logf("transfer of %d to %d: %s", a.Transfer.Group, a.Transfer.To, a.Reason)
+		w.logf("%s", a.Reason)
 		if g != nil && g.ledOn(a.Transfer.Leader) && g.match[a.Transfer.To] >= g.commit &&
 			slices.ContainsFunc(g.voters, func(m Member) bool { return m.Replica == a.Transfer.To && w.works(g, m) }) {
 			g.lead(a.Transfer.To)
 		}
 	default:
-		w.logf("change of %d: %v: %s", a.Change.Group, a.Change.Steps, a.Reason)
+		w.logf("%s", a.Reason)
 		if g := w.groups[a.Change.Group]; g != nil && g.ledOn(a.Change.Leader) {
 			g.change(w, a.Change)
 		}

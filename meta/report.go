@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -12,6 +13,7 @@ type ControllerOptions struct {
 	DeadAfter       time.Duration // and its replicas are replaced
 	LeaderAfter     time.Duration // what a leader reported is not believed any longer; a replica is forgotten only if one leader has been there so long
 	AskAgain        time.Duration // what was asked for and has not come about is asked for again
+	TryAgain        time.Duration // what failed is asked for again
 	OperatorTimeout time.Duration // a replica that is not filled by then is given up
 	BalancePause    time.Duration // after a transfer a group stays where it is
 	MaxOperators    int           // groups that get or lose a replica at a time
@@ -26,7 +28,7 @@ type ControllerOptions struct {
 func DefaultControllerOptions() ControllerOptions {
 	return ControllerOptions{
 		SuspectAfter: 10 * time.Second, DeadAfter: 5 * time.Minute, LeaderAfter: 5 * time.Second,
-		AskAgain: 10 * time.Second, OperatorTimeout: 10 * time.Minute, BalancePause: 30 * time.Second,
+		AskAgain: 10 * time.Second, TryAgain: 2 * time.Second, OperatorTimeout: 10 * time.Minute, BalancePause: 30 * time.Second,
 		MaxOperators: 4, MaxIncoming: 2, MaxTransfers: 3, Spread: 2, MaxVoters: 5, Lag: 100,
 	}
 }
@@ -130,6 +132,11 @@ func (o ChangeOp) String() string { return nameOf(changeOps, o, "ChangeOp") }
 type MemberChange struct {
 	Op     ChangeOp
 	Member Member
+}
+
+// String returns what is done to which replica on which node, for the log.
+func (c MemberChange) String() string {
+	return fmt.Sprintf("%s %d@%d", c.Op, c.Member.Replica, c.Member.Node)
 }
 
 // Transfer hands the leadership of a raft group to another member.

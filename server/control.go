@@ -15,6 +15,7 @@ import (
 // How the leader of the meta group looks after the cluster.
 const (
 	controlEvery = time.Second
+	controlBusy  = 250 * time.Millisecond // while something is being done
 	reportWait   = 800 * time.Millisecond
 	actionWait   = 30 * time.Second
 )
@@ -43,7 +44,7 @@ func (c *control) answer(p *rpc.Peers) {
 
 // run works until ctx ends.
 func (c *control) run(ctx context.Context) {
-	t := time.NewTicker(controlEvery)
+	t := time.NewTimer(controlEvery)
 	defer t.Stop()
 	var decider *meta.Controller
 	var term uint64
@@ -53,6 +54,7 @@ func (c *control) run(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+		t.Reset(controlEvery)
 		st := c.n.host.Status(dsdb.MetaGroup)
 		if st.Removed && c.n.phase.waiting() == "" {
 			c.n.phase.wait("this node was removed from the cluster: to make it a node again, start it with empty folders and -join")
@@ -70,12 +72,15 @@ func (c *control) run(ctx context.Context) {
 			o.MaxVoters = c.n.cfg.Meta.MaxVoters
 			decider, term = meta.NewController(o), st.Term
 		}
-		c.step(ctx, decider)
+		if c.step(ctx, decider) {
+			t.Reset(controlBusy)
+		}
 	}
 }
 
-// step gathers reports and carries out what is decided by them.
-func (c *control) step(ctx context.Context, decider *meta.Controller) {
+// step gathers reports and carries out what is decided by them. It reports
+// whether anything was.
+func (c *control) step(ctx context.Context, decider *meta.Controller) bool {
 	view := c.n.meta.View()
 	for _, r := range c.n.reports(ctx, view, reportWait) {
 		if r != nil {
@@ -83,7 +88,7 @@ func (c *control) step(ctx context.Context, decider *meta.Controller) {
 		}
 	}
 	if ctx.Err() != nil {
-		return
+		return false
 	}
 	c.mu.Lock()
 	undone := c.undone
@@ -92,7 +97,8 @@ func (c *control) step(ctx context.Context, decider *meta.Controller) {
 	for _, a := range undone {
 		decider.Undone(a)
 	}
-	for _, a := range decider.Step(c.now(), c.n.meta.View()) {
+	actions := decider.Step(c.now(), c.n.meta.View())
+	for _, a := range actions {
 		select {
 		case c.slots <- struct{}{}:
 		default:
@@ -104,6 +110,7 @@ func (c *control) step(ctx context.Context, decider *meta.Controller) {
 			c.carryOut(ctx, a)
 		})
 	}
+	return len(actions) > 0
 }
 
 // now is the controller's time, in milliseconds.
