@@ -99,8 +99,9 @@ func (a *admitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/status":
 		s := a.status()
 		if a.n.door.peers.Load() != nil {
-			if p, found := a.n.meta.View().Process(r.URL.Query().Get("uuid")); found && p.Gone() {
-				s.Refuses = banned(p)
+			by := parseStarter(r.URL.Query())
+			if p, found := a.n.meta.View().Process(by.UUID); found {
+				s.Refuses = by.banned(p)
 			}
 		}
 		writeJSON(w, s)
@@ -134,12 +135,36 @@ func (a *admitter) status() nodeStatus {
 	return s
 }
 
-// banned says why a process is no member of the cluster any more.
-func banned(p meta.Process) string {
-	if p.ReplacedBy != 0 {
+// starter is one start of a process.
+type starter struct {
+	UUID            string
+	Epoch, Instance uint64 // 0: not known
+}
+
+// query is the starter as a part of a URL.
+func (s starter) query() string {
+	return url.Values{"uuid": {s.UUID}, "epoch": {strconv.FormatUint(s.Epoch, 10)}, "instance": {strconv.FormatUint(s.Instance, 10)}}.Encode()
+}
+
+// parseStarter is the inverse of query; what is missing is zero.
+func parseStarter(q url.Values) (s starter) {
+	s.UUID = q.Get("uuid")
+	s.Epoch, _ = strconv.ParseUint(q.Get("epoch"), 10, 64)
+	s.Instance, _ = strconv.ParseUint(q.Get("instance"), 10, 64)
+	return s
+}
+
+// banned says why this start of a process may not be in the cluster, "" if it may.
+func (s starter) banned(p meta.Process) string {
+	switch {
+	case p.ReplacedBy != 0:
 		return fmt.Sprintf("node %d was replaced by node %d: to make it a node again, start it with empty folders and -join", p.ID(), p.ReplacedBy)
+	case p.Gone():
+		return fmt.Sprintf("node %d was dropped from the cluster: to make it a node again, start it with empty folders and -join", p.ID())
+	case s.Epoch != 0 && (s.Epoch < p.Epoch || s.Epoch == p.Epoch && s.Instance != p.Nonce):
+		return fmt.Sprintf("the folders of node %d are an older copy: this is start %d of them, and the cluster has seen start %d: start it with empty folders and --replace %d", p.ID(), s.Epoch, p.Epoch, p.ID())
 	}
-	return fmt.Sprintf("node %d was dropped from the cluster: to make it a node again, start it with empty folders and -join", p.ID())
+	return ""
 }
 
 // leader returns the process that leads the meta group, if it is known, and the

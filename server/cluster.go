@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/dasudian/dsdb/exec"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
+	"github.com/dasudian/dsdb/raftnode"
 	"github.com/dasudian/dsdb/server/rpc"
 )
 
@@ -38,7 +40,7 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 		if p.Gone() {
 			continue
 		}
-		row := exec.ProcessRow{TCPAddr: p.TCPAddr, Role: metaRole(view, p, group.LeaderNode), Authenticated: "none"}
+		row := exec.ProcessRow{TCPAddr: p.TCPAddr, Role: metaRole(p, group), Authenticated: "none"}
 		if p.Has(meta.MetaNode) {
 			row.MetaID = p.MetaID
 		}
@@ -70,15 +72,15 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 }
 
 // metaRole says what a process is in the meta group.
-func metaRole(view *meta.Data, p *meta.Process, leader dsdb.NodeID) string {
-	r, found := view.MetaReplica(*p)
+func metaRole(p *meta.Process, st raftnode.GroupStatus) string {
+	its := func(q raftnode.Peer) bool { return q.Node != 0 && (q.Node == p.MetaID || q.Node == p.DataID) }
 	switch {
-	case found && r.Node == leader:
+	case st.LeaderNode != 0 && its(raftnode.Peer{Node: st.LeaderNode}):
 		return "leader"
-	case found && r.Role == meta.Learner:
+	case slices.ContainsFunc(st.Members.Voters, its):
+		return meta.Voter.String()
+	case slices.ContainsFunc(st.Members.Learners, its):
 		return "standby"
-	case found:
-		return r.Role.String()
 	}
 	return ""
 }

@@ -124,6 +124,7 @@ func (m *machine) refused(words ...string) {
 			m.t.Errorf("started with error %v, want one with %q", err, w)
 		}
 	}
+	m.halt()
 }
 
 // halt ends the machine, whatever it does.
@@ -507,7 +508,9 @@ func TestC28HTTPOnTheClusterPort(t *testing.T) {
 func TestClientsAndNodesOnOnePort(t *testing.T) {
 	shared := func(c *config.Config) { c.Meta.BindAddress = c.HTTP.BindAddress }
 	first := newMachine(t, shared).start()
-	all := func(c *config.Config) { c.Meta.HTTPBindAddress, c.Meta.BindAddress = c.HTTP.BindAddress, c.HTTP.BindAddress }
+	all := func(c *config.Config) {
+		c.Meta.HTTPBindAddress, c.Meta.BindAddress = c.HTTP.BindAddress, c.HTTP.BindAddress
+	}
 	second := newMachine(t, all, joins(first)).start()
 	third := newMachine(t, shared, joins(second)).start()
 	agree(t, first, second, third)

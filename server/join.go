@@ -191,7 +191,7 @@ func (j *joining) askAll(ctx context.Context) []answer {
 	done := make(chan struct{})
 	for i, address := range j.list {
 		go func() {
-			answers[i].status, answers[i].err = askStatus(ctx, j.client, address, j.id.UUID)
+			answers[i].status, answers[i].err = j.client.status(ctx, address, starter{UUID: j.id.UUID})
 			done <- struct{}{}
 		}()
 	}
@@ -347,12 +347,12 @@ func plain(err error) error {
 	return err
 }
 
-// askStatus asks the node at a [meta] address who it is, and what it holds
-// against the process with a UUID.
-func askStatus(ctx context.Context, c *peerClient, address, uuid string) (s nodeStatus, err error) {
+// status asks the node at a [meta] address who it is, and what it holds against
+// the start of a process that asks.
+func (c *peerClient) status(ctx context.Context, address string, by starter) (s nodeStatus, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	rq, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(address, "/status?cluster&uuid="+uuid), nil)
+	rq, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(address, "/status?cluster&"+by.query()), nil)
 	if err != nil {
 		return s, err
 	}
@@ -380,7 +380,7 @@ func (n *Node) twin(ctx context.Context) error {
 		if address == "" {
 			continue
 		}
-		s, err := askStatus(ctx, c, address, n.id.UUID)
+		s, err := c.status(ctx, address, n.starter())
 		if err != nil || s.Instance == instanceText(n.door.instance) {
 			continue // nobody there, or no other; that this node does not reach itself need not keep others from it
 		}

@@ -207,21 +207,29 @@ func (n *Node) awaitCatalogue(ctx context.Context) error {
 	}
 }
 
-// outcast returns why the other nodes do not talk to this one any more, if one
-// of them says so: it was dropped or replaced while it was away.
+// outcast returns why the other nodes do not talk to this one, if one of them
+// says so: it was dropped or replaced while it was away, or is a copy.
 func (n *Node) outcast(ctx context.Context) error {
+	if err := n.twin(ctx); err != nil {
+		return err
+	}
 	c := newPeerClient(n.door.outgoing)
 	defer c.CloseIdleConnections()
 	for _, p := range n.meta.View().Processes {
 		if p.UUID == n.id.UUID || p.Gone() || p.MetaHTTPAddr == "" {
 			continue
 		}
-		s, err := askStatus(ctx, c, p.MetaHTTPAddr, n.id.UUID)
+		s, err := c.status(ctx, p.MetaHTTPAddr, n.starter())
 		if err == nil && s.UUID == p.UUID && s.Refuses != "" {
 			return dsdb.Errorf(dsdb.KindConflict, "%s says: %s", p.MetaHTTPAddr, s.Refuses)
 		}
 	}
 	return nil
+}
+
+// starter names this start of this node.
+func (n *Node) starter() starter {
+	return starter{UUID: n.id.UUID, Epoch: n.id.Epoch, Instance: n.door.instance}
 }
 
 // catalogueChange returns when the catalogue changes, or after a while.
@@ -310,8 +318,8 @@ func (n *Node) followNodes(ctx context.Context) {
 			}
 			last = view.Processes
 			if p, found := view.Process(n.id.UUID); found && p.Gone() {
-				n.phase.wait(banned(p))
-				n.log.Error(banned(p))
+				n.phase.wait(n.starter().banned(p))
+				n.log.Error(n.starter().banned(p))
 			}
 		}
 		select {
