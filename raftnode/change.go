@@ -21,12 +21,18 @@ const maxLag = 1000
 const jointTicks = 5 * ticksPerSecond
 
 // changing is the change of members that this replica has proposed; without a
-// waiter there is none, or nobody waits for it any more.
+// waiter there is none, or nobody waits for it any more. Once the members are in
+// force, an empty entry follows, and the waiter is told when that is committed:
+// whoever has it knows durably that the change is committed. So those who have
+// left may be destroyed; before, the others might need them to elect a leader.
 type changing struct {
 	seq, term uint64
 	waiter    Waiter
+	leave     bool // then the leadership is handed on, and the waiter told KindNotLeader
 	logged    bool // raft has taken it for what it is
 	committed bool
+	settling  bool   // the empty entry is proposed
+	settle    uint64 // its index, or of one behind it; 0: not known yet
 }
 
 // raftChange is a committed entry that changes the members.
@@ -71,9 +77,12 @@ func (ch *changing) commit(origin uint64, r raftChange) {
 
 // Change asks for the members of a group to be changed. The waiter is told when
 // the final members, not a joint configuration on the way, are in force here.
+// Replicas that were removed may be destroyed then, not earlier.
 // KindUnavailable: not now, as another change is under way, a learner to be
 // promoted lags, or too few of the future voters are active; KindInvalid: never;
-// KindNotLeader; KindTimeout: the outcome is unknown.
+// KindTimeout: the outcome is unknown; KindNotLeader: ask the one that leads. A
+// leader that is to lose its vote hands on its leadership first, if it must after the
+// other changes, and answers KindNotLeader.
 func (c *Core) Change(id dsdb.GroupID, changes []Change, w Waiter) {
 	g := c.groups[id]
 	switch {
@@ -107,10 +116,25 @@ func (c *Core) change(g *group, changes []Change, w Waiter) (done bool, err erro
 	if busy {
 		return false, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: another change of members is under way", g.id)
 	}
-	if len(changes) == 0 {
-		return true, nil
-	}
 	cc, added := confChange(changes)
+	if _, err := g.members.change(0, cc, added); err != nil && len(changes) > 0 {
+		return false, err
+	}
+	heir := g.successor(0, changes)
+	changes, leave := withoutLeaving(changes, dsdb.ReplicaID(g.seen.replica))
+	if leave && (len(changes) == 0 || heir != 0) {
+		c.handOn(g, heir, w, true)
+		return false, nil
+	}
+	if len(changes) == 0 {
+		if g.members.index == g.seen.settled {
+			return true, nil
+		}
+		g.changing = changing{term: g.seen.term, waiter: w, logged: true, committed: true}
+		c.settle(g)
+		return false, nil
+	}
+	cc, added = confChange(changes)
 	next, err := g.members.change(0, cc, added)
 	if err == nil {
 		err = g.safe(changes, next)
@@ -125,7 +149,7 @@ func (c *Core) change(g *group, changes []Change, w Waiter) (done bool, err erro
 		return false, err
 	}
 	c.seq = seq
-	g.changing = changing{seq: seq, term: g.seen.term, waiter: w}
+	g.changing = changing{seq: seq, term: g.seen.term, waiter: w, leave: leave}
 	return false, nil
 }
 
@@ -157,6 +181,18 @@ func (m *membership) missing(id dsdb.GroupID, changes []Change) ([]Change, error
 		}
 	}
 	return out, nil
+}
+
+// withoutLeaving returns the changes but for one by which a replica loses its
+// vote, and whether there was one.
+func withoutLeaving(changes []Change, r dsdb.ReplicaID) (rest []Change, found bool) {
+	rest = slices.DeleteFunc(slices.Clone(changes), func(ch Change) bool { return ch.leaves(r) })
+	return rest, len(rest) < len(changes)
+}
+
+// leaves reports whether a replica loses its vote.
+func (ch Change) leaves(r dsdb.ReplicaID) bool {
+	return (ch.Op == Remove || ch.Op == Demote) && ch.Peer.Replica == r
 }
 
 // confChange is raft's form of changes, and the peers that they add.
@@ -229,7 +265,13 @@ func (c *Core) observeChanges(g *group, ents []*raftpb.Entry) {
 		}
 	}
 	ch := &g.changing
-	if ch.waiter == nil || ch.logged || len(ents) == 0 {
+	if ch.waiter == nil || len(ents) == 0 {
+		return
+	}
+	if ch.settling && ch.settle == 0 {
+		ch.settle = ents[len(ents)-1].GetIndex()
+	}
+	if ch.logged {
 		return
 	}
 	if ch.logged = g.seen.changed >= ents[0].GetIndex(); !ch.logged {
@@ -253,10 +295,47 @@ func (c *Core) applyChange(g *group, r raftChange) {
 			c.putIntoForce(g, cc, next)
 		}
 	}
-	if ch := &g.changing; ch.waiter != nil && ch.committed && !g.members.joint() {
-		c.result(ch.waiter, nil)
-		ch.waiter = nil
+	if g.changing.waiter != nil && g.changing.committed && !g.members.joint() {
+		c.settle(g)
 	}
+}
+
+// settle proposes the empty entry behind a change that is in force.
+func (c *Core) settle(g *group) {
+	ch := &g.changing
+	err := g.notLeader()
+	if g.seen.leading && g.seen.term == ch.term {
+		err = g.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &g.seen.replica, Entries: []*raftpb.Entry{{}}})
+	}
+	if err != nil {
+		c.result(ch.waiter, unknownOutcome(err))
+		ch.waiter = nil
+		return
+	}
+	ch.settling = true
+}
+
+// settled ends a change once the empty entry behind it is applied.
+func (c *Core) settled(g *group) {
+	ch := &g.changing
+	if ch.waiter == nil || !ch.settling {
+		return
+	}
+	if g.seen.term != ch.term || !g.seen.leading {
+		c.result(ch.waiter, unknownOutcome(g.notLeader()))
+		ch.waiter = nil
+		return
+	}
+	if ch.settle == 0 || g.store.applied < ch.settle {
+		return
+	}
+	w := ch.waiter
+	ch.waiter, g.seen.settled = nil, g.members.index
+	if ch.leave {
+		c.handOn(g, g.successor(0, nil), w, true)
+		return
+	}
+	c.result(w, nil)
 }
 
 // putIntoForce makes raft follow a change. A leader first tells those that it
@@ -296,6 +375,9 @@ func (c *Core) enter(g *group) {
 	}
 	if g.single() && !g.seen.leading {
 		g.clock.campaign = true
+	}
+	if g.single() {
+		g.reads.again()
 	}
 	c.wind(g)
 }

@@ -21,6 +21,21 @@ func (tr *trio) change(i int, changes ...Change) *result {
 	return r
 }
 
+// changeAnywhere has the leader among nodes change the members, whoever that becomes.
+func (tr *trio) changeAnywhere(nodes []int, changes ...Change) {
+	tr.t.Helper()
+	for range 30 {
+		r := tr.change(tr.leader(nodes...), changes...)
+		tr.await(func() bool { return r.told > 0 }, nodes...)
+		if k := dsdb.KindOf(r.err); r.err == nil || k != dsdb.KindNotLeader && k != dsdb.KindUnavailable {
+			tr.must(r, nodes...)
+			return
+		}
+		tr.tick(1, nodes...)
+	}
+	tr.t.Fatal("the members do not change")
+}
+
 // must lets the nodes talk and tick until r has an outcome, which must be good.
 func (tr *trio) must(r *result, nodes ...int) {
 	tr.t.Helper()
@@ -101,8 +116,7 @@ func TestGroupGrowsAndMoves(t *testing.T) {
 	}
 	tr.must(tr.change(0, Change{AddVoter, peer(3)}), all...) // nothing to do
 	write(all...)
-	l := tr.leader(all...)
-	tr.must(tr.change(l, Change{Remove, peer(0)}, Change{Remove, peer(1)}), all...)
+	tr.changeAnywhere(all, Change{Remove, peer(0)}, Change{Remove, peer(1)})
 	rest := []int{2, 3, 4}
 	write(rest...)
 	write(rest...)
@@ -257,7 +271,7 @@ func TestVoterBecomesALearner(t *testing.T) {
 	tr.write("c", 0, 1, 2)
 	tr.await(func() bool { return len(tr.sms[2].payloads()) == 3 }, 0, 1, 2)
 	l := tr.leader(0, 1, 2)
-	tr.must(tr.change(l, Change{AddVoter, peer(2)}, Change{Demote, peer(l)}), 0, 1, 2)
+	tr.changeAnywhere([]int{0, 1, 2}, Change{AddVoter, peer(2)}, Change{Demote, peer(l)})
 	tr.write("d", 0, 1, 2)
 	if next := tr.leader(0, 1, 2); next == l || slices.Contains(voters(tr.status(next)), dsdb.ReplicaID(l+1)) {
 		t.Errorf("node %d leads, voters %d", next, voters(tr.status(next)))
@@ -291,27 +305,86 @@ func TestJointChangeSurvivesItsLeader(t *testing.T) {
 	tr.write("b", 2, 3, 4)
 }
 
-// The leader removes itself: it steps down, and the others go on (S10).
-func TestLeaderRemovesItself(t *testing.T) {
+// A leader that is to leave hands on its leadership first (S10); one that is
+// alone has the others promoted before. Whoever is left at last goes on alone.
+func TestLeaderLeaves(t *testing.T) {
 	tr := newTrio(t)
 	tr.write("a", 0, 1, 2)
-	tr.must(tr.change(0, Change{Remove, peer(0)}), 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	r := tr.change(0, Change{Remove, peer(0)})
+	tr.await(func() bool { return r.told > 0 }, 0, 1, 2)
+	var e *dsdb.Error
+	if !errors.As(r.err, &e) || e.Kind != dsdb.KindNotLeader || e.Leader != tr.status(0).LeaderNode || e.Leader == node(0) {
+		t.Fatalf("%+v", r)
+	}
+	tr.changeAnywhere([]int{0, 1, 2}, Change{Remove, peer(0)})
 	if s := tr.status(0); s.Leading || !s.Removed {
 		t.Errorf("%+v", s)
 	}
 	tr.write("b", 1, 2)
-	tr.must(tr.change(tr.leader(1, 2), Change{Remove, peer(tr.leader(1, 2))}), 0, 1, 2)
+	tr.changeAnywhere([]int{1, 2}, Change{Remove, peer(tr.leader(1, 2))})
 	last := 1
 	if tr.status(1).Removed {
 		last = 2
 	}
 	tr.write("c", last)
-	if got := tr.sms[last].payloads(); !slices.Equal(got, []string{"a", "b", "c"}) {
-		t.Errorf("the last one holds %q", got)
-	}
 	if tr.cores[last].Ticking() != 0 {
 		t.Error("a group of one has a clock")
 	}
+	tr.open(3, true)
+	tr.must(tr.change(last, Change{AddLearner, peer(3)}), last, 3)
+	tr.await(func() bool { return tr.status(3).Applied == tr.status(last).Applied }, last, 3)
+	tr.changeAnywhere([]int{last, 3}, Change{AddVoter, peer(3)}, Change{Remove, peer(last)})
+	tr.write("d", 3)
+	if got := tr.sms[3].payloads(); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
+		t.Errorf("the last one holds %q", got)
+	}
+}
+
+// Once a change is told to be done, those who have left may be destroyed, and
+// the power may fail in all that stay.
+func TestRemovedReplicasAreNotMissed(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	r := tr.change(0, Change{Remove, peer(1)}, Change{Remove, peer(2)})
+	tr.must(r, 0, 1, 2)
+	tr.restart(0)
+	tr.write("b", 0)
+	tr = newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	r = tr.change(0, Change{Remove, peer(2)})
+	for r.told == 0 {
+		for _, i := range []int{0, 1} {
+			tr.deliver(i, tr.take(i)...)
+			if r.told > 0 {
+				break
+			}
+		}
+	}
+	tr.boxes = [5][]Envelope{}
+	tr.restart(0)
+	tr.restart(1)
+	tr.write("b", 0, 1)
+}
+
+// A read that waits for members which leave is answered by whoever is left.
+func TestReadOutlivesTheOthers(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	change := tr.change(0, Change{Remove, peer(1)}, Change{Remove, peer(2)})
+	read := tr.read(0)
+	heartbeat := func(e Envelope) bool { return e.Message.GetType() == raftpb.MsgHeartbeat }
+	for n := 0; change.told == 0; n++ {
+		if n > 100 {
+			t.Fatal("the members do not change")
+		}
+		for _, i := range []int{0, 1, 2} {
+			tr.deliver(i, slices.DeleteFunc(tr.take(i), heartbeat)...)
+		}
+	}
+	tr.must(read, 0)
 }
 
 // What a waiter is told of a proposal that raft had is that nobody knows.

@@ -77,6 +77,7 @@ func (g *group) nodeOf(r dsdb.ReplicaID) dsdb.NodeID {
 // publishPeers lets others know what a leader knows of the other replicas.
 func (g *group) publishPeers() {
 	if !g.seen.leading || g.single() {
+		g.progress.peers.Store(nil)
 		return
 	}
 	ps := make([]PeerProgress, 0, len(g.members.peers))

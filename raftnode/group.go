@@ -62,6 +62,7 @@ type observed struct {
 	commit     uint64
 	termStart  uint64 // index of the first entry of the term that this replica leads
 	changed    uint64 // index of the newest entry that changes the members, in that term
+	settled    uint64 // index of the newest change that a quorum durably knows to be committed
 }
 
 // clock is what a group does by its ticks.

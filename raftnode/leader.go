@@ -10,11 +10,14 @@ import (
 )
 
 // handover is a leadership on its way to another replica; without a waiter there is none.
-type handover struct{ waiter Waiter }
+type handover struct {
+	waiter Waiter
+	leave  bool // on the way to a change of members: see changing
+}
 
 func (h *handover) end(c *Core, err error) {
 	c.result(h.waiter, err)
-	h.waiter = nil
+	*h = handover{}
 }
 
 // Transfer hands the leadership of a group to another voter; 0: to the active one
@@ -33,28 +36,36 @@ func (c *Core) Transfer(id dsdb.GroupID, to dsdb.ReplicaID, w Waiter) {
 	case uint64(to) == g.seen.replica:
 		c.result(w, nil)
 	default:
-		c.guard(g, func() { c.transfer(g, to, w) })
+		c.guard(g, func() { c.handOn(g, g.successor(to, nil), w, false) })
 		c.touch(g)
 	}
 }
 
-func (c *Core) transfer(g *group, to dsdb.ReplicaID, w Waiter) {
-	var best dsdb.ReplicaID
+// successor returns the active voter that is closest to this leader, or to if
+// that is one; 0 if there is none. Those that are about to leave do not count.
+func (g *group) successor(to dsdb.ReplicaID, changes []Change) (best dsdb.ReplicaID) {
 	var match uint64
 	g.node.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
 		r := dsdb.ReplicaID(id)
-		fits := id != g.seen.replica && slices.Contains(g.members.conf.Voters, id) && g.contacts.active(g, r) && (to == 0 || to == r)
+		fits := id != g.seen.replica && slices.Contains(g.members.conf.Voters, id) && g.contacts.active(g, r) && (to == 0 || to == r) &&
+			!slices.ContainsFunc(changes, func(ch Change) bool { return ch.leaves(r) })
 		if fits && (best == 0 || pr.Match > match || pr.Match == match && r < best) {
 			best, match = r, pr.Match
 		}
 	})
-	if best == 0 {
+	return best
+}
+
+// handOn hands the leadership to a voter, 0 if there is none. With leave it is on
+// the way to a change of members, for which the waiter has to ask the next leader.
+func (c *Core) handOn(g *group, to dsdb.ReplicaID, w Waiter, leave bool) {
+	if to == 0 {
 		c.result(w, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: no other voter is active", g.id))
 		return
 	}
 	g.handover.end(c, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: another transfer of its leadership was asked for", g.id))
-	g.handover.waiter = w
-	g.node.TransferLeader(uint64(best))
+	g.handover = handover{w, leave}
+	g.node.TransferLeader(uint64(to))
 }
 
 // checkHandover tells who waits for a transfer what came of it.
@@ -66,7 +77,11 @@ func (c *Core) checkHandover(g *group) {
 	case st.RaftState == raft.StateLeader && st.LeadTransferee == raft.None:
 		g.handover.end(c, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: the leadership was not taken over", g.id))
 	case st.RaftState == raft.StateFollower && st.Lead != raft.None:
-		g.handover.end(c, nil)
+		var err error
+		if g.handover.leave {
+			err = g.notLeader()
+		}
+		g.handover.end(c, err)
 	}
 }
 

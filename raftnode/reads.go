@@ -65,6 +65,15 @@ func (c *Core) issueReads(g *group) bool {
 	return true
 }
 
+// again has all requests issued anew: a leader that has become the only member
+// will hear no confirmation of the old ones.
+func (q *readQueue) again() {
+	for _, b := range q.issued {
+		q.waiting = append(q.waiting, b.waiters...)
+	}
+	q.issued = nil
+}
+
 // length is the number of reads without an outcome.
 func (q *readQueue) length() int {
 	n := len(q.waiting) + len(q.confirmed)

@@ -28,6 +28,7 @@ func (c *Core) advance(g *group) {
 	}
 	c.refusedInstall(g)
 	g.reads.release(c, g.store.applied)
+	c.settled(g)
 	c.checkMatches(g)
 	c.checkHandover(g)
 	c.askSnapshot(g)
