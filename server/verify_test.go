@@ -1,0 +1,115 @@
+package server
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/shard"
+)
+
+// A replica that holds something else than the others, which raft does not
+// notice, is found by comparing them, and is replaced. Equal ones are left alone.
+func TestReplicaThatDiffersIsReplaced(t *testing.T) {
+	nodes := openCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")
+	id := nodes[0].node.meta.View().Groups()[0].Group.Shards[0].ID
+	leader := nodes[leaderOf(t, nodes, id)]
+	nodes[2].flushAll()
+	if err := leader.node.verify(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	ref, _ := leader.node.meta.View().Shard(id)
+	for _, r := range ref.Shard.Replicas {
+		if r.Role != meta.Voter {
+			t.Errorf("replica %+v, though all are equal", r)
+		}
+	}
+	victim := nodes[0]
+	if victim == leader {
+		victim = nodes[1]
+	}
+	old, _ := victim.replica(t, id)
+	sh, err := victim.node.shards.get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tampered := column.Table{Measurement: "cpu", MinTime: 3, MaxTime: 3, Times: []int64{3}, Series: []uint32{0},
+		Columns: []column.Column{{Name: "n", Type: dsdb.Integer, Bits: []uint64{7}}}}
+	tampered.Keys.Append([]byte("cpu,host=x"))
+	entry := shard.AppendWrite(nil, dsdb.ProposalID{}, &column.WriteBatch{Tables: []column.Table{tampered}})
+	if _, err := sh.Apply([]dsdb.Entry{{Index: sh.Stats().LastAppliedIndex, Term: 1, Data: entry}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.node.verify(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(leader.log.String(), "REPLICAS OF A SHARD DIFFER") {
+		t.Errorf("the log does not say that replicas differ:\n%s", leader.log)
+	}
+	eventually(t, "a new replica votes", func() bool {
+		r, found := victim.replica(t, id)
+		return found && r.ID != old.ID && r.Role == meta.Voter
+	})
+	leader = nodes[leaderOf(t, nodes, id)]
+	if err := leader.node.verify(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	again, _ := victim.replica(t, id)
+	mine, err := victim.node.digestHere(id)
+	if theirs, err2 := leader.node.digestHere(id); err != nil || err2 != nil || mine.index == 0 || mine != theirs || again.Role != meta.Voter {
+		t.Errorf("digest of the new replica %v %v, of the leader's %v %v", mine, err, theirs, err2)
+	}
+}
+
+// Each shard that is led here, and has others to be compared with, is due once
+// in verifyEvery, and keeps its turn.
+func TestShardsAreDueOnce(t *testing.T) {
+	nodes := openCluster(t, 2)
+	nodes[0].mustQuery("", "CREATE DATABASE one WITH REPLICATION 1; CREATE DATABASE two WITH REPLICATION 2")
+	for _, db := range []string{"one", "two"} {
+		nodes[0].mustWrite(db, "cpu n=1i 1")
+	}
+	now, due := time.Now(), 0
+	for _, g := range nodes[0].node.meta.View().Groups() {
+		id := g.Group.Shards[0].ID
+		leader := nodes[leaderOf(t, nodes, id)].node
+		first := leader.dueShards(nil, now)
+		at, found := first[id]
+		if found != (len(g.Group.Shards[0].Replicas) == 2) {
+			t.Errorf("shard %d is due: %v", id, found)
+		}
+		if found {
+			due++
+			if at.Before(now) || at.After(now.Add(verifyEvery)) || leader.dueShards(first, now.Add(time.Hour))[id] != at {
+				t.Errorf("shard %d is due at %v", id, at)
+			}
+		}
+	}
+	if due != 1 {
+		t.Errorf("%d shards are due", due)
+	}
+}
+
+// Any bytes decode as a digest that encodes the same, or are reported.
+func FuzzDecodeDigest(f *testing.F) {
+	f.Add(append(appendNumber(nil, 7), make([]byte, 16)...))
+	f.Add([]byte{2})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := decodeDigest(b)
+		if err != nil {
+			if dsdb.KindOf(err) != dsdb.KindCorrupt {
+				t.Fatal(err)
+			}
+			return
+		}
+		if again := append(appendNumber(nil, d.index), d.sum[:]...); !bytes.Equal(again, b) {
+			t.Fatalf("%x became %x", b, again)
+		}
+	})
+}
