@@ -8,6 +8,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
 )
@@ -123,4 +124,54 @@ func TestNodesGo(t *testing.T) {
 	}
 	_, err = last.query("", "CREATE DATABASE never")
 	wantError(t, err, dsdb.KindUnavailable, "no quorum: 1/3 meta nodes reachable")
+}
+
+// replica returns the replica of a shard that a node holds, as the catalogue has it.
+func (c *client) replica(t testing.TB, id dsdb.ShardID) (meta.Replica, bool) {
+	t.Helper()
+	ref, found := c.node.meta.View().Shard(id)
+	if !found {
+		t.Fatalf("no shard %d", id)
+	}
+	return ref.Shard.On(c.node.dataID)
+}
+
+// A replica with damaged files is replaced by a new one on the same node, in a
+// folder of its own, and the old files are freed.
+func TestDamagedReplicaIsReplaced(t *testing.T) {
+	nodes := openCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")
+	victim := nodes[2]
+	id := victim.node.meta.View().Groups()[0].Group.Shards[0].ID
+	eventually(t, "the shard is open", func() bool { return len(victim.node.shards.list()) > 0 })
+	old, _ := victim.replica(t, id)
+	victim.flushAll()
+	victim.close()
+	disk := victim.node.fs.(*vfs.Mem)
+	folder := fmt.Sprintf("/node/data/shard/%d", id)
+	flip(t, disk, folder+"/MANIFEST", 100)
+	again := open(t, disk, victim.node.cfg)
+	nodes[2] = again
+	nodes[0].mustWrite("db", "cpu,host=c n=3i 3")
+	again.expect("db", "SELECT count(n) FROM cpu", "cpu time=0 count=3")
+	eventually(t, "a new replica votes", func() bool {
+		r, found := again.replica(t, id)
+		return found && r.ID != old.ID && r.Role == meta.Voter
+	})
+	r, _ := again.replica(t, id)
+	eventually(t, "the new replica is the only one here", func() bool {
+		_, err := disk.Stat(folder)
+		_, err2 := disk.Stat(fmt.Sprintf("%s.%d", folder, r.ID))
+		return err != nil && err2 == nil
+	})
+	nodes[0].close()
+	again.mustWrite("db", "cpu,host=d n=4i 4")
+	again.expect("db", "SELECT count(n) FROM cpu", "cpu time=0 count=4")
+	again = again.reopen()
+	nodes[2] = again
+	nodes[1].close()
+	if got, err := again.ask(readLevel{Read: httpd.ReadStale}, "db", "SELECT sum(n) FROM cpu"); err != nil || got != "cpu time=0 sum=10" {
+		t.Errorf("what the new replica holds: %q %v", got, err)
+	}
 }
