@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -347,15 +348,20 @@ func (q *peer) probe() {
 	}
 }
 
-// refuses reports whether nobody listens at the peer's address.
+// refuses reports whether nobody listens at the peer's address. A process that
+// listens says nothing until it is greeted; what stands in front of one that is
+// gone (a proxy, a load balancer) takes the connection and hangs up.
 func (q *peer) refuses() bool {
 	ctx, cancel := context.WithTimeout(q.ctx, probeEvery)
 	defer cancel()
 	c, err := q.owner.connect(ctx, q.addr())
-	if err == nil {
-		c.Close()
+	if err != nil {
+		return errors.Is(err, syscall.ECONNREFUSED)
 	}
-	return errors.Is(err, syscall.ECONNREFUSED)
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(probeEvery / 2)) // if that fails, so does Read
+	_, err = c.Read(make([]byte, 1))
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 func (q *peer) addr() string {
