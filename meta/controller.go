@@ -24,6 +24,14 @@ type Controller struct {
 	filling map[dsdb.ReplicaID]int64 // learners of shards, and since when
 	gaveUp  map[dsdb.NodeID]int64    // nodes on which a learner was given up, and when
 	moved   map[dsdb.GroupID]int64   // groups that were balanced, and when
+	steady  map[string]start         // processes, and how long they have run
+	evened  int64                    // when leaders were last balanced
+}
+
+// start is a start of a process, and since when it is known.
+type start struct {
+	epoch uint64
+	since int64
 }
 
 // observation is the last report of a process and when it came.
@@ -44,7 +52,7 @@ type leadership struct {
 func NewController(o ControllerOptions) *Controller {
 	return &Controller{o: o, started: -1, seen: make(map[string]*observation), leaders: make(map[dsdb.GroupID]*leadership),
 		said: make(map[string]int64), filling: make(map[dsdb.ReplicaID]int64),
-		gaveUp: make(map[dsdb.NodeID]int64), moved: make(map[dsdb.GroupID]int64)}
+		gaveUp: make(map[dsdb.NodeID]int64), moved: make(map[dsdb.GroupID]int64), steady: make(map[string]start)}
 }
 
 // Observe takes in a report that came at now, in milliseconds of a clock that
@@ -126,6 +134,11 @@ func (c *Controller) forget(now int64, d *Data) {
 			delete(c.seen, uuid)
 		}
 	}
+	for uuid := range c.steady {
+		if p, found := d.Process(uuid); !found || p.Gone() {
+			delete(c.steady, uuid)
+		}
+	}
 	for id := range c.leaders {
 		if _, found := d.Replicas(id); !found {
 			delete(c.leaders, id)
@@ -169,6 +182,7 @@ type dataNode struct {
 	uuid     string
 	active   bool
 	live     Liveness
+	steady   bool // it has run for a while
 	full     bool // of its disk
 	replicas int
 	incoming int // replicas that are filled there
@@ -179,7 +193,7 @@ type dataNode struct {
 func (s *step) survey() {
 	for _, n := range s.d.NodesOf(DataNode) {
 		live, _ := s.Liveness(s.now, n.UUID)
-		node := &dataNode{id: n.ID, uuid: n.UUID, active: n.State == Active, live: live}
+		node := &dataNode{id: n.ID, uuid: n.UUID, active: n.State == Active, live: live, steady: s.steadily(n.UUID, live)}
 		if o := s.seen[n.UUID]; o != nil {
 			node.full = o.report.DiskFull
 		}
@@ -197,6 +211,17 @@ func (s *step) survey() {
 			delete(s.filling, id)
 		}
 	}
+}
+
+// steadily reports whether a process has run for a while, as far as is known.
+func (s *step) steadily(uuid string, live Liveness) bool {
+	p, _ := s.d.Process(uuid)
+	at, known := s.steady[uuid]
+	if !known || at.epoch != p.Epoch || live != Up {
+		at = start{p.Epoch, s.now}
+		s.steady[uuid] = at
+	}
+	return over(s.now, at.since, s.o.SteadyAfter)
 }
 
 func (s *step) count(sh Shard) {

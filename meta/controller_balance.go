@@ -1,13 +1,20 @@
 package meta
 
 import (
+	"time"
+
 	"github.com/dasudian/dsdb"
 )
 
 // balanceLeaders lets other replicas lead where one node leads too many shards:
 // of a time group first, since one group takes all current writes, then of all.
-// No node that leaves leads if another can.
+// No node that leaves leads if another can. Only what is steady is touched: a
+// node that is restarted hands all over and gets it back later.
 func (s *step) balanceLeaders() {
+	if s.evened > 0 && !over(s.now, s.evened, time.Second) {
+		return
+	}
+	s.evened = s.now
 	left := s.o.MaxTransfers
 	stable := len(s.d.active(DataNode))
 	for _, ref := range s.d.Groups() {
@@ -36,14 +43,14 @@ func (s *step) balanceLeaders() {
 func (s *step) rebalance(c *census, inGroup map[dsdb.NodeID]int) bool {
 	id := c.ref.Shard.ID.Group()
 	from := s.nodes[s.leads(c.lead)]
-	if _, lately := s.moved[id]; lately || from == nil {
+	if _, lately := s.moved[id]; lately || from == nil || from.active && !over(s.now, c.lead.since, s.o.SteadyAfter) {
 		return false
 	}
 	var best *dataNode
 	var heir Replica
 	for _, r := range c.good {
 		n := s.nodes[r.Node]
-		if n == from || n.live != Up || !c.lead.voter(r.ID) || !c.lead.follows(r.ID, s.o.Lag) {
+		if n == from || !n.steady || !c.lead.voter(r.ID) || !c.lead.follows(r.ID, s.o.Lag) {
 			continue
 		}
 		if best == nil || inGroup[n.id] < inGroup[best.id] || inGroup[n.id] == inGroup[best.id] && n.leads < best.leads {

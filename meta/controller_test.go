@@ -49,7 +49,7 @@ type fakeGroup struct {
 func testOptions() ControllerOptions {
 	o := DefaultControllerOptions()
 	o.SuspectAfter, o.DeadAfter, o.LeaderAfter = 4*time.Second, 20*time.Second, 3*time.Second
-	o.TryAgain = time.Second
+	o.TryAgain, o.SteadyAfter = time.Second, 5*time.Second
 	o.AskAgain, o.OperatorTimeout, o.BalancePause, o.Lag = 4*time.Second, time.Minute, 8*time.Second, 5
 	return o
 }
