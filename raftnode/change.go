@@ -21,18 +21,24 @@ const maxLag = 1000
 const jointTicks = 5 * ticksPerSecond
 
 // changing is the change of members that this replica has proposed; without a
-// waiter there is none, or nobody waits for it any more. Once the members are in
-// force, an empty entry follows, and the waiter is told when that is committed:
-// whoever has it knows durably that the change is committed. So those who have
-// left may be destroyed; before, the others might need them to elect a leader.
+// waiter there is none, or nobody waits for it any more.
 type changing struct {
 	seq, term uint64
 	waiter    Waiter
 	leave     bool // then the leadership is handed on, and the waiter told KindNotLeader
 	logged    bool // raft has taken it for what it is
 	committed bool
-	settling  bool   // the empty entry is proposed
-	settle    uint64 // its index, or of one behind it; 0: not known yet
+}
+
+// settling is how a leader makes sure of the members. Behind a change that is in
+// force it proposes an empty entry. Once that is committed, a quorum of the new
+// members knows durably that the change is, as entries travel with the commit
+// index. Only then may those be destroyed who left: before, the others might
+// need them to elect a leader.
+type settling struct {
+	done  uint64 // index of the newest change that is settled
+	asked uint64 // of the change whose entry is proposed; 0: none in this term
+	entry uint64 // index of that entry, or of one behind it; 0: not known yet
 }
 
 // raftChange is a committed entry that changes the members.
@@ -94,7 +100,7 @@ func (c *Core) Change(id dsdb.GroupID, changes []Change, w Waiter) {
 		c.result(w, c.refuse)
 	default:
 		c.guard(g, func() {
-			if done, err := c.change(g, changes, w); done || err != nil {
+			if err := c.change(g, changes, w); err != nil {
 				c.result(w, err)
 			}
 		})
@@ -102,37 +108,33 @@ func (c *Core) Change(id dsdb.GroupID, changes []Change, w Waiter) {
 	}
 }
 
-// change proposes changes; done means that there was nothing to do.
-func (c *Core) change(g *group, changes []Change, w Waiter) (done bool, err error) {
+// change proposes changes. If there is nothing to do it waits until that is sure.
+func (c *Core) change(g *group, changes []Change, w Waiter) (err error) {
 	if g.node.BasicStatus().RaftState != raft.StateLeader {
-		return false, g.notLeader()
+		return g.notLeader()
 	}
 	changes, err = g.members.missing(g.id, changes)
 	if err != nil {
-		return false, err
+		return err
 	}
 	busy := g.members.joint() || g.changing.waiter != nil || !g.seen.leading ||
 		g.store.applied < g.seen.termStart || g.store.applied < g.seen.changed
 	if busy {
-		return false, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: another change of members is under way", g.id)
+		return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: another change of members is under way", g.id)
 	}
 	cc, added := confChange(changes)
 	if _, err := g.members.change(0, cc, added); err != nil && len(changes) > 0 {
-		return false, err
+		return err
 	}
 	heir := g.successor(0, changes)
 	changes, leave := withoutLeaving(changes, dsdb.ReplicaID(g.seen.replica))
 	if leave && (len(changes) == 0 || heir != 0) {
 		c.handOn(g, heir, w, true)
-		return false, nil
+		return nil
 	}
 	if len(changes) == 0 {
-		if g.members.index == g.seen.settled {
-			return true, nil
-		}
-		g.changing = changing{term: g.seen.term, waiter: w, logged: true, committed: true}
-		c.settle(g)
-		return false, nil
+		g.changing = changing{term: g.seen.term, waiter: w, logged: true, committed: true} // see settle
+		return nil
 	}
 	cc, added = confChange(changes)
 	next, err := g.members.change(0, cc, added)
@@ -140,17 +142,17 @@ func (c *Core) change(g *group, changes []Change, w Waiter) (done bool, err erro
 		err = g.safe(changes, next)
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	seq := c.seq + 1
 	cc.Context = le.AppendUint64(le.AppendUint64([]byte{changeVersion}, c.origin), seq)
 	cc.Context = appendPeers(cc.Context, added)
 	if err := proposeChange(g, cc); err != nil {
-		return false, err
+		return err
 	}
 	c.seq = seq
 	g.changing = changing{seq: seq, term: g.seen.term, waiter: w, leave: leave}
-	return false, nil
+	return nil
 }
 
 // missing returns the changes that are not in force yet. It reports KindInvalid
@@ -265,13 +267,13 @@ func (c *Core) observeChanges(g *group, ents []*raftpb.Entry) {
 		}
 	}
 	ch := &g.changing
-	if ch.waiter == nil || len(ents) == 0 {
+	if len(ents) == 0 {
 		return
 	}
-	if ch.settling && ch.settle == 0 {
-		ch.settle = ents[len(ents)-1].GetIndex()
+	if s := &g.settling; s.asked > 0 && s.entry == 0 {
+		s.entry = ents[len(ents)-1].GetIndex()
 	}
-	if ch.logged {
+	if ch.waiter == nil || ch.logged {
 		return
 	}
 	if ch.logged = g.seen.changed >= ents[0].GetIndex(); !ch.logged {
@@ -280,8 +282,7 @@ func (c *Core) observeChanges(g *group, ents []*raftpb.Entry) {
 	}
 }
 
-// applyChange puts a committed change of members into force, and tells who waits
-// for it once the members are not joint.
+// applyChange puts a committed change of members into force.
 func (c *Core) applyChange(g *group, r raftChange) {
 	cc, _, added, err := openChange(r.kind, r.data)
 	if err != nil {
@@ -295,43 +296,43 @@ func (c *Core) applyChange(g *group, r raftChange) {
 			c.putIntoForce(g, cc, next)
 		}
 	}
-	if g.changing.waiter != nil && g.changing.committed && !g.members.joint() {
-		c.settle(g)
-	}
 }
 
-// settle proposes the empty entry behind a change that is in force.
+// settle proposes the empty entry behind the members that are in force, if that
+// is due, and ends the change of members once it is applied.
 func (c *Core) settle(g *group) {
-	ch := &g.changing
-	err := g.notLeader()
-	if g.seen.leading && g.seen.term == ch.term {
-		err = g.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &g.seen.replica, Entries: []*raftpb.Entry{{}}})
-	}
-	if err != nil {
-		c.result(ch.waiter, unknownOutcome(err))
-		ch.waiter = nil
-		return
-	}
-	ch.settling = true
-}
-
-// settled ends a change once the empty entry behind it is applied.
-func (c *Core) settled(g *group) {
-	ch := &g.changing
-	if ch.waiter == nil || !ch.settling {
-		return
-	}
-	if g.seen.term != ch.term || !g.seen.leading {
+	s, ch := &g.settling, &g.changing
+	if ch.waiter != nil && ch.committed && (!g.seen.leading || g.seen.term != ch.term) {
 		c.result(ch.waiter, unknownOutcome(g.notLeader()))
 		ch.waiter = nil
+	}
+	if !g.seen.leading || g.members.joint() || g.store.applied < g.seen.termStart {
 		return
 	}
-	if ch.settle == 0 || g.store.applied < ch.settle {
+	if s.entry > 0 && g.store.applied >= s.entry {
+		*s = settling{done: s.asked}
+	}
+	if s.done == g.members.index {
+		c.changed(g)
 		return
 	}
-	w := ch.waiter
-	ch.waiter, g.seen.settled = nil, g.members.index
-	if ch.leave {
+	if s.asked == g.members.index {
+		return
+	}
+	e := []*raftpb.Entry{{}}
+	if err := g.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &g.seen.replica, Entries: e}); err == nil { // else later
+		s.asked, s.entry = g.members.index, 0
+	}
+}
+
+// changed ends the change of members, which is settled.
+func (c *Core) changed(g *group) {
+	w := g.changing.waiter
+	if w == nil || !g.changing.committed {
+		return
+	}
+	g.changing.waiter = nil
+	if g.changing.leave {
 		c.handOn(g, g.successor(0, nil), w, true)
 		return
 	}

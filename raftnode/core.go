@@ -375,7 +375,8 @@ func (c *Core) Stop() {
 
 // Drain returns what all inputs since the last call led to.
 func (c *Core) Drain() *Outputs {
-	for _, g := range c.dirty {
+	for i := 0; i < len(c.dirty); i++ { // it may grow
+		g := c.dirty[i]
 		g.dirty = false
 		if g.failed == nil {
 			c.guard(g, func() { c.advance(g) })

@@ -40,6 +40,7 @@ type group struct {
 	proposals []proposal // to be given to raft at the next Drain
 	pending   []pending  // in raft's log, waiting to be applied, in log order
 	changing  changing
+	settling  settling
 	reads     readQueue
 	matches   []confirmedRead // wait for all voters to have an index
 	handover  handover
@@ -62,7 +63,6 @@ type observed struct {
 	commit     uint64
 	termStart  uint64 // index of the first entry of the term that this replica leads
 	changed    uint64 // index of the newest entry that changes the members, in that term
-	settled    uint64 // index of the newest change that a quorum durably knows to be committed
 }
 
 // clock is what a group does by its ticks.
@@ -95,6 +95,7 @@ type GroupStatus struct {
 	Leading    bool           // this replica leads
 	Removed    bool           // this replica was a member and is none any more
 	Members    Members
+	Settled    bool           // while leading: those who are no members any more may be destroyed
 	Progress   []PeerProgress // while leading: of the others, not older than half a second
 	Term       uint64
 	Commit     uint64
@@ -109,7 +110,7 @@ type GroupStatus struct {
 type progress struct {
 	replica                                                          dsdb.ReplicaID
 	leader, leaderNode, term, commit, applied, last, cached, waiting atomic.Uint64
-	leading, removed                                                 atomic.Bool
+	leading, removed, settled                                        atomic.Bool
 	members                                                          atomic.Pointer[Members]
 	peers                                                            atomic.Pointer[[]PeerProgress]
 	failed                                                           atomic.Pointer[error]
@@ -118,7 +119,7 @@ type progress struct {
 func (p *progress) status() GroupStatus {
 	s := GroupStatus{
 		Replica: p.replica, Leader: dsdb.ReplicaID(p.leader.Load()), LeaderNode: dsdb.NodeID(p.leaderNode.Load()),
-		Leading: p.leading.Load(), Removed: p.removed.Load(), Term: p.term.Load(),
+		Leading: p.leading.Load(), Removed: p.removed.Load(), Settled: p.settled.Load(), Term: p.term.Load(),
 		Commit: p.commit.Load(), Applied: p.applied.Load(), Last: p.last.Load(),
 		Cached: p.cached.Load(), Waiting: p.waiting.Load(),
 	}

@@ -18,6 +18,7 @@ func (c *Core) advance(g *group) {
 		_ = g.node.Campaign() // raft logs why it cannot; its clock will try again
 	}
 	c.propose(g)
+	c.settle(g)
 	for {
 		for g.node.HasReady() {
 			c.handle(g, g.node.Ready())
@@ -28,7 +29,6 @@ func (c *Core) advance(g *group) {
 	}
 	c.refusedInstall(g)
 	g.reads.release(c, g.store.applied)
-	c.settled(g)
 	c.checkMatches(g)
 	c.checkHandover(g)
 	c.askSnapshot(g)
@@ -157,6 +157,7 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 		return
 	}
 	c.wind(g)
+	g.settling.asked, g.settling.entry = 0, 0
 	if was.leading {
 		g.reads.failUnserved(c, g.notLeader())
 		g.failMatches(c, g.notLeader())
@@ -344,6 +345,7 @@ func (g *group) publish() {
 	p.leader.Store(g.seen.lead)
 	p.leaderNode.Store(uint64(g.nodeOf(dsdb.ReplicaID(g.seen.lead))))
 	p.leading.Store(g.seen.leading)
+	p.settled.Store(g.seen.leading && !g.members.joint() && g.settling.done == g.members.index)
 	p.term.Store(g.seen.term)
 	p.commit.Store(g.seen.commit)
 	p.applied.Store(g.store.applied)
