@@ -189,7 +189,7 @@ func (o *operator) pursue(g dsdb.GroupID, then func()) {
 		}
 	}
 	switch {
-	case len(ms.Outgoing) > 0:
+	case len(ms.Outgoing) > 0, len(add)+len(promote)+len(remove) == 0 && !l.Status(g).Settled:
 		then()
 	case len(add) > 0:
 		o.change(l, g, add[:1], then)
