@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"math"
 	"slices"
 	"time"
@@ -137,7 +136,7 @@ func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Co
 	for do.Op != coord.Done {
 		if do.Op == coord.Wait {
 			if err := n.pause(ctx, r.Group, time.Duration(do.After)*time.Millisecond); err != nil {
-				return err
+				return a.GiveUp(err)
 			}
 			do = a.Wake(n.routes.now())
 			continue
@@ -153,10 +152,10 @@ type final struct{ err error }
 
 func (f *final) Error() string { return f.err.Error() }
 
-// plainly returns err as whoever is told it sees it.
+// plainly returns err as whoever is told it sees it. An outcome that is not
+// known stays so, whatever is final in its cause.
 func plainly(err error) error {
-	var f *final
-	if errors.As(err, &f) {
+	if f, ok := err.(*final); ok {
 		return f.err
 	}
 	return err

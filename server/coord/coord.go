@@ -85,7 +85,7 @@ type Attempt struct {
 }
 
 // Start begins an attempt at time now. An attempt ends with Done; it may be
-// abandoned at any time.
+// given up at any time.
 func Start(leaders *Leaders, r Request, now int64) (*Attempt, Action) {
 	a := &Attempt{Request: r, leaders: leaders, pause: firstPause, try: firstTry}
 	if len(r.Replicas) == 0 {
@@ -117,7 +117,7 @@ func (a *Attempt) Answer(now int64, err error) Action {
 	case dsdb.KindUnavailable:
 		return a.wait(now)
 	}
-	return a.refused(err)
+	return Action{Op: Done, Err: a.GiveUp(err)}
 }
 
 // leaderOf returns the node that a KindNotLeader error says leads, 0 if it names none.
@@ -181,20 +181,18 @@ func (a *Attempt) wait(now int64) Action {
 
 // expired ends an attempt whose time is over.
 func (a *Attempt) expired() Action {
-	if a.unknown {
-		return Action{Op: Done, Err: &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: a.last}}
-	}
 	text := a.Failure
 	if a.last != nil {
 		text += ": " + strings.TrimPrefix(a.last.Error(), a.Failure+": ")
 	}
-	return Action{Op: Done, Err: &dsdb.Error{Kind: dsdb.KindUnavailable, Text: text, Err: a.last}}
+	return Action{Op: Done, Err: a.GiveUp(&dsdb.Error{Kind: dsdb.KindUnavailable, Text: text, Err: a.last})}
 }
 
-// refused ends an attempt that will not succeed, though an earlier try may have.
-func (a *Attempt) refused(err error) Action {
+// GiveUp returns what is to be said of an attempt that its driver does not go
+// on with, because of err: err, or KindTimeout if an earlier try may have succeeded.
+func (a *Attempt) GiveUp(err error) error {
 	if a.unknown && dsdb.KindOf(err) != dsdb.KindCanceled {
-		return a.expired()
+		return &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: err}
 	}
-	return Action{Op: Done, Err: err}
+	return err
 }

@@ -223,6 +223,22 @@ func TestWrongHintsDoNotHideTheLeader(t *testing.T) {
 	}
 }
 
+// Who gives an attempt up says what is true: what ended it, unless an earlier try
+// may have succeeded.
+func TestGiveUp(t *testing.T) {
+	closing := dsdb.Errorf(dsdb.KindUnavailable, "the node is shutting down")
+	a, _ := Start(&Leaders{}, Request{Group: 7, Replicas: []dsdb.NodeID{1, 2}, Failure: "write failed", Deadline: 9000}, 0)
+	a.Answer(1, dsdb.Errorf(dsdb.KindUnavailable, "connection refused"))
+	if err := a.GiveUp(closing); err != closing {
+		t.Errorf("nothing happened, but %v", err)
+	}
+	a.Wake(21)
+	a.Answer(3000, dsdb.Errorf(dsdb.KindTimeout, "no answer"))
+	if err := a.GiveUp(closing); dsdb.KindOf(err) != dsdb.KindTimeout || !errors.Is(err, closing) {
+		t.Errorf("the outcome is not known, but %v", err)
+	}
+}
+
 // The text of a failure is said once, and its cause can be found.
 func TestFailureKeepsItsCause(t *testing.T) {
 	cause := errors.New("no route to host")
