@@ -152,7 +152,7 @@ func BenchmarkIdle(b *testing.B) {
 				ids = append(ids, dsdb.GroupID(g+1))
 			}
 			for i := range nodes {
-				h, err := Open(Options{Log: newMemLog(), Transport: net, Logger: quiet(), Fatal: func(err error) { b.Error(err) }})
+				h, err := Open(Options{Log: newMemLog(), Transport: wire{net, dsdb.NodeID(i)}, Logger: quiet(), Fatal: func(err error) { b.Error(err) }})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -27,18 +27,24 @@ func (w *wires) host(n dsdb.NodeID) *Host {
 	return w.hosts[n]
 }
 
-func (w *wires) SendSnapshot(to dsdb.NodeID, s *OutgoingSnapshot) {
+// wire is the transport of one of the hosts.
+type wire struct {
+	*wires
+	self dsdb.NodeID
+}
+
+func (w wire) SendSnapshot(to dsdb.NodeID, s *OutgoingSnapshot) {
 	h := w.host(to)
 	if h == nil {
 		s.Done(errClosed())
 		return
 	}
-	w.sending.Go(func() { s.Done(h.Install(context.Background(), 0, s.Snapshot, "")) })
+	w.sending.Go(func() { s.Done(h.Install(context.Background(), w.self, s.Snapshot, "")) })
 }
 
-func (w *wires) Send(to dsdb.NodeID, msgs []Envelope) {
+func (w wire) Send(to dsdb.NodeID, msgs []Envelope) {
 	if h := w.host(to); h != nil {
-		h.Step(0, msgs)
+		h.Step(w.self, msgs)
 	}
 }
 
@@ -66,7 +72,7 @@ func TestThreeHostsReplicate(t *testing.T) {
 		var sms [nodes][groups]*ledger
 		for i := range hosts {
 			logs[i] = memDiskLog(t, disks[i])
-			h, err := Open(Options{Log: logs[i], Transport: net, Logger: quiet(), Fatal: func(err error) { t.Error(err) }})
+			h, err := Open(Options{Log: logs[i], Transport: wire{net, dsdb.NodeID(i)}, Logger: quiet(), Fatal: func(err error) { t.Error(err) }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,4 +243,154 @@ func TestFlushFreesAFullDisk(t *testing.T) {
 			t.Fatalf("write %d is lost", i)
 		}
 	}
+}
+
+// A fourth host joins a group of three while clients write, gets a snapshot and
+// a vote; the leader leaves, and its host hands on what it leads and closes.
+func TestHostJoinsWhileClientsWrite(t *testing.T) {
+	const nodes, g = 4, dsdb.GroupID(7)
+	net := &wires{hosts: map[dsdb.NodeID]*Host{}}
+	shelf := newShelf()
+	var hosts [nodes]*Host
+	var sms [nodes]*ledger
+	for i := range hosts {
+		log := memDiskLog(t, vfs.NewMem(uint64(i)))
+		h, err := Open(Options{Log: log, Transport: wire{net, dsdb.NodeID(i)}, Logger: quiet(), Fatal: func(err error) { t.Error(err) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer log.Close()
+		defer h.Close()
+		hosts[i], sms[i] = h, &ledger{shelf: shelf}
+		net.mu.Lock()
+		net.hosts[dsdb.NodeID(i)] = h
+		net.mu.Unlock()
+	}
+	defer net.sending.Wait()
+	for i := range 3 {
+		if err := hosts[i].Start(t.Context(), []GroupSpec{trioSpec(i, g, true, sms[i])}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := make(chan struct{})
+	var clients sync.WaitGroup
+	written := make([]int, 4)
+	for c := range written {
+		clients.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					proposeAnywhere(t, hosts[:], g, fmt.Sprintf("%d/%d", c, written[c]))
+					written[c]++
+				}
+			}
+		})
+	}
+	await(t, func() bool { return len(sms[0].payloads()) > 50 })
+	sms[0].flush()
+	hosts[0].Flushed(g)
+	joiner := trioSpec(3, g, true, sms[3])
+	joiner.Founders = nil
+	if err := hosts[3].Start(t.Context(), []GroupSpec{joiner}); err != nil {
+		t.Fatal(err)
+	}
+	change := func(changes ...Change) {
+		t.Helper()
+		await(t, func() bool {
+			for _, h := range hosts {
+				if h.Status(g).Leading && h.Change(t.Context(), g, changes) == nil {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	p := Peer{joiner.Replica, 3}
+	change(Change{AddLearner, p})
+	change(Change{AddVoter, p})
+	old := slices.IndexFunc(hosts[:], func(h *Host) bool { return h.Status(g).Leading })
+	if err := hosts[old].TransferAll(t.Context()); err != nil {
+		t.Errorf("hand on everything: %v", err)
+	}
+	change(Change{Remove, Peer{Replica: dsdb.ReplicaID(100*int(g) + old + 1)}})
+	close(stop)
+	clients.Wait()
+	want := written[0] + written[1] + written[2] + written[3]
+	for i := range hosts {
+		if i != old {
+			await(t, func() bool { return len(sms[i].payloads()) == want })
+		}
+	}
+	var index uint64
+	await(t, func() bool {
+		for i, h := range hosts {
+			if v, err := h.ReadIndex(t.Context(), g); err == nil && i != old {
+				index = v
+				return h.Matched(t.Context(), g, index) == nil
+			}
+		}
+		return false
+	})
+	for i, h := range hosts {
+		if i == old {
+			continue
+		}
+		if err := h.Applied(t.Context(), g, index); err != nil {
+			t.Errorf("host %d: %v", i, err)
+		}
+		if got := h.Status(g).Members; len(got.Voters) != 3 || len(got.Learners)+len(got.Outgoing) != 0 {
+			t.Errorf("host %d: members %+v", i, got)
+		}
+	}
+}
+
+// The host of a leader vanishes, and the others are told: a write succeeds long
+// before an election by the clock.
+func TestPeerDownIsFast(t *testing.T) {
+	net := &wires{hosts: map[dsdb.NodeID]*Host{}}
+	var hosts [3]*Host
+	for i := range hosts {
+		h, err := Open(Options{Log: newMemLog(), Transport: wire{net, dsdb.NodeID(i)}, Logger: quiet(), Fatal: func(err error) { t.Error(err) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		hosts[i] = h
+		net.mu.Lock()
+		net.hosts[dsdb.NodeID(i)] = h
+		net.mu.Unlock()
+	}
+	const groups = 20
+	for i, h := range hosts {
+		var specs []GroupSpec
+		for g := range dsdb.GroupID(groups) {
+			specs = append(specs, trioSpec(i, g+1, true, new(ledger)))
+		}
+		if err := h.Start(t.Context(), specs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for g := range dsdb.GroupID(groups) {
+		proposeAnywhere(t, hosts[:], g+1, "before")
+	}
+	await(t, func() bool {
+		for g := range dsdb.GroupID(groups) {
+			if hosts[1].Status(g+1).Leader == 0 || hosts[2].Status(g+1).Leader == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	net.mu.Lock()
+	delete(net.hosts, 0)
+	net.mu.Unlock()
+	began := time.Now()
+	hosts[1].PeerDown(0)
+	hosts[2].PeerDown(0)
+	for g := range dsdb.GroupID(groups) {
+		proposeAnywhere(t, hosts[1:], g+1, "after")
+	}
+	t.Logf("%d groups lead again after %v", groups, time.Since(began))
 }
