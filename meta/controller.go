@@ -221,7 +221,9 @@ func (s *step) steadily(uuid string, live Liveness) bool {
 		at = start{p.Epoch, s.now}
 		s.steady[uuid] = at
 	}
-	return over(s.now, at.since, s.o.SteadyAfter)
+	const lately = 2 * time.Second
+	_, heard := s.Liveness(s.now, uuid)
+	return over(s.now, at.since, s.o.SteadyAfter) && !over(s.now, heard, lately)
 }
 
 func (s *step) count(sh Shard) {
