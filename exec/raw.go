@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -208,7 +209,7 @@ func (r *rawOperator) gatherUnit(ctx context.Context) (*rawUnit, error) {
 // slice returns the time range of the next unit.
 func (r *rawOperator) slice() dsdb.TimeRange {
 	s := r.bounded()
-	if r.span == 0 || s.End-s.Start <= r.span {
+	if r.span == 0 || length(s) <= r.span {
 		return s
 	}
 	if r.q.p.Descending {
@@ -217,6 +218,14 @@ func (r *rawOperator) slice() dsdb.TimeRange {
 		s.End = s.Start + r.span
 	}
 	return s
+}
+
+// length is how long a range is, 2^63-1 if it is longer.
+func length(r dsdb.TimeRange) int64 {
+	if d := r.End - r.Start; d >= 0 {
+		return d
+	}
+	return math.MaxInt64
 }
 
 // bounded is rest cut to the times of the shards, so that its length means something.
@@ -236,7 +245,7 @@ func (r *rawOperator) shrink(g *gathering) {
 		r.groups = max(1, int(float64(n)*scale))
 		return
 	}
-	r.span = max(1, int64(float64(g.rng.End-g.rng.Start)*scale))
+	r.span = max(1, int64(float64(length(g.rng))*scale))
 }
 
 // share is the memory that one unit may take.
@@ -254,7 +263,7 @@ func (r *rawOperator) advance(g *gathering, u *rawUnit) {
 	if g.to-g.from == 1 && !left.Empty() && (need == 0 || r.have+u.rows() < need) {
 		r.rest, r.have = left, r.have+u.rows()
 		if u.bytes < r.share()/4 {
-			r.span = min(2*r.span, left.End-left.Start)
+			r.span = min(r.span+min(r.span, math.MaxInt64-r.span), length(left))
 		}
 		return
 	}

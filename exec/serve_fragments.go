@@ -74,8 +74,7 @@ func (a *aggregateOperator) sound(f *fragment, lo, hi int) bool {
 	if f.win < lo || f.wins <= 0 || f.win+f.wins > hi {
 		return false
 	}
-	first, last := a.win.first, f.rng.End-1
-	return a.win.starts != nil || f.rng.Start >= first && last >= first && uint64(last)-uint64(first) <= math.MaxInt64
+	return f.rng.Start >= a.win.first && a.win.at(f.rng.End-1) == f.win+f.wins-1
 }
 
 // checkSeries applies the bound on series to a request.

@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"math"
 	"sort"
 	"time"
 
@@ -66,7 +67,7 @@ func newWindows(rng dsdb.TimeRange, p *planner.Select) (windows, error) {
 		return w, dsdb.Errorf(dsdb.KindTooLarge, "too many points in the group by interval. maybe you forgot to specify a where time clause?")
 	}
 	w.n = int(n)
-	if p.Location != nil {
+	if p.Location != nil || w.first == dsdb.MinTime { // that window is cut off, those after it are where they belong
 		for s := w.first; s < rng.End; s = nextWindow(s, p) {
 			w.starts = append(w.starts, s)
 		}
@@ -79,6 +80,9 @@ func newWindows(rng dsdb.TimeRange, p *planner.Select) (windows, error) {
 // nextWindow returns the start of the window after the one that starts at s.
 func nextWindow(s int64, p *planner.Select) int64 {
 	e := s + p.Interval.Every
+	if e < s {
+		return math.MaxInt64 // beyond all time
+	}
 	if n := windowStart(e, p.Interval, p.Location); n > s {
 		return n
 	}
@@ -96,7 +100,11 @@ func (w *windows) start(i int) int64 {
 	if w.starts != nil {
 		return w.starts[i]
 	}
-	return w.first + int64(i)*w.every
+	s := w.first + int64(i)*w.every
+	if s < w.first { // the end of the last window is beyond all time
+		return math.MaxInt64
+	}
+	return s
 }
 
 // at returns the number of the window that holds t, which must lie in one.
@@ -104,7 +112,7 @@ func (w *windows) at(t int64) int {
 	if w.starts != nil {
 		return sort.Search(w.n, func(i int) bool { return w.starts[i+1] > t })
 	}
-	return int((t - w.first) / w.every)
+	return int(uint64(t-w.first) / uint64(w.every)) // they may be more than 2^63 apart
 }
 
 // run is the rows [lo, hi) of a block that fall into window win.
