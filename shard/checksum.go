@@ -56,7 +56,11 @@ func (s *Shard) applyChecksum(h header) {
 	s.sum.running.Go(func() {
 		defer stop()
 		defer d.src.Close()
-		s.finishChecksum(ctx, h.at.index, d, d.addRows())
+		err := s.checkFiles(ctx)
+		if err == nil {
+			err = d.addRows()
+		}
+		s.finishChecksum(ctx, h.at.index, d, err)
 	})
 }
 

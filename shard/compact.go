@@ -155,7 +155,7 @@ func (s *Shard) replace(c *compaction, indexes []fileMeta, written []string) err
 	s.disk = &next
 	files := slices.Clone(s.files[:at])
 	if c.meta.rows > 0 {
-		files = append(files, newFile(s.o.FS, s.o.Dir, c.meta))
+		files = append(files, s.newFile(c.meta))
 	}
 	s.files = append(files, s.files[at+len(c.files):]...)
 	s.dropTombstonesLocked()
@@ -214,7 +214,7 @@ func (c *compaction) writeMeasurement(w *segment.Writer, m uint32) error {
 	ids = slices.DeleteFunc(ids, func(id dsdb.SeriesID) bool { return !c.saved.Has(id) })
 	cur := newCursor(c.ctx, dsdb.Scan{Series: ids, Range: dsdb.AllTime}, len(fields))
 	for _, f := range c.files {
-		cur.sources = append(cur.sources, newFileScan(f.reader, m, fields, concerning(c.disk.tombstones, f)))
+		cur.sources = append(cur.sources, newFileScan(f, m, fields, concerning(c.disk.tombstones, f)))
 	}
 	return copyRows(w, m, fields, cur)
 }

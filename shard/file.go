@@ -18,6 +18,7 @@ type file struct {
 	segmentMeta
 	fs       vfs.FS
 	path     string
+	wound    *wound // of the shard
 	refs     atomic.Int32
 	obsolete atomic.Bool
 
@@ -25,9 +26,9 @@ type file struct {
 	reader *segment.Reader
 }
 
-// newFile returns a file with one user.
-func newFile(fs vfs.FS, dir string, meta segmentMeta) *file {
-	f := &file{segmentMeta: meta, fs: fs, path: path.Join(dir, meta.name(segmentSuffix))}
+// newFile returns a segment file of the shard with one user.
+func (s *Shard) newFile(meta segmentMeta) *file {
+	f := &file{segmentMeta: meta, fs: s.o.FS, path: path.Join(s.o.Dir, meta.name(segmentSuffix)), wound: &s.wound}
 	f.refs.Store(1)
 	return f
 }
@@ -57,18 +58,28 @@ func (f *file) open() (*segment.Reader, error) {
 	}
 	vf, err := f.fs.Open(f.path)
 	if err != nil {
-		return nil, err
+		return nil, f.note(err)
 	}
 	f.reader, err = segment.Open(vf)
 	if err != nil {
 		f.reader = nil
-		return nil, err
+		return nil, f.note(err)
 	}
 	return f.reader, nil
 }
 
+// note has the shard remember err if it is about damage, unless the file is no
+// longer the shard's, and returns it.
+func (f *file) note(err error) error {
+	if err == nil || f.obsolete.Load() {
+		return err
+	}
+	return f.wound.note(err)
+}
+
 // fileScan is what a cursor reads of one file. It is the run of the series at hand.
 type fileScan struct {
+	file        *file
 	reader      *segment.Reader
 	measurement uint32
 	fields      []uint32     // per field of the scan; 0: none has it
@@ -87,19 +98,23 @@ const (
 	columnThere
 )
 
-func newFileScan(r *segment.Reader, measurement uint32, fields []uint32, hidden []*tombstone) *fileScan {
+// newFileScan scans a file that is open.
+func newFileScan(f *file, measurement uint32, fields []uint32, hidden []*tombstone) *fileScan {
 	return &fileScan{
-		reader: r, measurement: measurement, fields: fields, hidden: hidden,
+		file: f, reader: f.reader, measurement: measurement, fields: fields, hidden: hidden,
 		columns: make([]segment.FieldChunk, len(fields)), state: make([]columnState, len(fields)),
 	}
 }
 
 func (s *fileScan) newest() int64 { return s.reader.MaxTime() }
 
+// guard runs what reads the file.
+func (s *fileScan) guard(fn func() error) error { return s.file.note(s.reader.Guard(fn)) }
+
 // appendBlocks appends the tiles of the i-th series of the cursor's scan.
 func (s *fileScan) appendBlocks(dst []block, c *cursor, i, rank int) ([]block, error) {
 	id, rng := c.scan.Series[i], c.scan.Range
-	err := s.reader.Guard(func() error {
+	err := s.guard(func() error {
 		if !s.reader.Chunk(s.measurement, id, &s.chunk) {
 			return nil
 		}
@@ -137,7 +152,7 @@ func (s *fileScan) hide(b *block, id dsdb.SeriesID) bool {
 }
 
 func (s *fileScan) appendTimes(dst []int64, b *block) (times []int64, err error) {
-	err = s.reader.Guard(func() (err error) {
+	err = s.guard(func() (err error) {
 		times, err = s.chunk.Times(b.at, dst)
 		return err
 	})
@@ -145,7 +160,7 @@ func (s *fileScan) appendTimes(dst []int64, b *block) (times []int64, err error)
 }
 
 func (s *fileScan) load(dst *column.Vector, b *block, field int) error {
-	return s.reader.Guard(func() error {
+	return s.guard(func() error {
 		f, ok := s.column(field)
 		if !ok {
 			resetVector(dst, dsdb.NoType, b.rows)
@@ -156,7 +171,7 @@ func (s *fileScan) load(dst *column.Vector, b *block, field int) error {
 }
 
 func (s *fileScan) stats(dst []column.Stats, b *block) {
-	err := s.reader.Guard(func() error {
+	err := s.guard(func() error {
 		for i := range dst {
 			if f, ok := s.column(i); ok {
 				dst[i] = f.Stats(b.at)

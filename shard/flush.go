@@ -91,7 +91,7 @@ func (s *Shard) flush(fr *frozen) error {
 	s.disk, s.frozen, s.saved = &next, nil, fr.state
 	s.generation++
 	if len(added) > 0 {
-		s.files = append(slices.Clip(s.files), newFile(s.o.FS, s.o.Dir, next.segments[len(next.segments)-1]))
+		s.files = append(slices.Clip(s.files), s.newFile(next.segments[len(next.segments)-1]))
 	}
 	s.dropTombstonesLocked()
 	return nil

@@ -46,6 +46,7 @@ type Shard struct {
 	writer   writer // of the goroutine that applies
 	nextFile atomic.Uint64
 	last     lastRows
+	wound    wound
 
 	compactMu sync.Mutex // held while files are merged; before diskMu
 	diskMu    sync.Mutex // held while a manifest is written; before loadMu
@@ -128,7 +129,7 @@ func (s *Shard) reset(m *manifest) {
 	s.generation++
 	s.state = state{active: &memtable{}, disk: m, tombstones: m.tombstones, applied: m.flushed, window: m.window.Clone()}
 	for _, meta := range m.segments {
-		s.files = append(s.files, newFile(s.o.FS, s.o.Dir, meta))
+		s.files = append(s.files, s.newFile(meta))
 	}
 }
 
@@ -189,14 +190,15 @@ func (s *Shard) load() error {
 			return nil
 		}
 		x, err := loadIndex(s.o.FS, s.o.Dir, disk)
-		if err != nil {
-			return fmt.Errorf("shard %d: %w", s.o.ID, err)
-		}
 		s.mu.Lock()
-		if s.disk == disk { // else a snapshot was installed meanwhile
+		current := s.disk == disk // else a snapshot was installed meanwhile
+		if current && err == nil {
 			s.index, s.saved = x, x.State()
 		}
 		s.mu.Unlock()
+		if current && err != nil {
+			return fmt.Errorf("shard %d: %w", s.o.ID, s.wound.note(err))
+		}
 	}
 }
 

@@ -100,6 +100,7 @@ func (s *Shard) install(m dsdb.Manifest, dir string) error {
 	garbage := s.trashLocked(s.disk.indexes)
 	s.reset(next)
 	s.counters = counters
+	s.wound.first.Store(nil)
 	s.mu.Unlock()
 	for _, f := range files {
 		f.obsolete.Store(true)

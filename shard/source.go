@@ -114,11 +114,10 @@ func (src *Source) Scan(ctx context.Context, scan dsdb.Scan) (column.Cursor, err
 		if f.maxTime < scan.Range.Start || f.minTime >= scan.Range.End {
 			continue
 		}
-		r, err := f.open()
-		if err != nil {
+		if _, err := f.open(); err != nil {
 			return nil, err
 		}
-		c.sources = append(c.sources, newFileScan(r, m, fields, concerning(src.tombstones, f)))
+		c.sources = append(c.sources, newFileScan(f, m, fields, concerning(src.tombstones, f)))
 	}
 	src.s.mu.RLock()
 	defer src.s.mu.RUnlock()
