@@ -38,6 +38,8 @@ func TestControllerScripts(t *testing.T) {
 			case "up", "down":
 				w.procs[s.number("process")].up = td.Cmd == "up"
 				return "ok\n"
+			case "replace":
+				return w.replaceProcess(int(s.number("process")))
 			case "damage":
 				w.groups[dsdb.GroupID(s.number("group"))].broken[dsdb.ReplicaID(s.number("replica"))] = true
 				return "ok\n"
@@ -52,6 +54,9 @@ func TestControllerScripts(t *testing.T) {
 			case "show":
 				return w.placement()
 			}
+			if td.Cmd == "show-nodes" {
+				return s.read(w.d)
+			}
 			if c := s.memberCommand(); c != nil {
 				_, verdict := w.d.Apply(Encode(dsdb.ProposalID{}, c))
 				w.try(c)
@@ -61,6 +66,22 @@ func TestControllerScripts(t *testing.T) {
 			return ""
 		})
 	})
+}
+
+// replaceProcess ends a process and has a new one join at its addresses.
+func (w *world) replaceProcess(i int) string {
+	w.procs[i].up = false
+	old, _ := w.d.Process(w.procs[i].name)
+	c := join(fmt.Sprint(old.UUID, "-new"))
+	c.Addresses = old.Addresses
+	if w.try(c) {
+		w.t.Fatal("an address was given away")
+	}
+	if c.Replace = old.ID(); !w.try(c) {
+		w.t.Fatal("an address was not taken over")
+	}
+	w.procs = append(w.procs, &fakeProcess{c.UUID, true})
+	return fmt.Sprintf("process %d\n", len(w.procs)-1)
 }
 
 // told returns what was logged since.

@@ -9,28 +9,40 @@ import (
 
 // ControllerOptions are the periods and limits of a Controller.
 type ControllerOptions struct {
+	ControllerPeriods
+	ControllerLimits
+}
+
+// ControllerPeriods say when a Controller takes what for granted.
+type ControllerPeriods struct {
 	SuspectAfter    time.Duration // without a report a process is suspected,
 	DeadAfter       time.Duration // and its replicas are replaced
 	LeaderAfter     time.Duration // what a leader reported is not believed any longer; a replica is forgotten only if one leader has been there so long
+	SteadyAfter     time.Duration // since its start a process may be given leaderships, and since its election a leader may be asked to let another lead
 	AskAgain        time.Duration // what was asked for and has not come about is asked for again
 	TryAgain        time.Duration // what failed is asked for again
 	OperatorTimeout time.Duration // a replica that is not filled by then is given up
-	SteadyAfter     time.Duration // since its start a process may be given leaderships, and since its election a leader may be asked to let another lead
 	BalancePause    time.Duration // after a transfer a group stays where it is
-	MaxOperators    int           // groups that get or lose a replica at a time
-	MaxIncoming     int           // replicas that are filled on one node at a time
-	MaxTransfers    int           // changes of leadership for balance in a second
-	Spread          int           // replicas by which data nodes may differ before some are moved; 0: none is moved
-	MaxVoters       int           // of the meta group; odd
-	Lag             uint64        // log entries by which a replica that counts as caught up may be behind
 }
 
-// DefaultControllerOptions are those of replication.md §3.3.
+// ControllerLimits bound what a Controller has done at a time.
+type ControllerLimits struct {
+	MaxOperators int    // groups that get or lose a replica
+	MaxIncoming  int    // replicas that are filled on one node
+	MaxTransfers int    // changes of leadership for balance in a second
+	MaxVoters    int    // of the meta group; odd
+	Spread       int    // replicas by which data nodes may differ before some are moved; 0: none is moved
+	Lag          uint64 // log entries by which a replica that counts as caught up may be behind
+}
+
+// DefaultControllerOptions are what suits a cluster of up to some ten nodes.
 func DefaultControllerOptions() ControllerOptions {
 	return ControllerOptions{
-		SuspectAfter: 10 * time.Second, DeadAfter: 5 * time.Minute, LeaderAfter: 5 * time.Second,
-		AskAgain: 10 * time.Second, TryAgain: 2 * time.Second, OperatorTimeout: 10 * time.Minute, SteadyAfter: 10 * time.Second, BalancePause: 30 * time.Second,
-		MaxOperators: 4, MaxIncoming: 2, MaxTransfers: 3, Spread: 2, MaxVoters: 5, Lag: 100,
+		ControllerPeriods{
+			SuspectAfter: 10 * time.Second, DeadAfter: 5 * time.Minute, LeaderAfter: 5 * time.Second, SteadyAfter: 10 * time.Second,
+			AskAgain: 10 * time.Second, TryAgain: 2 * time.Second, OperatorTimeout: 10 * time.Minute, BalancePause: 30 * time.Second,
+		},
+		ControllerLimits{MaxOperators: 4, MaxIncoming: 2, MaxTransfers: 3, MaxVoters: 5, Spread: 2, Lag: 100},
 	}
 }
 

@@ -20,6 +20,9 @@ import (
 func serverRows(view *meta.Data, kind meta.NodeKind) []exec.ServerRow {
 	var rows []exec.ServerRow
 	for _, node := range view.NodesOf(kind) {
+		if node.TCPAddr == "" {
+			continue // another one has taken its place
+		}
 		rows = append(rows, exec.ServerRow{ID: node.ID, HTTPAddr: node.HTTPAddr, TCPAddr: node.TCPAddr})
 	}
 	return rows
