@@ -192,6 +192,7 @@ func allVote(t testing.TB, nodes ...*machine) {
 
 // The clustering guide: a node, two more that join it, SHOW SERVERS on each.
 func TestThreeNodesFormOneCluster(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	var data, meta []string
 	view := nodes[0].node.meta.View()
@@ -216,6 +217,7 @@ func TestThreeNodesFormOneCluster(t *testing.T) {
 // C15: with the same -join list everywhere, empty nodes that start at once found
 // one cluster, in which all are.
 func TestC15SameListEverywhereFoundsOneCluster(t *testing.T) {
+	t.Parallel()
 	var nodes []*machine
 	for range 5 {
 		nodes = append(nodes, newMachine(t))
@@ -239,6 +241,7 @@ func TestC15SameListEverywhereFoundsOneCluster(t *testing.T) {
 // The first of the list does not found a cluster while it cannot know whether
 // the others have one.
 func TestFirstOfTheListWaitsForAMajority(t *testing.T) {
+	t.Parallel()
 	first, second, third := newMachine(t), newMachine(t), newMachine(t)
 	joins(first, second, third)(&first.cfg)
 	first.launch()
@@ -254,6 +257,7 @@ func TestFirstOfTheListWaitsForAMajority(t *testing.T) {
 
 // A node may join through any member, and passes over those that do not answer.
 func TestJoinThroughAnyMember(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	dead := newMachine(t)
 	fourth := newMachine(t, joins(dead, nodes[2])).start()
@@ -264,6 +268,7 @@ func TestJoinThroughAnyMember(t *testing.T) {
 
 // C16: nodes with one role, and what no node can be.
 func TestC16Roles(t *testing.T) {
+	t.Parallel()
 	alone := newMachine(t, func(c *config.Config) { c.Meta.Enabled = false })
 	alone.refused("server not set to join existing cluster must run also as a meta node")
 
@@ -290,6 +295,7 @@ func TestC16Roles(t *testing.T) {
 // C11: after the whole cluster went down, any two of three nodes serve, in
 // whatever order they come; the third finds its place again.
 func TestC11RestartOfASubset(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	nodes[0].mustQuery("", "CREATE DATABASE db")
 	for i, order := range [][]int{{2, 1, 0}, {0, 2, 1}, {1, 0, 2}} {
@@ -314,6 +320,7 @@ func TestC11RestartOfASubset(t *testing.T) {
 // C26: a node that is alone of three says so, over HTTP and in its log, and
 // answers a change of the catalogue in time.
 func TestC26WithoutQuorum(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	for _, m := range nodes {
 		m.cfg.Coordinator.WriteTimeout = config.Duration(time.Second)
@@ -348,6 +355,7 @@ func TestC26WithoutQuorum(t *testing.T) {
 
 // C14: a node whose addresses changed comes back with its data.
 func TestC14AddressOfANodeChanges(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	nodes[0].mustQuery("", "CREATE DATABASE db")
 	nodes[0].mustWrite("db", "m v=1 1")
@@ -364,6 +372,7 @@ func TestC14AddressOfANodeChanges(t *testing.T) {
 // A node with lost folders is refused at its old address, and takes its own
 // place when told to.
 func TestWipedFoldersAreRefused(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	lost := nodes[2].node.id.MetaID
 	nodes[2].halt()
@@ -382,6 +391,7 @@ func TestWipedFoldersAreRefused(t *testing.T) {
 
 // A node that lost its log, but not who it is, must not vote a second time.
 func TestLostLogIsRefused(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	nodes[1].halt()
 	if err := nodes[1].fs.RemoveAll("/node/wal"); err != nil {
@@ -393,6 +403,7 @@ func TestLostLogIsRefused(t *testing.T) {
 // Copies of a node's folders are refused: beside the node, and when the node
 // has been started since.
 func TestCopiedFoldersAreRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	first := newMachine(t).start()
 	m := newMachine(t, joins(first))
@@ -421,6 +432,7 @@ func TestCopiedFoldersAreRefused(t *testing.T) {
 
 // C2: a meta node that was dropped stays away, also after a restart of all.
 func TestC2DroppedMetaNodeStaysAway(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	nodes[0].mustQuery("", fmt.Sprintf("DROP META SERVER %d", nodes[2].node.id.MetaID))
 	dropped := fmt.Sprintf("meta_nodes id=%d ", nodes[2].node.id.MetaID)
@@ -442,6 +454,7 @@ func TestC2DroppedMetaNodeStaysAway(t *testing.T) {
 
 // C3: a data node with the last copy of points is not dropped unless that is forced.
 func TestC3LastCopyIsKept(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 1")
 	for i := range 8 {
@@ -464,6 +477,7 @@ func TestC3LastCopyIsKept(t *testing.T) {
 
 // C13: a node does not tell nodes elsewhere that it is on loopback.
 func TestC13LoopbackIsNotToldToOthers(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, func(c *config.Config) { c.Meta.Join = "192.0.2.1:8091" })
 	m.refused("would tell the cluster that it is reached at 127.0.0.1", "set hostname")
 
@@ -475,6 +489,7 @@ func TestC13LoopbackIsNotToldToOthers(t *testing.T) {
 
 // C22: SHOW CLUSTER tells how every process is, also one that is down.
 func TestC22ShowCluster(t *testing.T) {
+	t.Parallel()
 	nodes := newCluster(t, 3)
 	eventually(t, "all are up", func() bool { return strings.Count(nodes[0].mustQuery("", "SHOW CLUSTER"), "status=up") == 3 })
 	rows := nodes[0].mustQuery("", "SHOW CLUSTER")
@@ -489,6 +504,7 @@ func TestC22ShowCluster(t *testing.T) {
 
 // C28: HTTP that is sent to the port of the nodes is answered.
 func TestC28HTTPOnTheClusterPort(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t).start()
 	for _, address := range []string{m.cfg.Meta.BindAddress, m.cfg.Meta.HTTPBindAddress} {
 		rs, err := http.Get("http://" + address + "/query?q=SHOW+DATABASES")
@@ -506,6 +522,7 @@ func TestC28HTTPOnTheClusterPort(t *testing.T) {
 
 // The configuration of DSDB's guide: clients and nodes share one port.
 func TestClientsAndNodesOnOnePort(t *testing.T) {
+	t.Parallel()
 	shared := func(c *config.Config) { c.Meta.BindAddress = c.HTTP.BindAddress }
 	first := newMachine(t, shared).start()
 	all := func(c *config.Config) {
@@ -528,6 +545,7 @@ func TestClientsAndNodesOnOnePort(t *testing.T) {
 
 // T-SEC-18: with a shared secret only who knows it joins.
 func TestTSEC18JoinWantsTheSharedSecret(t *testing.T) {
+	t.Parallel()
 	secret := func(s string) func(*config.Config) { return func(c *config.Config) { c.Meta.SharedSecret = s } }
 	one, other := strings.Repeat("1", 32), strings.Repeat("2", 32)
 	first := newMachine(t, secret(one)).start()
@@ -547,6 +565,7 @@ func TestTSEC18JoinWantsTheSharedSecret(t *testing.T) {
 
 // Debian gives the name of a machine to 127.0.1.1: whoever listens there is not found.
 func TestNameThatIsLoopbackHere(t *testing.T) {
+	t.Parallel()
 	d := &door{n: &Node{log: slog.New(slog.DiscardHandler)}}
 	for host, want := range map[string]string{"localhost": "localhost", "127.0.1.1": "127.0.1.1", "": "", "::1": "::1", "10.1.2.3": "10.1.2.3"} {
 		if got, err := d.listenHost(host); err != nil || got != want {

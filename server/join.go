@@ -263,7 +263,7 @@ func (j *joining) post(ctx context.Context, address string, body []byte) (joined
 	case rs.StatusCode != http.StatusOK:
 		return joined, "", refusal(address, rs.StatusCode, answer)
 	case nonce != "" && !hmac.Equal([]byte(rs.Header.Get(proofHeader)), []byte(proof(secret, "joined", nonce, answer))):
-		return joined, "", fmt.Errorf("%s does not know the shared secret of this node: is it a node of the cluster?", address)
+		return joined, "", dsdb.Errorf(dsdb.KindUnauthorized, "%s does not know the shared secret of this node: set [meta] shared-secret on all nodes or on none", address)
 	}
 	joined, err = meta.DecodeJoined(answer)
 	return joined, "", err
