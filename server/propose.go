@@ -75,7 +75,7 @@ func (n *Node) propose(ctx context.Context, g dsdb.GroupID, encode func(dsdb.Pro
 // bound ends ctx when the write timeout is over.
 func (n *Node) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := time.Duration(n.cfg.Coordinator.WriteTimeout)
-	if limit <= 0 {
+	if end, ok := ctx.Deadline(); limit <= 0 || ok && time.Until(end) <= limit {
 		return ctx, func() {}
 	}
 	return context.WithTimeout(ctx, limit)
@@ -97,8 +97,30 @@ func (n *Node) takeID(ctx context.Context, g dsdb.GroupID) (dsdb.ProposalID, err
 	}
 }
 
-// proposeAs takes an encoded proposal to the leader of its group.
+// proposeAs takes an encoded proposal to the leader of its group. That it leads
+// here is the usual case, for which no attempt is begun.
 func (n *Node) proposeAs(ctx context.Context, p *proposalCall) (o outcome, err error) {
+	unknown := false
+	if n.host.Status(p.group).Leading {
+		if o, err = n.proposeHere(ctx, p); err == nil {
+			return o, nil
+		}
+		switch dsdb.KindOf(err) {
+		case dsdb.KindTimeout:
+			unknown = true
+		case dsdb.KindNotLeader, dsdb.KindUnavailable:
+		default:
+			return o, plainly(err)
+		}
+	}
+	if o, err = n.seekLeader(ctx, p); unknown && err != nil {
+		err = &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: err}
+	}
+	return o, err
+}
+
+// seekLeader takes a proposal to the leader of its group, wherever that is.
+func (n *Node) seekLeader(ctx context.Context, p *proposalCall) (o outcome, err error) {
 	err = n.attempt(ctx, coord.Request{Group: p.group, Failure: failure(p.group)}, func(ctx context.Context, node dsdb.NodeID) error {
 		if n.is(node) {
 			o, err = n.proposeHere(ctx, p)

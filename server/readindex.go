@@ -62,9 +62,13 @@ const noQuorum = "no quorum"
 // leaderIndex returns an index of a group's log that includes everything that
 // was acknowledged before the call.
 func (n *Node) leaderIndex(ctx context.Context, g dsdb.GroupID) (uint64, error) {
+	st := n.host.Status(g)
+	if st.Leading && len(st.Members.Voters) == 1 {
+		return n.host.ReadIndex(ctx, g)
+	}
 	ctx, cancel := context.WithTimeout(ctx, readWait)
 	defer cancel()
-	if st := n.host.Status(g); st.Leading {
+	if st.Leading {
 		if index, err := n.host.ReadIndex(ctx, g); err == nil {
 			return index, nil
 		}
