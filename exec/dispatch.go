@@ -2,7 +2,6 @@ package exec
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/dasudian/dsdb"
@@ -91,22 +90,6 @@ func countLocal(shards []openShard) int {
 		}
 	}
 	return n
-}
-
-// remoteTagKeys returns the tag keys that the series of a measurement have on other nodes.
-func remoteTagKeys(ctx context.Context, measurement string, shards []openShard) ([]string, error) {
-	nodes, of := remotes(shards)
-	lists := make([][]string, len(nodes))
-	err := askAll(ctx, nodes, func(ctx context.Context, r *Remote) error {
-		body := wire.AppendUint(wire.AppendString(nil, measurement), uint64(len(of[r])))
-		for _, i := range of[r] {
-			body = wire.AppendUint(body, uint64(shards[i].id))
-		}
-		keys, err := r.strings(ctx, tagKeysRequest, body)
-		lists[slices.Index(nodes, r)] = keys
-		return err
-	})
-	return slices.Concat(lists...), err
 }
 
 // remoteSeries lists the series of the shards on other nodes into sets; those

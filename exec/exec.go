@@ -12,11 +12,14 @@
 //	  morsel: Source.Scan → tile → condition (selection mask) → aggregate or gather
 //	          a tile is decoded only if its statistics do not answer
 //	  → partial per morsel: dense cells [group][window], or rows as columns
-//	→ merge in morsel order (so an answer does not depend on scheduling)
+//	→ merge: morsels of a shard in their order, then shards in theirs
 //	→ finish aggregates → fill → limit → project → Frame
 //
-// What a morsel returns (Partial, rowBuffer) is a plain columnar value: this is
-// the exchange, what a remote shard will send. Nothing is computed row by row,
+// What a morsel returns (partial, rowBuffer) is a plain columnar value. Shards of
+// other nodes (Remote) run their morsels there (Serve), and send the partial of a
+// shard, or the rows of a morsel, as Arrow records (FORMAT.md): a round trip per
+// node and batch. Since the order of merging depends on neither scheduling nor
+// place, nor does the answer, to the last bit. Nothing is computed row by row,
 // there is no map per row or per window, and no batch may outgrow the budget.
 //
 // Rules of InfluxDB 1.8 that look odd and are kept: ORDER BY time DESC also

@@ -97,6 +97,14 @@ func (c *Counters) decode(r *wire.Reader) {
 	}
 }
 
+func appendShards(dst []byte, ids []dsdb.ShardID) []byte {
+	dst = wire.AppendUint(dst, uint64(len(ids)))
+	for _, id := range ids {
+		dst = wire.AppendUint(dst, uint64(id))
+	}
+	return dst
+}
+
 func appendSeriesRequest(dst []byte, id dsdb.ShardID, measurement string, where *dsdb.TagExpr, keys []string) []byte {
 	dst = wire.AppendUint(dst, uint64(id))
 	dst = wire.AppendString(dst, measurement)

@@ -56,8 +56,9 @@ func (r *Remote) Close() error {
 	return r.conn.Close()
 }
 
-// Source returns a shard of the other node. Nothing is asked before it is used:
-// a shard that is not there is reported then.
+// Source returns a shard of the other node. Nothing is asked before it is used;
+// one that is not there has no measurements and no tag keys, and its series are
+// reported as KindNotFound.
 func (r *Remote) Source(id dsdb.ShardID) Source { return &remoteSource{r: r, id: id} }
 
 // remoteSource is a shard of another node.
@@ -86,13 +87,12 @@ func (s *remoteSource) Series(ctx context.Context, measurement string, where *ds
 
 // Measurements implements Source.
 func (s *remoteSource) Measurements(ctx context.Context) ([]string, error) {
-	return s.r.strings(ctx, measurementsRequest, wire.AppendUint(nil, uint64(s.id)))
+	return s.r.strings(ctx, measurementsRequest, appendShards(nil, []dsdb.ShardID{s.id}))
 }
 
 // TagKeys implements Source.
 func (s *remoteSource) TagKeys(ctx context.Context, measurement string) ([]string, error) {
-	body := wire.AppendUint(wire.AppendString(nil, measurement), 1)
-	return s.r.strings(ctx, tagKeysRequest, wire.AppendUint(body, uint64(s.id)))
+	return s.r.strings(ctx, tagKeysRequest, appendShards(wire.AppendString(nil, measurement), []dsdb.ShardID{s.id}))
 }
 
 // Scan implements Source. Rows do not travel: who reads a shard runs where it lies.
@@ -103,7 +103,7 @@ func (s *remoteSource) Scan(context.Context, dsdb.Scan) (column.Cursor, error) {
 // Close implements Source; the other side's snapshot is released with the Remote.
 func (s *remoteSource) Close() error { return nil }
 
-// strings returns the list that a request is answered with, or the union of several.
+// strings returns the list that a request is answered with.
 func (r *Remote) strings(ctx context.Context, kind requestKind, body []byte) ([]string, error) {
 	var out []string
 	err := r.ask(ctx, kind, body, func(b []byte) error {
@@ -188,12 +188,8 @@ func (r *Remote) lost(ctx context.Context, err error) error {
 
 // opened asks for shards to be opened and returns for each why it is not.
 func (r *Remote) opened(ctx context.Context, ids []dsdb.ShardID) ([]error, error) {
-	body := wire.AppendUint(nil, uint64(len(ids)))
-	for _, id := range ids {
-		body = wire.AppendUint(body, uint64(id))
-	}
 	var out []error
-	err := r.ask(ctx, openRequest, body, func(b []byte) error {
+	err := r.ask(ctx, openRequest, appendShards(nil, ids), func(b []byte) error {
 		m := wire.NewReader(b)
 		if m.Bool() {
 			out = append(out, decodeError(m))

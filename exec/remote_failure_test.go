@@ -27,7 +27,7 @@ func everywhere(w *world) map[dsdb.ShardID]int {
 func TestFailuresFar(t *testing.T) {
 	for _, at := range []string{"scan", "next", "load", "cancel"} {
 		for _, text := range []string{"SELECT mean(v) FROM m WHERE w < 90 GROUP BY h", "SELECT v FROM m", "SELECT v FROM m GROUP BY h LIMIT 3"} {
-			w := manyRows(80, 100)
+			w := manyRows(70, 50)
 			p, err := compile(w, text)
 			if err != nil {
 				t.Fatal(err)
@@ -231,8 +231,8 @@ func TestLimitsFar(t *testing.T) {
 // TestCancelFar ends queries at random moments: they end soon, with KindCanceled
 // or an answer, and the other nodes let go.
 func TestCancelFar(t *testing.T) {
-	w := manyRows(200, 50)
-	for seed := range uint64(40) {
+	w := manyRows(100, 50)
+	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		text := oneOf(r, "SELECT mean(v) FROM m GROUP BY h", "SELECT * FROM m", "SELECT median(v) FROM m WHERE time < 50s GROUP BY time(1s)")
 		p, err := compile(w, text)

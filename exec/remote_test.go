@@ -166,9 +166,9 @@ func farAnswer(w *world, text string, node map[dsdb.ShardID]int, o Options) (str
 // TestRandomQueriesFar says that answers do not depend on where shards lie, to
 // the last bit: values here do not add up exactly.
 func TestRandomQueriesFar(t *testing.T) {
-	seeds := 600
+	seeds := 300
 	if testing.Short() {
-		seeds = 200
+		seeds = 100
 	}
 	far := 0
 	for seed := range uint64(seeds) {
@@ -223,7 +223,7 @@ func inexactWorld(r *rand.Rand, ties bool) *world {
 
 // TestSpreadManySeries compares many series of several morsels per shard.
 func TestSpreadManySeries(t *testing.T) {
-	w := manyRows(300, 30)
+	w := manyRows(150, 20)
 	for _, s := range w.shards {
 		for i := range s.points {
 			s.points[i].fields["v"] = s.points[i].fields["v"].(float64) / 7
@@ -231,7 +231,7 @@ func TestSpreadManySeries(t *testing.T) {
 		s.wide, s.known = 1, 0
 	}
 	// A shard of the same time as the first, as of another partition.
-	more := manyRows(100, 30).shards[0]
+	more := manyRows(100, 20).shards[0]
 	more.id, more.wide, more.known = 3, 1, 0
 	w.shards = append(w.shards, more)
 	for _, text := range []string{

@@ -121,20 +121,15 @@ func (s *sourceRun) tagKeys(ctx context.Context) ([]string, error) {
 		}
 	}
 	if len(q.p.Calls) == 0 {
-		own, err := remoteTagKeys(ctx, s.name, s.shards)
+		sources := make([]Source, len(s.shards))
+		for i := range sources {
+			sources[i] = s.shards[i].src
+		}
+		all, err := TagKeys(ctx, sources, s.name)
 		if err != nil {
 			return nil, err
 		}
-		keys = append(keys, own...)
-		for i := range s.shards {
-			if s.shards[i].remote != nil {
-				continue
-			}
-			if own, err = s.shards[i].src.TagKeys(ctx, s.name); err != nil {
-				return nil, err
-			}
-			keys = append(keys, own...)
-		}
+		keys = append(keys, all...)
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys), nil

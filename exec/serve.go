@@ -192,6 +192,12 @@ func (s *server) source(ctx context.Context, id dsdb.ShardID) (Source, error) {
 	return src, err
 }
 
+// openAll opens those of the shards that are not open; it returns why some are not.
+func (s *server) openAll(ctx context.Context, ids []dsdb.ShardID) map[dsdb.ShardID]error {
+	closed := slices.DeleteFunc(slices.Clone(ids), func(id dsdb.ShardID) bool { return s.sources[id] != nil })
+	return openAll(ctx, s.open, closed, s.sources)
+}
+
 func readShards(r *wire.Reader) []dsdb.ShardID {
 	ids := make([]dsdb.ShardID, r.Count(1))
 	for i := range ids {
@@ -205,8 +211,7 @@ func (s *server) openShards(ctx context.Context, r *wire.Reader) error {
 	if err := r.End(); err != nil {
 		return err
 	}
-	closed := slices.DeleteFunc(slices.Clone(ids), func(id dsdb.ShardID) bool { return s.sources[id] != nil })
-	errs := openAll(ctx, s.open, closed, s.sources)
+	errs := s.openAll(ctx, ids)
 	for _, id := range ids {
 		b := s.begin(itemAnswer)
 		if err := errs[id]; err != nil {
@@ -222,41 +227,34 @@ func (s *server) openShards(ctx context.Context, r *wire.Reader) error {
 }
 
 func (s *server) measurements(ctx context.Context, r *wire.Reader) error {
-	id := dsdb.ShardID(r.Uint(math.MaxUint64))
-	if err := r.End(); err != nil {
-		return err
-	}
-	src, err := s.source(ctx, id)
-	if err != nil {
-		return err
-	}
-	names, err := src.Measurements(ctx)
-	if err != nil {
-		return err
-	}
-	return s.item(wire.AppendStrings(s.begin(itemAnswer), names))
+	return s.names(ctx, r, func(src Source) ([]string, error) { return src.Measurements(ctx) })
 }
 
 func (s *server) tagKeys(ctx context.Context, r *wire.Reader) error {
 	measurement := r.String()
+	return s.names(ctx, r, func(src Source) ([]string, error) { return src.TagKeys(ctx, measurement) })
+}
+
+// names answers with what some shards say, merged; one that is gone says nothing.
+func (s *server) names(ctx context.Context, r *wire.Reader, ask func(Source) ([]string, error)) error {
 	ids := readShards(r)
 	if err := r.End(); err != nil {
 		return err
 	}
-	var all []string
+	failed := s.openAll(ctx, ids)
+	var sources []Source
 	for _, id := range ids {
-		src, err := s.source(ctx, id)
-		if err != nil {
+		if err := failed[id]; err == nil {
+			sources = append(sources, s.sources[id])
+		} else if dsdb.KindOf(err) != dsdb.KindNotFound {
 			return err
 		}
-		keys, err := src.TagKeys(ctx, measurement)
-		if err != nil {
-			return err
-		}
-		all = append(all, keys...)
 	}
-	slices.Sort(all)
-	return s.item(wire.AppendStrings(s.begin(itemAnswer), slices.Compact(all)))
+	all, err := names(ctx, sources, 0, nil, ask)
+	if err != nil {
+		return err
+	}
+	return s.item(wire.AppendStrings(s.begin(itemAnswer), all))
 }
 
 func (s *server) series(ctx context.Context, r *wire.Reader) error {

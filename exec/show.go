@@ -184,10 +184,6 @@ func (r *showRun) measurements() ([]*shown, error) {
 				continue
 			}
 			names, err := src.Measurements(r.ctx)
-			if dsdb.KindOf(err) == dsdb.KindNotFound && err != nil { // a shard of another node is opened now
-				r.open[shard.ID] = nil
-				continue
-			}
 			if err != nil {
 				return nil, err
 			}

@@ -83,7 +83,11 @@ func (c *catalog) Measurements(db, rp string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.union(shards, func(src exec.Source) ([]string, error) { return src.Measurements(c.ctx) })
+	sources, err := c.sources(shards)
+	if err != nil {
+		return nil, err
+	}
+	return exec.Measurements(c.ctx, sources)
 }
 
 // Fields implements planner.Catalog.
@@ -126,14 +130,17 @@ func (c *catalog) TagKeys(db, rp, measurement string, r dsdb.TimeRange) ([]strin
 	if err != nil {
 		return nil, err
 	}
-	return c.union(shards, func(src exec.Source) ([]string, error) { return src.TagKeys(c.ctx, measurement) })
+	sources, err := c.sources(shards)
+	if err != nil {
+		return nil, err
+	}
+	return exec.TagKeys(c.ctx, sources, measurement)
 }
 
-// union merges what the shards say, sorted and without duplicates. A shard
-// that was dropped meanwhile says nothing.
-func (c *catalog) union(list []planner.Shard, ask func(exec.Source) ([]string, error)) ([]string, error) {
+// sources opens shards. One that was dropped meanwhile is left out.
+func (c *catalog) sources(list []planner.Shard) ([]exec.Source, error) {
 	c.prepare(c.ctx, list)
-	var out []string
+	var out []exec.Source
 	for _, ps := range list {
 		src, err := c.open(c.ctx, ps.ID)
 		if dsdb.KindOf(err) == dsdb.KindNotFound {
@@ -142,17 +149,7 @@ func (c *catalog) union(list []planner.Shard, ask func(exec.Source) ([]string, e
 		if err != nil {
 			return nil, err
 		}
-		names, err := ask(src)
-		if err != nil {
-			return nil, err
-		}
-		if out == nil {
-			out = slices.Clone(names)
-		} else if !slices.Equal(out, names) {
-			out = append(out, names...)
-			slices.Sort(out)
-			out = slices.Compact(out)
-		}
+		out = append(out, src)
 	}
 	return out, nil
 }
