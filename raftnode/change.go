@@ -39,6 +39,7 @@ type settling struct {
 	done  uint64 // index of the newest change that is settled
 	asked uint64 // of the change whose entry is proposed; 0: none in this term
 	entry uint64 // index of that entry, or of one behind it; 0: not known yet
+	left  []Peer // who left by changes that are not settled
 }
 
 // raftChange is a committed entry that changes the members.
@@ -310,6 +311,12 @@ func (c *Core) settle(g *group) {
 		return
 	}
 	if s.entry > 0 && g.store.applied >= s.entry {
+		for _, p := range s.left {
+			if _, member := g.members.peer(p.Replica); !member {
+				g.contacts.heard(g, p)
+				c.dismiss(g, p.Replica)
+			}
+		}
 		*s = settling{done: s.asked}
 	}
 	if s.done == g.members.index {
@@ -339,17 +346,11 @@ func (c *Core) changed(g *group) {
 	c.result(w, nil)
 }
 
-// putIntoForce makes raft follow a change. A leader first tells those that it
-// will not speak to any more how much is committed: by it they learn that they
-// left, or, when it leaves itself, that the others are on their own.
+// putIntoForce makes raft follow a change.
 func (c *Core) putIntoForce(g *group, cc *raftpb.ConfChangeV2, next *membership) {
-	if st := g.node.Status(); st.RaftState == raft.StateLeader {
-		_, stays := next.peer(dsdb.ReplicaID(g.seen.replica))
-		for _, p := range g.members.peers {
-			if _, still := next.peer(p.Replica); (!still || !stays) && uint64(p.Replica) != g.seen.replica {
-				to, commit, term := uint64(p.Replica), min(st.Progress[uint64(p.Replica)].Match, st.GetCommit()), st.GetTerm()
-				c.send(g, &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), From: &g.seen.replica, To: &to, Term: &term, Commit: &commit})
-			}
+	for _, p := range g.members.peers {
+		if _, still := next.peer(p.Replica); !still {
+			g.settling.left = append(g.settling.left, p)
 		}
 	}
 	conf := g.node.ApplyConfChange(cc)
@@ -361,14 +362,45 @@ func (c *Core) putIntoForce(g *group, cc *raftpb.ConfChangeV2, next *membership)
 	c.enter(g)
 }
 
+// dismissal is the context of the heartbeat by which a leader tells a replica
+// that it has left the group and is not needed for anything.
+const dismissal = "dismissed"
+
+// dismiss tells a replica that it has left.
+func (c *Core) dismiss(g *group, r dsdb.ReplicaID) {
+	to, term := uint64(r), g.seen.term
+	c.send(g, &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), From: &g.seen.replica, To: &to, Term: &term, Context: []byte(dismissal)})
+}
+
+// strayed dismisses a replica that asks for votes though it has left.
+func (c *Core) strayed(g *group, e Envelope) {
+	t := e.Message.GetType()
+	if t != raftpb.MsgPreVote && t != raftpb.MsgVote || !g.settled() {
+		return
+	}
+	if _, member := g.members.peer(e.From); !member {
+		c.dismiss(g, e.From)
+	}
+}
+
+// settled reports whether this replica leads and those are not needed who have left.
+func (g *group) settled() bool {
+	return g.seen.leading && !g.members.joint() && g.settling.done == g.members.index
+}
+
+// dismissed notes that a leader, not an old one, has dismissed this replica.
+func (c *Core) dismissed(g *group, e Envelope) {
+	m := e.Message
+	if m.GetType() != raftpb.MsgHeartbeat || string(m.GetContext()) != dismissal || m.GetTerm() < g.seen.term || g.progress.removed.Load() {
+		return
+	}
+	c.logger.Info("raft replica has left its group", "group", uint64(g.id), "replica", g.seen.replica)
+	g.progress.removed.Store(true)
+	c.setClock(g, false)
+}
+
 // enter makes what depends on the members follow them.
 func (c *Core) enter(g *group) {
-	self := dsdb.ReplicaID(g.seen.replica)
-	_, in := g.members.peer(self)
-	if !in && len(g.members.peers) > 0 && !g.progress.removed.Load() {
-		c.logger.Info("raft replica has left its group", "group", uint64(g.id), "replica", g.seen.replica)
-	}
-	g.progress.removed.Store(!in && len(g.members.peers) > 0)
 	ms := g.members.members()
 	g.progress.members.Store(&ms)
 	if g.members.joint() {
@@ -387,7 +419,7 @@ func (c *Core) enter(g *group) {
 // member, nor in one that leads and is alone.
 func (c *Core) wind(g *group) {
 	_, in := g.members.peer(dsdb.ReplicaID(g.seen.replica))
-	c.setClock(g, in && !(g.single() && g.seen.leading))
+	c.setClock(g, in && !g.progress.removed.Load() && !(g.single() && g.seen.leading))
 }
 
 // leaveJoint proposes to leave a joint configuration that raft should have left by itself.

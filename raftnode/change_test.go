@@ -130,6 +130,7 @@ func TestGroupGrowsAndMoves(t *testing.T) {
 			t.Errorf("node %d: members %+v", i, got)
 		}
 	}
+	tr.converse(0, 1) // what was said to them last
 	for _, i := range []int{0, 1} {
 		if s := tr.status(i); !s.Removed || s.Failed != nil {
 			t.Errorf("node %d does not know that it has left: %+v", i, s)
@@ -367,6 +368,29 @@ func TestRemovedReplicasAreNotMissed(t *testing.T) {
 	tr.restart(0)
 	tr.restart(1)
 	tr.write("b", 0, 1)
+}
+
+// A replica that missed its own removal, and all that was said about it, is told
+// once it campaigns; before the change is settled nobody is.
+func TestStrayIsDismissed(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	tr.must(tr.change(0, Change{Remove, peer(2)}), 0, 1)
+	tr.boxes[2] = nil
+	tr.tick(heartbeatTicks+1, 0, 1, 2)
+	if s := tr.status(2); s.Removed || len(s.Members.Voters) != 3 {
+		t.Fatalf("it knows already: %+v", s)
+	}
+	term := tr.status(0).Term
+	tr.await(func() bool { return tr.status(2).Removed }, 0, 1, 2)
+	tr.tick(2*electionTicks, 0, 1, 2)
+	if s := tr.status(0); !s.Leading || s.Term != term {
+		t.Errorf("the stray one disturbed the group: %+v", s)
+	}
+	if tr.cores[2].Ticking() != 0 {
+		t.Error("a replica that has left has a clock")
+	}
 }
 
 // A read that waits for members which leave is answered by whoever is left.

@@ -93,7 +93,7 @@ type GroupStatus struct {
 	Leader     dsdb.ReplicaID // 0: none is known
 	LeaderNode dsdb.NodeID    // where that is; 0: not known
 	Leading    bool           // this replica leads
-	Removed    bool           // this replica was a member and is none any more
+	Removed    bool           // this replica has left the group and may be destroyed, a leader said
 	Members    Members
 	Settled    bool           // while leading: those who are no members any more may be destroyed
 	Progress   []PeerProgress // while leading: of the others, not older than half a second

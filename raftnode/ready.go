@@ -345,7 +345,7 @@ func (g *group) publish() {
 	p.leader.Store(g.seen.lead)
 	p.leaderNode.Store(uint64(g.nodeOf(dsdb.ReplicaID(g.seen.lead))))
 	p.leading.Store(g.seen.leading)
-	p.settled.Store(g.seen.leading && !g.members.joint() && g.settling.done == g.members.index)
+	p.settled.Store(g.settled())
 	p.term.Store(g.seen.term)
 	p.commit.Store(g.seen.commit)
 	p.applied.Store(g.store.applied)
