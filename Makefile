@@ -2,7 +2,7 @@
 # make test    everything that must hold (with the race detector where there is a C compiler)
 # make check   before every commit, under two minutes
 # make lint    gofmt, vet, staticcheck
-# make sim     a thousand clusters under simulated clocks, networks and disks (a minute; SEEDS=N)
+# make sim     a thousand logs and a hundred whole clusters under simulated clocks, networks and disks (SEEDS=N STORES=N)
 # make chaos   real nodes in network namespaces, killed, paused, cut off (root, iproute2; SECONDS=60 NODES=3 SEED=n)
 # make fuzz T=10m   every fuzz target for T
 # make bench   the benchmarks beside the code, with benchstat
@@ -13,6 +13,7 @@ SHELL   := /bin/sh
 T       ?= 20s
 COUNT   ?= 6
 SEEDS   ?= 1000
+STORES  ?= 100
 SECONDS ?= 60
 NODES   ?= 3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -56,7 +57,7 @@ check: lint
 	@$(TESTSUM) -- -short -timeout 2m ./...
 
 sim:
-	go test -count=1 -timeout 60m ./internal/sim -run TestSeeds -seeds=$(SEEDS) -v
+	go test -count=1 -timeout 120m ./internal/sim -run 'TestSeeds|TestStores' -seeds=$(SEEDS) -stores=$(STORES) -v
 
 chaos:
 	go test -count=1 -timeout 30m ./internal/chaos -run TestChaos -v -seconds=$(SECONDS) -nodes=$(NODES) $(if $(SEED),-seed=$(SEED))

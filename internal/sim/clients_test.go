@@ -35,7 +35,7 @@ func play(t *testing.T, seed uint64) (r *run) {
 			if !ok {
 				panic(p)
 			}
-			r.errs = append(r.errs, e.Error())
+			r.Errs = append(r.Errs, e.Error())
 		}
 	}()
 	for range 8 {
@@ -78,7 +78,7 @@ func (r *run) client() {
 			r.client()
 			return
 		}
-		next := r.once(r.client)
+		next := once(r.client)
 		r.After(2*time.Second, next) // it gives up
 		holders := r.Holders(g)
 		switch lot := r.Rand.Float64(); {
@@ -113,7 +113,7 @@ func (r *run) padding() int {
 }
 
 // once returns a function that calls f the first time only.
-func (r *run) once(f func()) func() {
+func once(f func()) func() {
 	done := false
 	return func() {
 		if !done {
@@ -147,7 +147,7 @@ func (r *run) last(g dsdb.GroupID, done map[dsdb.GroupID]bool) {
 		return
 	}
 	left := registers
-	retry := r.once(again)
+	retry := once(again)
 	for key := range registers {
 		r.set(l, g, key, 0, func(err error) {
 			if err != nil {

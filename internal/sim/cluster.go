@@ -32,6 +32,7 @@ type Cluster struct {
 	boots     uint64
 	strangers int                       // machines that were wiped
 	leaders   map[reign]dsdb.ReplicaID  // who led, ever
+	Errs      []string                  // what should not have happened
 	Counts    map[string]int            // how often things happened, by their names
 	voted     func(*Node)               // told when a node's new term is durable, mostly with its vote
 	joint     func(*Node, dsdb.GroupID) // told when a node has applied a joint change of a group's members
@@ -123,6 +124,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("at %s: %s", e.At, e.Text) }
+
+// violation notes that something happened that should not have.
+func (c *Cluster) violation(format string, args ...any) {
+	c.Errs = append(c.Errs, fmt.Sprintf("at %v: ", c.Now())+fmt.Sprintf(format, args...))
+}
 
 // count notes that something happened that a run is for.
 func (c *Cluster) count(what string) { c.Counts[what]++ }

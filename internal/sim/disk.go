@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,7 +18,8 @@ import (
 type disk struct {
 	*vfs.Mem
 	world   *World
-	dying   bool                // syncs do nothing from now on
+	dying   bool                // the process ends at its next sync
+	gone    bool                // it has
 	left    int                 // changes until the power fails, 0: it does not
 	dead    bool                // the power has failed; the process does not know yet
 	slow    time.Duration       // until then writes stall
@@ -64,14 +66,20 @@ func (d *disk) change() error {
 		d.left--
 		d.dead = d.left == 0
 	}
-	if d.dead {
+	if d.dead || d.gone {
 		return errPower
 	}
 	return nil
 }
 
+// sync is called ahead of each sync.
+func (d *disk) sync() error {
+	d.gone = d.gone || d.dying
+	return d.change()
+}
+
 // revive is for the next process.
-func (d *disk) revive() { d.dying = false }
+func (d *disk) revive() { d.dying, d.gone = false, false }
 
 func newDisk(w *World) *disk {
 	return &disk{Mem: vfs.NewMem(w.Rand.Uint64()), world: w, written: map[string][]change{}, moved: map[string]string{}}
@@ -111,7 +119,8 @@ func (d *disk) powerCut(unsyncedPercent int) {
 	for _, c := range d.lost {
 		d.revert(c)
 	}
-	d.lost, d.dying, d.failing, d.left, d.dead = nil, false, syncWorks, 0, false
+	d.revive()
+	d.lost, d.failing, d.left, d.dead = nil, syncWorks, 0, false
 	clear(d.written)
 	clear(d.moved)
 }
@@ -167,8 +176,14 @@ func (d *disk) Create(path string) (vfs.File, error) {
 		return nil, err
 	}
 	delete(d.moved, path)
+	d.forget(path)
 	f, err := d.Mem.Create(path)
 	return d.wrap(path, f, err)
+}
+
+// forget forgets what was lost of a file that is another one from now on.
+func (d *disk) forget(path string) {
+	d.lost = slices.DeleteFunc(d.lost, func(c change) bool { return c.path == path })
 }
 
 // Rename renames a file, also for those who have it open.
@@ -179,6 +194,7 @@ func (d *disk) Rename(from, to string) error {
 	if err := d.Mem.Rename(from, to); err != nil {
 		return err
 	}
+	d.forget(to)
 	d.moved[from] = to
 	for opened, now := range d.moved { // any order: each is changed by itself
 		if now == from {
@@ -193,9 +209,9 @@ func (d *disk) Rename(from, to string) error {
 	return nil
 }
 
-// SyncDir does nothing while a process dies.
+// SyncDir makes names durable.
 func (d *disk) SyncDir(dir string) error {
-	if err := d.change(); err != nil || d.dying {
+	if err := d.sync(); err != nil {
 		return err
 	}
 	return d.Mem.SyncDir(dir)
@@ -206,6 +222,7 @@ func (d *disk) Remove(path string) error {
 	if err := d.change(); err != nil {
 		return err
 	}
+	d.forget(path)
 	return d.Mem.Remove(path)
 }
 
@@ -252,10 +269,10 @@ func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
-// SyncData does nothing while a process dies, and fails once if it is to.
+// SyncData fails once if it is to.
 func (f *diskFile) SyncData() error {
 	d := f.disk
-	if err := d.change(); err != nil || d.dying {
+	if err := d.sync(); err != nil {
 		return err
 	}
 	if err := f.File.SyncData(); err != nil || d.failing == syncWorks {

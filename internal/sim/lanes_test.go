@@ -16,12 +16,12 @@ const outcomeMark = "outcome of a seed: "
 
 // runLanes runs the seeds 1 to n in sum.lanes processes side by side: raft's
 // source of chance belongs to the whole process.
-func runLanes(t *testing.T, n uint64, sum *total) {
+func (s *suite) runLanes(t *testing.T, n uint64, sum *total) {
 	var mu sync.Mutex // of sum
 	var all sync.WaitGroup
 	for i := range sum.lanes {
 		all.Go(func() {
-			rest, err := startLane(n, i+1, sum.lanes, func(o outcome) {
+			rest, err := s.startLane(n, i+1, sum.lanes, func(o outcome) {
 				mu.Lock()
 				defer mu.Unlock()
 				sum.add(t, o)
@@ -39,9 +39,9 @@ func runLanes(t *testing.T, n uint64, sum *total) {
 
 // startLane runs the seeds first, first+step, ... up to n in a process of their
 // own, tells each outcome, and returns what else that process printed.
-func startLane(n uint64, first, step int, tell func(outcome)) (rest string, err error) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSeeds$", "-test.timeout=0",
-		fmt.Sprintf("-seeds=%d", n), fmt.Sprintf("-lane=%d,%d", first, step))
+func (s *suite) startLane(n uint64, first, step int, tell func(outcome)) (rest string, err error) {
+	cmd := exec.Command(os.Args[0], "-test.run=^"+s.test+"$", "-test.timeout=0",
+		fmt.Sprintf("-seeds=%d", n), fmt.Sprintf("-stores=%d", n), fmt.Sprintf("-lane=%d,%d", first, step))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -70,13 +70,13 @@ func startLane(n uint64, first, step int, tell func(outcome)) (rest string, err 
 }
 
 // runLane is the other side of startLane.
-func runLane(t *testing.T, lane string) {
+func (s *suite) runLane(t *testing.T, lane string, n uint64) {
 	var first, step uint64
 	if _, err := fmt.Sscanf(lane, "%d,%d", &first, &step); err != nil || step == 0 {
 		t.Fatalf("-lane=%s", lane)
 	}
-	for seed := first; seed <= *seeds; seed += step {
-		line, err := json.Marshal(runSeed(t, seed))
+	for seed := first; seed <= n; seed += step {
+		line, err := json.Marshal(s.runSeed(t, seed))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -212,10 +212,26 @@ func (m *registerMachine) unused(name string) {
 	}
 }
 
+// writeBirth makes the state of a new group durable.
+func (m *registerMachine) writeBirth() error {
+	s := state{index: birth, term: 1}
+	var files []dsdb.ManifestFile
+	for key := range registers {
+		f, err := m.write(s, key)
+		if err != nil {
+			return err
+		}
+		files = append(files, f)
+	}
+	return m.adopt(s, files)
+}
+
 // Snapshot implements raftnode.StateMachine.
 func (m *registerMachine) Snapshot() (dsdb.Manifest, func(), error) {
-	if len(m.files) == 0 {
-		return dsdb.Manifest{}, nil, dsdb.Errorf(dsdb.KindNotFound, "nothing is flushed")
+	if len(m.files) == 0 { // the state of a new group
+		if err := m.writeBirth(); err != nil {
+			return dsdb.Manifest{}, nil, err
+		}
 	}
 	files := m.files
 	for _, f := range files {

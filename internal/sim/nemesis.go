@@ -166,7 +166,7 @@ func (n *Nemesis) startLater(node *Node) {
 
 // start boots a node that is down; while its disk is full or fails it tries again later.
 func (n *Nemesis) start(node *Node) {
-	if node.Up() || n.err != nil {
+	if node.Up() || node.scrapped || n.err != nil {
 		return
 	}
 	err := node.Start()

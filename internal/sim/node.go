@@ -13,17 +13,18 @@ import (
 
 // Node is one simulated machine with its disk, and the process on it.
 type Node struct {
-	Index   int
-	MetaID  dsdb.NodeID // what the other nodes call it in the meta group,
-	DataID  dsdb.NodeID // and in all others
-	cluster *Cluster
-	disk    *disk
-	created map[dsdb.ReplicaID]bool // replicas whose creation is durable
-	terms   map[dsdb.GroupID]uint64 // the latest that are durable
-	lagging time.Duration           // until then its state machines are slow
-	pausing bool                    // what arrives meanwhile waits
-	backlog []func()
-	run     *process // nil while the process is down
+	Index    int
+	MetaID   dsdb.NodeID // what the other nodes call it in the meta group,
+	DataID   dsdb.NodeID // and in all others
+	cluster  *Cluster
+	disk     *disk
+	created  map[dsdb.ReplicaID]bool // replicas whose creation is durable
+	terms    map[dsdb.GroupID]uint64 // the latest that are durable
+	lagging  time.Duration           // until then its state machines are slow
+	pausing  bool                    // what arrives meanwhile waits
+	backlog  []func()
+	scrapped bool     // it does not come back
+	run      *process // nil while the process is down
 }
 
 func newNode(c *Cluster, i int) *Node {
@@ -76,6 +77,9 @@ func (n *Node) Status(g dsdb.GroupID) raftnode.GroupStatus { return n.run.core.S
 // Leads reports whether the node, which must be up, believes to lead g.
 func (n *Node) Leads(g dsdb.GroupID) bool { return n.Status(g).Leading }
 
+// tick is how often a core is told that time passes.
+const tick = raftnode.TickEvery / raftnode.TickSlices
+
 // Start boots the process from what is on its disk. It reports errPower if the
 // power failed meanwhile.
 func (n *Node) Start() error {
@@ -101,7 +105,7 @@ func (n *Node) boot() error {
 	}
 	c.boots++
 	p := &process{node: n, log: log, core: raftnode.NewCore(shortLog{log}, c.boots, c.options.Logger),
-		pace: c.Between(raftnode.TickEvery/raftnode.TickSlices*19/20, raftnode.TickEvery/raftnode.TickSlices*21/20), seen: map[dsdb.GroupID]raftnode.GroupStatus{}}
+		pace: c.Between(tick*95/100, tick*105/100), seen: map[dsdb.GroupID]raftnode.GroupStatus{}, erasing: map[dsdb.GroupID]bool{}}
 	n.run, n.pausing, n.backlog = p, false, nil
 	c.Note("start", uint64(n.Index), c.boots)
 	if err := n.openReplicas(); err != nil {
@@ -149,7 +153,8 @@ func (n *Node) Remove(g dsdb.GroupID, then func()) {
 	})
 }
 
-// erase takes a replica from the log and then from the disk.
+// erase takes a replica from the log and then from the disk. If that is under way
+// already it does nothing.
 func (n *Node) erase(g dsdb.GroupID, then func()) {
 	p := n.run
 	state, known := p.log.State(g)
@@ -157,9 +162,14 @@ func (n *Node) erase(g dsdb.GroupID, then func()) {
 		then()
 		return
 	}
+	if p.erasing[g] {
+		return
+	}
+	p.erasing[g] = true
 	p.appends = append(p.appends, queued{
 		Append: raftnode.Append{Update: wal.Update{Group: g, Remove: true}},
 		then: func() {
+			delete(p.erasing, g)
 			_ = n.disk.RemoveAll(n.cluster.options.Dir(g, state.Replica)) // what stays is in nobody's way
 			then()
 		},

@@ -37,7 +37,7 @@ func (o *operator) next(g dsdb.GroupID) {
 		d = o.Between(200*time.Millisecond, 4*time.Second)
 	}
 	o.After(d, func() {
-		again := o.once(func() { o.next(g) })
+		again := once(func() { o.next(g) })
 		o.After(3*time.Second, again)
 		switch {
 		case o.wanted[g] == nil && (!o.quiet || o.anyLost(g)):
@@ -171,7 +171,8 @@ func (o *operator) pursue(g dsdb.GroupID, then func()) {
 		then()
 		return
 	}
-	ms := l.Status(g).Members
+	st := l.Status(g)
+	ms := st.Members
 	o.wanted[g] = slices.DeleteFunc(o.wanted[g], func(s *seat) bool { return s.lost && !isMember(ms, s) })
 	var add, promote, remove []raftnode.Change
 	for _, s := range o.wanted[g] {
@@ -189,14 +190,16 @@ func (o *operator) pursue(g dsdb.GroupID, then func()) {
 		}
 	}
 	switch {
-	case len(ms.Outgoing) > 0, len(add)+len(promote)+len(remove) == 0 && !l.Status(g).Settled:
+	case len(ms.Outgoing) > 0:
 		then()
 	case len(add) > 0:
 		o.change(l, g, add[:1], then)
 	case len(promote)+len(remove) > 0:
 		o.change(l, g, slices.Concat(promote, remove), then)
-	default:
+	case st.Settled:
 		o.finish(g)
+		then()
+	default: // those who left may be needed still
 		then()
 	}
 }
@@ -211,7 +214,7 @@ func (o *operator) change(l *Node, g dsdb.GroupID, cs []raftnode.Change, then fu
 		switch {
 		case err != nil:
 			o.count("changes that failed")
-			if *trace {
+			if *events {
 				fmt.Fprintln(os.Stderr, o.Now(), "change failed", g, err)
 			}
 		case len(cs) > 1:

@@ -27,6 +27,7 @@ type process struct {
 	tasks    []raftnode.ApplyTask
 	applying bool
 	watches  []*watch
+	erasing  map[dsdb.GroupID]bool // on their way out of the log
 }
 
 // watch waits for the end of a process.
@@ -68,7 +69,7 @@ func (p *process) after(d time.Duration, f func()) {
 
 // tick moves the core's clock.
 func (p *process) tick() {
-	p.after(p.pace+p.node.cluster.Between(0, 500*time.Microsecond), func() {
+	p.after(p.pace+p.node.cluster.Between(0, tick/20), func() {
 		p.core.Tick(p.slice)
 		p.slice = (p.slice + 1) % raftnode.TickSlices
 		p.wake()

@@ -62,6 +62,9 @@ func (h *history) check(r *run, at int, a applied) {
 // or of a snapshot, with what replicas applied.
 func (h *history) checkState(r *run, s state) {
 	at := int(s.index) - birth - 1
+	if at == -1 && s == (state{index: birth, term: 1}) {
+		return
+	}
 	if at < 0 || at >= len(h.canon) || h.canon[at].sum != s.sum || h.canon[at].term != s.term {
 		r.violation("files hold %+v, which nobody applied", s)
 	}

@@ -17,8 +17,7 @@ import (
 	"github.com/dasudian/dsdb/raftnode"
 )
 
-// run is a cluster, its clients, and what must not happen. Every violation is
-// added to errs.
+// run is a cluster, its clients, and what must not happen.
 type run struct {
 	*Cluster
 	t      *testing.T
@@ -28,7 +27,6 @@ type run struct {
 	write  uint64         // id of the newest write
 	stamp  int64          // orders the starts and ends of calls
 	most   sizes
-	errs   []string
 	quiet  bool // clients have stopped
 }
 
@@ -70,7 +68,7 @@ func newRun(t *testing.T, seed uint64, shape func(*World) (nodes int, founders [
 	r := &run{t: t, groups: map[dsdb.GroupID]*history{}}
 	nodes, founders := shape(w)
 	o := Options{Nodes: nodes, Replicas: r.replicas, Dir: dir}
-	if *trace {
+	if *events {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug - 1}))
 		w.trace = func(what string, nums []uint64) { fmt.Fprintln(os.Stderr, w.Now(), what, nums) }
 	}
@@ -150,10 +148,6 @@ func (r *run) spec(s *seat) (raftnode.GroupSpec, error) {
 	}
 	r.groups[s.group].copies[s.node.Index] = m
 	return raftnode.GroupSpec{ID: s.group, Replica: s.replica, Founders: s.born, StateMachine: m}, nil
-}
-
-func (r *run) violation(format string, args ...any) {
-	r.errs = append(r.errs, fmt.Sprintf("at %v: ", r.Now())+fmt.Sprintf(format, args...))
 }
 
 // begin notes the start of a call and returns a function for its end.

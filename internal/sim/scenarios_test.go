@@ -42,9 +42,9 @@ func TestS2LeaderDiesBetweenCommitAndAcknowledgement(t *testing.T) {
 	scenario(t, 3, 5, func(s *script) {
 		old := s.leader()
 		s.write(old)
-		before := old.Status(shard).Commit
+		before := old.Status(theGroup).Commit
 		last := s.propose(old)
-		s.until("the write is committed", func() bool { return old.Status(shard).Commit > before })
+		s.until("the write is committed", func() bool { return old.Status(theGroup).Commit > before })
 		if last.told > 0 {
 			s.t.Fatal("too late")
 		}
@@ -72,7 +72,7 @@ func TestS3IsolatedLeaderLosesItsTail(t *testing.T) {
 			lost = append(lost, s.propose(old))
 		}
 		s.Run(10 * time.Second)
-		if tail := s.last(old) - old.Status(shard).Commit; tail != 1000 {
+		if tail := s.last(old) - old.Status(theGroup).Commit; tail != 1000 {
 			s.t.Errorf("the isolated leader has %d entries that are not committed, want 1000", tail)
 		}
 		next := s.leaderBut(old)
@@ -110,7 +110,7 @@ func TestS4OneWayCutsDoNotDisturbTheLeader(t *testing.T) {
 			scenario(t, 3, 2, func(s *script) {
 				l := s.leader()
 				s.write(l)
-				term := l.Status(shard).Term
+				term := l.Status(theGroup).Term
 				cut(s, l, s.followers(l)[0])
 				for range 60 {
 					s.write(l)
@@ -118,7 +118,7 @@ func TestS4OneWayCutsDoNotDisturbTheLeader(t *testing.T) {
 				}
 				s.settle()
 				for _, n := range s.Nodes {
-					if now := n.Status(shard); now.Term != term || now.LeaderNode != l.DataID {
+					if now := n.Status(theGroup); now.Term != term || now.LeaderNode != l.DataID {
 						s.t.Errorf("node %d: leader %d in term %d, want %d in %d", n.Index, now.LeaderNode, now.Term, l.DataID, term)
 					}
 				}
@@ -200,7 +200,7 @@ func TestS16PausedLeaderServesNoOldRead(t *testing.T) {
 		newer := s.write(s.leaderBut(old))
 		reads := []*attempt{s.ask(old)}
 		s.until("the old leader goes on", func() bool { return !old.pausing })
-		if !old.Leads(shard) {
+		if !old.Leads(theGroup) {
 			s.t.Fatal("the old leader knows already")
 		}
 		for range 10 {
@@ -294,13 +294,13 @@ func TestS29PowerFailsAfterAFlush(t *testing.T) {
 			s.write(l)
 		}
 		s.flushed(l)
-		flushed := s.groups[shard].copies[l.Index].FlushedIndex()
-		if state, _ := l.run.log.State(shard); state.HardState.Commit >= flushed {
+		flushed := s.groups[theGroup].copies[l.Index].FlushedIndex()
+		if state, _ := l.run.log.State(theGroup); state.HardState.Commit >= flushed {
 			s.t.Fatalf("the log knows that %d is committed, flushed is %d", state.HardState.Commit, flushed)
 		}
 		l.CutPower(0)
 		s.start(l)
-		if st := l.Status(shard); st.Failed != nil {
+		if st := l.Status(theGroup); st.Failed != nil {
 			s.t.Fatalf("after the restart: %+v", st)
 		}
 		s.settle()
@@ -322,16 +322,16 @@ func TestS29FlushedBeyondTheLog(t *testing.T) {
 		s.Run(time.Second)
 		s.flushed(f)
 		f.Kill()
-		copyFolder(s.t, older, f.disk.Mem, path.Dir(s.groups[shard].copies[f.Index].dir))
+		copyFolder(s.t, older, f.disk.Mem, path.Dir(s.groups[theGroup].copies[f.Index].dir))
 		f.disk.Mem = older
 		s.start(f)
-		if err := f.Status(shard).Failed; dsdb.KindOf(err) != dsdb.KindCorrupt {
+		if err := f.Status(theGroup).Failed; dsdb.KindOf(err) != dsdb.KindCorrupt {
 			s.t.Fatalf("the replica whose log is too old: %v", err)
 		}
 		s.write(l)
 		l.CutPower(0) // of two votes the third is needed, which it must not give
 		s.Run(10 * time.Second)
-		if other := s.Leader(shard); other != nil {
+		if other := s.Leader(theGroup); other != nil {
 			s.t.Errorf("node %d leads by the vote of a replica that has forgotten", other.Index)
 		}
 		s.start(l)
@@ -372,13 +372,13 @@ func TestMemoryIsBoundedWhileAFollowerIsAway(t *testing.T) {
 		s.network.isolate(f.Index)
 		for range 200 {
 			a := &attempt{}
-			s.set(l, shard, 0, 256<<10, a.tell)
+			s.set(l, theGroup, 0, 256<<10, a.tell)
 			s.answered(a)
-			if held := l.Status(shard).Cached; held > bounds.Cached+1<<20 {
+			if held := l.Status(theGroup).Cached; held > bounds.Cached+1<<20 {
 				s.t.Fatalf("the leader holds %d bytes of entries", held)
 			}
 		}
 		s.heal()
-		s.until("the follower has caught up", func() bool { return f.Status(shard).Applied == l.Status(shard).Applied })
+		s.until("the follower has caught up", func() bool { return f.Status(theGroup).Applied == l.Status(theGroup).Applied })
 	})
 }

@@ -20,7 +20,7 @@ type script struct {
 }
 
 // the group of a script
-const shard dsdb.GroupID = 1
+const theGroup dsdb.GroupID = 1
 
 // attempt is a write or a read on its way.
 type attempt struct {
@@ -37,7 +37,7 @@ func scenario(t *testing.T, nodes int, seeds uint64, play func(s *script)) {
 			r := newRun(t, seed, func(w *World) (int, [][]int) { return nodes, [][]int{w.Rand.Perm(nodes)} })
 			r.measure()
 			play(&script{r, t})
-			for _, e := range r.errs {
+			for _, e := range r.Errs {
 				t.Error(e)
 			}
 		})
@@ -56,8 +56,8 @@ func (s *script) until(what string, done func() bool) {
 func (s *script) leader() (l *Node) {
 	s.t.Helper()
 	s.until("there is one leader", func() bool {
-		ls := s.Leaders(shard)
-		l = s.Leader(shard)
+		ls := s.Leaders(theGroup)
+		l = s.Leader(theGroup)
 		return len(ls) == 1 && !l.pausing
 	})
 	return l
@@ -67,7 +67,7 @@ func (s *script) leader() (l *Node) {
 func (s *script) leaderBut(old *Node) (l *Node) {
 	s.t.Helper()
 	s.until("there is another leader", func() bool {
-		l = s.Leader(shard)
+		l = s.Leader(theGroup)
 		return l != nil && l != old
 	})
 	return l
@@ -81,7 +81,7 @@ func (s *script) followers(l *Node) []*Node {
 // propose writes register 0 through n, and does not wait.
 func (s *script) propose(n *Node) *attempt {
 	a := &attempt{}
-	a.id = s.set(n, shard, 0, 100, a.tell)
+	a.id = s.set(n, theGroup, 0, 100, a.tell)
 	return a
 }
 
@@ -101,7 +101,7 @@ func (s *script) write(n *Node) *attempt {
 // ask reads register 0 through n, and does not wait.
 func (s *script) ask(n *Node) *attempt {
 	a := &attempt{}
-	s.get(n, shard, 0, func(v uint64, err error) {
+	s.get(n, theGroup, 0, func(v uint64, err error) {
 		a.read = v
 		a.tell(err)
 	})
@@ -118,18 +118,18 @@ func (s *script) answered(a *attempt) {
 func (s *script) flushed(n *Node) {
 	s.t.Helper()
 	done := false
-	s.flush(n, shard, func() { done = true })
+	s.flush(n, theGroup, func() { done = true })
 	s.until("the flush ends", func() bool { return done })
 }
 
 // last is the index of the last entry in the log on n's disk.
 func (s *script) last(n *Node) uint64 {
-	_, last := n.run.log.Bounds(shard)
+	_, last := n.run.log.Bounds(theGroup)
 	return last
 }
 
 // applied reports whether a write has been applied anywhere.
-func (s *script) applied(a *attempt) bool { return s.groups[shard].at[a.id] != 0 }
+func (s *script) applied(a *attempt) bool { return s.groups[theGroup].at[a.id] != 0 }
 
 // swallow loses messages of one type that a node sends from now on.
 func (s *script) swallow(n *Node, kind raftpb.MessageType) {

@@ -49,7 +49,7 @@ func (p *process) ship(t raftnode.SendTask) {
 	s := &shipment{task: t, from: p, source: c.options.Dir(e.Group, e.From),
 		dir:     path.Join(incomingDir, fmt.Sprintf("%d-%d", e.Group, c.Rand.Uint64())),
 		message: raftnode.AppendMessage(nil, e.Message),
-		piece:   1 + c.Rand.IntN(8192), pace: c.Between(time.Millisecond, 200*time.Millisecond)}
+		piece:   1024 + c.Rand.IntN(8192), pace: c.Between(time.Millisecond, 80*time.Millisecond)}
 	if to == nil || to.run == nil {
 		s.end(errShip)
 		return

@@ -14,8 +14,9 @@ import (
 
 var (
 	oneSeed = flag.Uint64("seed", 0, "run this seed alone")
-	seeds   = flag.Uint64("seeds", 100, "run this many seeds")
-	trace   = flag.Bool("events", false, "print what happens")
+	seeds   = flag.Uint64("seeds", 100, "run this many seeds of the log")
+	stores  = flag.Uint64("stores", 10, "run this many seeds of the whole store")
+	events  = flag.Bool("events", false, "print what happens")
 	lane    = flag.String("lane", "", "run a part of the seeds for another process: first,step")
 )
 
@@ -25,56 +26,95 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type outcome struct {
 	Seed   uint64
 	Events uint64
+	Took   time.Duration // simulated
 	Counts map[string]int
 	Most   sizes
 	Errs   []string
 }
 
-func runSeed(t *testing.T, seed uint64) (o outcome) {
+// suite is a simulator: what it does with a seed, and what must have happened
+// at least once in a run of many seeds.
+type suite struct {
+	test   string // its name
+	play   func(t *testing.T, seed uint64) outcome
+	counts []counts
+}
+
+// counts are some of the things that are counted, under a title.
+type counts struct {
+	title string
+	names []string
+}
+
+// runSeed runs one seed.
+func (s *suite) runSeed(t *testing.T, seed uint64) (o outcome) {
 	t.Run(fmt.Sprint(seed), func(t *testing.T) {
-		r := play(t, seed)
-		slices.Sort(r.errs)
-		o = outcome{seed, r.Events(), r.Counts, r.most, r.errs}
+		o = s.play(t, seed)
+		slices.Sort(o.Errs)
 	})
 	return o
 }
 
-// Many seeds, each with crashes, power cuts, partitions, pauses, a noisy
-// network and disks that fail, none of which may lose or invent a write or
-// show a client an old value. With -short there are ten seeds, under the race
-// detector five.
-func TestSeeds(t *testing.T) {
+// run runs the seeds 1 to n, or what the flags ask for.
+func (s *suite) run(t *testing.T, n uint64) {
 	if *lane != "" {
-		runLane(t, *lane)
+		s.runLane(t, *lane, n)
 		return
 	}
-	n := *seeds
-	switch {
-	case *oneSeed > 0:
+	sum := total{suite: s, started: time.Now(), counts: map[string]int{}}
+	if *oneSeed > 0 {
 		n = 1
-	case raceDetector:
-		n = min(n, 5)
-	case testing.Short():
-		n = min(n, 10)
-	}
-	sum := total{started: time.Now(), counts: map[string]int{}}
-	switch {
-	case *oneSeed > 0:
-		sum.add(t, runSeed(t, *oneSeed))
-	default:
+		sum.add(t, s.runSeed(t, *oneSeed))
+	} else {
 		sum.lanes = min(int(n), runtime.GOMAXPROCS(0))
-		runLanes(t, n, &sum)
+		s.runLanes(t, n, &sum)
 	}
 	t.Log(sum.String())
-	if n < 20 {
+	if n < 100 {
 		return
 	}
-	for _, what := range slices.Concat(clientCounts, memberCounts, snapshotCounts, processCounts, networkCounts, diskCounts) {
-		if sum.counts[what] == 0 {
-			t.Errorf("the runs did not exercise what they are for: no %s", what)
+	for _, c := range s.counts {
+		for _, what := range c.names {
+			if sum.counts[what] == 0 {
+				t.Errorf("the runs did not exercise what they are for: no %s", what)
+			}
 		}
 	}
 }
+
+// few is how many seeds are run, under the race detector or with -short.
+func few(n, race, short uint64) uint64 {
+	switch {
+	case raceDetector:
+		return min(n, race)
+	case testing.Short():
+		return min(n, short)
+	}
+	return n
+}
+
+// Many seeds, each with crashes, power cuts, partitions, pauses, a noisy
+// network, disks that fail and members that change, none of which may lose or
+// invent a write or show a client an old value. With -short there are ten seeds,
+// under the race detector five.
+func TestSeeds(t *testing.T) { logSuite.run(t, few(*seeds, 5, 10)) }
+
+// Whole databases under the same faults: shards and catalogue are created,
+// written through any node, flushed, merged, moved and replaced. With -short or
+// under the race detector there are three seeds.
+func TestStores(t *testing.T) { storeSuite.run(t, few(*stores, 3, 3)) }
+
+var logSuite = &suite{"TestSeeds", func(t *testing.T, seed uint64) outcome {
+	r := play(t, seed)
+	return outcome{seed, r.Events(), r.Now(), r.Counts, r.most, r.Errs}
+}, []counts{{"clients", clientCounts}, {"members", memberCounts}, {"snapshots", snapshotCounts},
+	{"processes", processCounts}, {"network", networkCounts}, {"disks", diskCounts}}}
+
+var storeSuite = &suite{"TestStores", func(t *testing.T, seed uint64) outcome {
+	s := playStore(t, seed)
+	return outcome{seed, s.Events(), s.Now(), s.Counts, sizes{}, s.Errs}
+}, []counts{{"clients", pointCounts}, {"cluster", placementCounts}, {"snapshots", shardCounts},
+	{"processes", storeProcessCounts}, {"network", networkCounts}, {"disks", storeDiskCounts}}}
 
 // What is counted, each of which must happen in the runs.
 var (
@@ -88,12 +128,26 @@ var (
 	diskCounts    = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped"}
 )
 
+// Of the whole store.
+var (
+	pointCounts = []string{"writes acknowledged", "writes refused", "writes of unknown outcome", "proposals tried again", "second copies of proposals",
+		"deletes", "reads", "reads of other nodes", "cells checked", "replicas compared", "elections"}
+	placementCounts = []string{"joins", "commands for new time groups", "commands of the controller", "membership changes", "transfers", "replicas closed", "nodes dropped"}
+	shardCounts     = []string{"flushes of shards", "flushes of catalogues", "compactions", "snapshots sent", "snapshots that did not arrive"}
+
+	storeProcessCounts = []string{"kills", "power cuts", "power cuts of voters", "power cuts amid changes of files",
+		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "false alarms"}
+	storeDiskCounts = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped", "machines scrapped"}
+)
+
 // total sums up outcomes.
 type total struct {
+	suite   *suite
 	started time.Time
 	lanes   int
 	seeds   int
 	events  uint64
+	took    time.Duration // simulated
 	counts  map[string]int
 	most    sizes
 }
@@ -101,6 +155,7 @@ type total struct {
 func (s *total) add(t *testing.T, o outcome) {
 	s.seeds++
 	s.events += o.Events
+	s.took += o.Took
 	for what, n := range o.Counts {
 		s.counts[what] += n
 	}
@@ -109,43 +164,45 @@ func (s *total) add(t *testing.T, o outcome) {
 		t.Errorf("seed %d: %s", o.Seed, e)
 	}
 	if len(o.Errs) > 0 {
-		t.Errorf("seed %d: %d violations; replay: go test ./internal/sim -run TestSeeds -seed=%d -events", o.Seed, len(o.Errs), o.Seed)
+		t.Errorf("seed %d: %d violations; replay: go test ./internal/sim -run %s -seed=%d -events", o.Seed, len(o.Errs), s.suite.test, o.Seed)
 	}
 }
 
 func (s *total) String() string {
 	var b strings.Builder
-	took := time.Since(s.started)
-	simulated := time.Duration(s.seeds) * (trouble + peace)
-	fmt.Fprintf(&b, "%d seeds of %v in %v on %d processes: %v simulated, %d events\n", s.seeds, trouble+peace,
-		took.Round(100*time.Millisecond), max(1, s.lanes), simulated, s.events)
-	for _, line := range []struct {
-		title string
-		names []string
-	}{{"clients", clientCounts}, {"members", memberCounts}, {"snapshots", snapshotCounts}, {"processes", processCounts}, {"network", networkCounts}, {"disks", diskCounts}} {
+	fmt.Fprintf(&b, "%d seeds in %v on %d processes: %v simulated, %d events\n", s.seeds,
+		time.Since(s.started).Round(100*time.Millisecond), max(1, s.lanes), s.took.Round(time.Second), s.events)
+	for _, c := range s.suite.counts {
 		var parts []string
-		for _, name := range line.names {
+		for _, name := range c.names {
 			parts = append(parts, fmt.Sprintf("%d %s", s.counts[name], name))
 		}
-		fmt.Fprintf(&b, "  %-10s %s\n", line.title, strings.Join(parts, ", "))
+		fmt.Fprintf(&b, "  %-10s %s\n", c.title, strings.Join(parts, ", "))
 	}
-	fmt.Fprintf(&b, "  %-10s %+v of %+v", "at most", s.most, bounds)
+	if s.most != (sizes{}) {
+		fmt.Fprintf(&b, "  %-10s %+v of %+v", "at most", s.most, bounds)
+	}
 	return b.String()
 }
 
 // The same seed gives the same run, another seed another.
 func TestRunsAreReproducible(t *testing.T) {
-	digests := map[uint64]uint64{}
-	for _, seed := range []uint64{7, 8, 7} {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := play(t, seed)
-			if d, again := digests[seed]; again && d != r.Digest() {
-				t.Errorf("digest %x, before %x", r.Digest(), d)
-			}
-			digests[seed] = r.Digest()
-		})
-	}
-	if digests[7] == digests[8] {
-		t.Error("different seeds gave the same run")
+	for name, digest := range map[string]func(t *testing.T, seed uint64) uint64{
+		"log":   func(t *testing.T, seed uint64) uint64 { return play(t, seed).Digest() },
+		"store": func(t *testing.T, seed uint64) uint64 { return playStore(t, seed).Digest() },
+	} {
+		digests := map[uint64]uint64{}
+		for _, seed := range []uint64{7, 8, 7} {
+			t.Run(fmt.Sprint(name, seed), func(t *testing.T) {
+				now := digest(t, seed)
+				if before, again := digests[seed]; again && before != now {
+					t.Errorf("digest %x, before %x", now, before)
+				}
+				digests[seed] = now
+			})
+		}
+		if digests[7] == digests[8] {
+			t.Errorf("%s: different seeds gave the same run", name)
+		}
 	}
 }
