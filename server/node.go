@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -81,6 +82,7 @@ type Node struct {
 	maintainer *tasks.Maintainer
 	door       *door
 	handler    *httpd.Handler
+	mismatches atomic.Uint64 // replicas of a shard that were found to differ
 
 	running context.Context // ends when the tasks are to end
 	tasks   sync.WaitGroup
@@ -184,7 +186,7 @@ func (n *Node) httpConfig(version string) httpd.Config {
 	}
 	return httpd.Config{Version: version, MaxBody: int64(h.MaxBody), MaxDecoded: 4 * int64(h.MaxBody), MaxWrites: writes,
 		WriteWait: time.Duration(h.EnqueuedTimeout), WriteTimeout: time.Duration(c.WriteTimeout), QueryTimeout: time.Duration(c.QueryTimeout),
-		MaxQueries: c.MaxConcurrentQueries, Pprof: h.Pprof, LogRequests: h.LogEnabled}
+		MaxQueries: c.MaxConcurrentQueries, Verify: n.serveVerify, Pprof: h.Pprof, LogRequests: h.LogEnabled}
 }
 
 // spawn runs fn on a goroutine that Close waits for.

@@ -71,13 +71,20 @@ func (s *shards) await(ctx context.Context, id dsdb.ShardID) error {
 // get returns an open shard. It reports KindNotFound for one that is not, and
 // why for one that is out of service.
 func (s *shards) get(id dsdb.ShardID) (*shard.Shard, error) {
+	sh, _, err := s.local(id)
+	return sh, err
+}
+
+// local returns this node's replica of a shard, and which that is. It reports
+// what get reports.
+func (s *shards) local(id dsdb.ShardID) (*shard.Shard, dsdb.ReplicaID, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	r := s.held[id]
 	if r == nil {
-		return nil, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
+		return nil, 0, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
 	}
-	return r.shard, r.err
+	return r.shard, r.id, r.err
 }
 
 // unborn reports whether nobody can have stored anything in a shard yet: its

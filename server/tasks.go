@@ -16,7 +16,9 @@ const keepDeleted = time.Hour
 func (n *Node) runTasks(ctx context.Context) {
 	n.spawn(func() { n.maintainer.Run(ctx) })
 	n.spawn(func() { n.followCatalogue(ctx) })
-	n.spawn(func() { n.verifyShards(ctx) })
+	if c := n.cfg.AntiEntropy; c.Enabled && c.CheckInterval > 0 {
+		n.spawn(func() { n.verifyShards(ctx, time.Duration(c.CheckInterval)) })
+	}
 	n.spawn(func() {
 		tasks.Every(ctx, metaFlushEvery, n.log, "flushing the catalogue", func(context.Context, time.Time) error { return n.flushMeta() })
 	})

@@ -1,9 +1,13 @@
 package server
 
 import (
+	"cmp"
 	"context"
-	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,38 +18,52 @@ import (
 	"github.com/dasudian/dsdb/shard"
 )
 
-// methodChecksum asks a node for the digest of its replica of a shard:
-//
-//	u8 version (1) | u64 shard
-//
-// and is answered, with index 0 if there is none yet, by
-//
-//	u8 version (1) | u64 index | 16 digest
+// methodChecksum asks a node for the state of its replica of a shard, named by
+// its id. The answer is a replicaCheck as JSON.
 const methodChecksum = "checksum"
 
-const digestLength = 25
-
 // Replicas of a shard are the same by what raft promises. That the disks, the
-// memory and the program keep the promise is checked by its leader.
+// memory and the program keep the promise is checked by comparing them.
 const (
-	verifyEvery = 7 * 24 * time.Hour // each shard
-	verifyTick  = time.Minute        // one shard at a time
-	verifyWait  = 10 * time.Minute   // for the digests of its replicas
-	verifyPoll  = 500 * time.Millisecond
+	verifyTick  = time.Minute      // one shard at a time, at most so often
+	verifyWait  = 10 * time.Minute // for the digests of its replicas
+	verifyPoll  = 200 * time.Millisecond
+	verifyCall  = 2 * time.Second // for one node to answer
+	verifyPause = time.Second     // until another digest is asked for
 )
 
-// digest is what a replica said that it holds at an entry of the log.
-type digest struct {
-	replica meta.Replica
-	index   uint64
-	sum     [16]byte
+// shardCheck is what is known of the replicas of a shard once they were compared.
+type shardCheck struct {
+	Shard    dsdb.ShardID   `json:"shard"`
+	Database string         `json:"database"`
+	Policy   string         `json:"retention_policy"`
+	Index    uint64         `json:"index"`            // of the entry of the log at which they were compared; 0: they were not
+	Agree    bool           `json:"agree"`            // every replica votes, and holds the same there
+	Differ   bool           `json:"differ,omitempty"` // some hold something else than others
+	Error    string         `json:"error,omitempty"`
+	Replicas []replicaCheck `json:"replicas"`
 }
 
-// verifyShards has the replicas of the shards that are led here compared, until ctx ends.
-func (n *Node) verifyShards(ctx context.Context) {
+// replicaCheck is what one replica says of itself.
+type replicaCheck struct {
+	Replica  dsdb.ReplicaID   `json:"replica"`
+	Node     dsdb.NodeID      `json:"node"`
+	Role     meta.ReplicaRole `json:"role"` // as the catalogue has it
+	Applied  uint64           `json:"applied"`
+	Flushed  uint64           `json:"flushed"`
+	Checking uint64           `json:"checking,omitempty"`       // index of the entry whose digest it computes
+	Index    uint64           `json:"checksum_index,omitempty"` // of the entry that asked for the last digest
+	Digest   string           `json:"checksum,omitempty"`
+	Error    string           `json:"error,omitempty"` // why it cannot be compared
+}
+
+// verifyShards has the replicas of the shards that are led here compared, each
+// once in an interval, until ctx ends.
+func (n *Node) verifyShards(ctx context.Context, interval time.Duration) {
 	due := map[dsdb.ShardID]time.Time{}
-	tasks.Every(ctx, verifyTick, n.log, "comparing replicas", func(ctx context.Context, now time.Time) error {
-		due = n.dueShards(due, now)
+	tick := min(verifyTick, max(time.Second, interval/100))
+	tasks.Every(ctx, tick, n.log, "comparing replicas", func(ctx context.Context, now time.Time) error {
+		due = n.dueShards(due, now, interval)
 		next := dsdb.ShardID(0)
 		for id, at := range due {
 			if !at.After(now) && (next == 0 || at.Before(due[next])) {
@@ -55,14 +73,14 @@ func (n *Node) verifyShards(ctx context.Context) {
 		if next == 0 {
 			return nil
 		}
-		due[next] = now.Add(verifyEvery)
+		due[next] = now.Add(interval)
 		return n.verify(ctx, next)
 	})
 }
 
 // dueShards returns when the shards that are led here are to be verified. Those
 // that are new in it are spread over the time to come.
-func (n *Node) dueShards(before map[dsdb.ShardID]time.Time, now time.Time) map[dsdb.ShardID]time.Time {
+func (n *Node) dueShards(before map[dsdb.ShardID]time.Time, now time.Time, interval time.Duration) map[dsdb.ShardID]time.Time {
 	due := map[dsdb.ShardID]time.Time{}
 	for _, sh := range n.shards.list() {
 		st := n.host.Status(sh.id.Group())
@@ -71,89 +89,150 @@ func (n *Node) dueShards(before map[dsdb.ShardID]time.Time, now time.Time) map[d
 		}
 		at, known := before[sh.id]
 		if !known {
-			at = now.Add(verifyEvery / 1000 * time.Duration(uint64(sh.id)*2654435761%1000))
+			at = now.Add(interval / 1000 * time.Duration(uint64(sh.id)*2654435761%1000))
 		}
 		due[sh.id] = at
 	}
 	return due
 }
 
-// verify has the replicas of a shard compute a digest at the same entry of the
-// log. Those that differ from more than half of all are reported as damaged, so
-// that they are replaced; a difference is logged in any case.
+// verify compares the replicas of a shard.
 func (n *Node) verify(ctx context.Context, id dsdb.ShardID) error {
 	within, cancel := context.WithTimeout(ctx, verifyWait)
 	defer cancel()
-	v, err := n.propose(within, id.Group(), func(dsdb.ProposalID) []byte { return shard.AppendChecksum(nil) })
+	c := n.compare(within, id)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case c.Error != "" && c.Replicas != nil: // else it was dropped
+		return fmt.Errorf("shard %d: %s", id, c.Error)
+	case !c.Agree && !c.Differ:
+		n.log.Warn("replicas could not be compared", "shard", id, "index", c.Index, "replicas", fmt.Sprintf("%+v", c.Replicas))
+	}
+	return nil
+}
+
+// compare has the replicas of a shard compute a digest at the same entry of the
+// log, and waits until all have, or ctx ends. Those that differ from more than
+// half of all are reported as damaged, so that they are replaced; a difference
+// is logged in any case.
+func (n *Node) compare(ctx context.Context, id dsdb.ShardID) (c shardCheck) {
+	for {
+		index, err := n.askForDigests(ctx, id)
+		if err == nil {
+			c = n.gather(ctx, id, index)
+			if err := n.judge(context.WithoutCancel(ctx), &c); err != nil {
+				c.Error = err.Error()
+			}
+		} else {
+			c = n.describe(ctx, id)
+			c.Error = err.Error()
+		}
+		if c.Agree || c.Differ || c.Replicas == nil {
+			return c
+		}
+		if pauseFor(ctx, verifyPause) != nil {
+			return c
+		}
+	}
+}
+
+// askForDigests puts the entry into the log of a shard at which its replicas
+// are to be compared.
+func (n *Node) askForDigests(ctx context.Context, id dsdb.ShardID) (uint64, error) {
+	v, err := n.propose(ctx, id.Group(), func(dsdb.ProposalID) []byte { return shard.AppendChecksum(nil) })
 	if err == nil {
 		err = v.Err()
 	}
-	if err != nil {
-		return fmt.Errorf("shard %d: %w", id, err)
+	return v.Index, err
+}
+
+// gather asks the replicas of a shard until all voters have a digest of the
+// entry at index, or of the same later one, or until one has passed it without:
+// it was filled from another meanwhile. Then it is of use to ask for another
+// digest, as it is when a replica is replaced, but not while one is computed.
+func (n *Node) gather(ctx context.Context, id dsdb.ShardID, index uint64) shardCheck {
+	for {
+		c := n.describe(ctx, id)
+		missing, missed, checking := 0, false, false
+		for _, r := range c.Replicas {
+			index = max(index, r.Index, r.Checking)
+		}
+		for _, r := range c.Replicas {
+			if r.Role != meta.Voter || r.Error != "" || r.Index != index {
+				missing++
+			}
+			checking = checking || r.Checking != 0
+			missed = missed || r.Role == meta.Voter && r.Error == "" && r.Index < index && r.Applied >= index && r.Checking == 0
+		}
+		c.Index = index
+		if missing == 0 || missed && !checking || c.Replicas == nil {
+			return c
+		}
+		if pauseFor(ctx, verifyPoll) != nil {
+			return c
+		}
 	}
+}
+
+// describe asks the replicas of a shard how they are.
+func (n *Node) describe(ctx context.Context, id dsdb.ShardID) shardCheck {
+	c := shardCheck{Shard: id}
 	ref, found := n.meta.View().Shard(id)
 	if !found {
-		return nil
+		c.Error = errShardDropped(id.Group()).Error()
+		return c
 	}
-	digests := n.gatherDigests(within, ref.Shard, v.Index)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	c.Database, c.Policy = ref.Database.Name, ref.Policy.Name
+	for _, r := range ref.Shard.Replicas {
+		said, err := n.askReplica(ctx, r.Node, id)
+		switch {
+		case err != nil:
+			said = replicaCheck{Error: err.Error()}
+		case said.Replica != r.ID:
+			said = replicaCheck{Error: fmt.Sprintf("the node has replica %d", said.Replica)}
+		}
+		said.Replica, said.Node, said.Role = r.ID, r.Node, r.Role
+		c.Replicas = append(c.Replicas, said)
 	}
-	return n.judge(ctx, ref.Shard, digests)
+	slices.SortFunc(c.Replicas, func(a, b replicaCheck) int { return cmp.Compare(a.Replica, b.Replica) })
+	return c
 }
 
-// gatherDigests asks the voters of a shard until all have answered or ctx ends.
-func (n *Node) gatherDigests(ctx context.Context, sh meta.Shard, index uint64) (all []digest) {
-	asked := map[dsdb.ReplicaID]bool{}
-	for {
-		left := 0
-		for _, r := range sh.Replicas {
-			if !votes(r) || asked[r.ID] {
-				continue
-			}
-			d, err := n.askDigest(ctx, r.Node, sh.ID)
-			if err != nil || d.index < index {
-				left++
-				continue
-			}
-			asked[r.ID] = true
-			if d.index == index { // else a later one was asked for meanwhile
-				d.replica = r
-				all = append(all, d)
-			}
-		}
-		if left == 0 {
-			return all
-		}
-		select {
-		case <-time.After(verifyPoll):
-		case <-ctx.Done():
-			return all
-		}
-	}
-}
-
-// askDigest returns the digest that a node computed last of its replica.
-func (n *Node) askDigest(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID) (digest, error) {
+// askReplica asks a node how its replica of a shard is.
+func (n *Node) askReplica(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID) (r replicaCheck, err error) {
 	if n.is(node) {
-		return n.digestHere(id)
+		return n.replicaHere(id)
 	}
+	ctx, cancel := context.WithTimeout(ctx, verifyCall)
+	defer cancel()
 	b, err := n.call(ctx, node, methodChecksum, appendNumber(nil, uint64(id)))
 	if err != nil {
-		return digest{}, err
+		return r, err
 	}
-	return decodeDigest(b)
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("answer of node %d: %w", node, err)
+	}
+	return r, nil
 }
 
-func (n *Node) digestHere(id dsdb.ShardID) (d digest, err error) {
-	sh, err := n.shards.get(id)
+// replicaHere tells how this node's replica of a shard is.
+func (n *Node) replicaHere(id dsdb.ShardID) (r replicaCheck, err error) {
+	sh, replica, err := n.shards.local(id)
 	if err != nil {
-		return d, err
+		return r, err
 	}
+	r.Replica = replica
+	r.Checking = sh.Checking() // before the digest: else a digest that is ready in between is missed
 	if index, sum, ok := sh.Checksum(); ok {
-		d.index, d.sum = index, sum
+		r.Index, r.Digest = index, hex.EncodeToString(sum[:])
 	}
-	return d, nil
+	st := sh.Stats()
+	r.Applied, r.Flushed = st.LastAppliedIndex, st.FlushedIndex
+	if err := errors.Join(n.host.Status(id.Group()).Failed, sh.Damage()); err != nil {
+		r.Error = err.Error()
+	}
+	return r, nil
 }
 
 // serveChecksum answers the call "checksum".
@@ -162,48 +241,45 @@ func (n *Node) serveChecksum(_ context.Context, _ rpc.Process, body []byte) ([]b
 	if err != nil {
 		return nil, err
 	}
-	d, err := n.digestHere(dsdb.ShardID(id))
+	r, err := n.replicaHere(dsdb.ShardID(id))
 	if err != nil {
 		return nil, err
 	}
-	return append(appendNumber(nil, d.index), d.sum[:]...), nil
-}
-
-func decodeDigest(b []byte) (d digest, err error) {
-	if len(b) != digestLength || b[0] != wireVersion {
-		return d, errWire("a digest", b)
-	}
-	d.index = binary.LittleEndian.Uint64(b[1:])
-	copy(d.sum[:], b[9:])
-	return d, nil
+	return json.Marshal(r)
 }
 
 // judge tells from the digests of a shard's replicas which are wrong.
-func (n *Node) judge(ctx context.Context, sh meta.Shard, digests []digest) error {
-	count, texts := map[[16]byte]int{}, []string{}
-	for _, d := range digests {
-		count[d.sum]++
-		texts = append(texts, fmt.Sprintf("replica %d on node %d: %x", d.replica.ID, d.replica.Node, d.sum))
+func (n *Node) judge(ctx context.Context, c *shardCheck) error {
+	count, texts, voters, compared := map[string]int{}, []string{}, 0, 0
+	for _, r := range c.Replicas {
+		if r.Role != meta.Voter && r.Role != meta.LeavingVoter {
+			continue
+		}
+		voters++
+		if r.Index == c.Index && r.Error == "" {
+			compared++
+			count[r.Digest]++
+			texts = append(texts, fmt.Sprintf("replica %d on node %d: %s", r.Replica, r.Node, r.Digest))
+		}
 	}
 	if len(count) < 2 {
-		n.log.Debug("replicas were compared", "shard", sh.ID, "replicas", len(digests))
+		c.Agree = compared > 0 && compared == len(c.Replicas)
 		return nil
 	}
-	n.log.Error("REPLICAS OF A SHARD DIFFER", "shard", sh.ID, "digests", strings.Join(texts, ", "))
-	for _, d := range digests {
+	c.Differ = true
+	n.mismatches.Add(1)
+	n.log.Error("REPLICAS OF A SHARD DIFFER", "shard", c.Shard, "database", c.Database, "index", c.Index, "digests", strings.Join(texts, ", "))
+	for _, r := range c.Replicas {
 		for sum, same := range count {
-			if sum == d.sum || 2*same <= voters(sh) {
+			if r.Index != c.Index || r.Error != "" || sum == r.Digest || 2*same <= voters {
 				continue
 			}
-			reason := fmt.Sprintf("it differs from %d of %d replicas at entry %d", same, voters(sh), d.index)
-			if err := n.command(ctx, &meta.ReplicaFailed{Group: sh.ID.Group(), Replica: d.replica.ID, Reason: reason}); err != nil {
-				return fmt.Errorf("replica %d of shard %d: %w", d.replica.ID, sh.ID, err)
+			reason := fmt.Sprintf("it differs from %d of %d replicas at entry %d", same, voters, c.Index)
+			if err := n.command(ctx, &meta.ReplicaFailed{Group: c.Shard.Group(), Replica: r.Replica, Reason: reason}); err != nil {
+				return fmt.Errorf("replica %d of shard %d: %w", r.Replica, c.Shard, err)
 			}
-			n.log.Warn("a replica is to be replaced", "shard", sh.ID, "replica", d.replica.ID, "why", reason)
+			n.log.Warn("a replica is to be replaced", "shard", c.Shard, "replica", r.Replica, "node", r.Node, "why", reason)
 		}
 	}
 	return nil
 }
-
-// voters counts the replicas of a shard that vote.
-func voters(sh meta.Shard) int { return others(sh, 0) }

@@ -19,7 +19,8 @@ type checksum struct {
 
 	mu     sync.Mutex         // guards all below
 	stop   context.CancelFunc // of the one in progress
-	index  uint64             // of the entry that asked for it
+	asked  uint64             // index of the entry that asked for the one in progress; 0: none is
+	index  uint64             // of the entry that asked for the last one
 	digest [16]byte
 	ok     bool
 }
@@ -33,6 +34,14 @@ func (s *Shard) Checksum() (index uint64, digest [16]byte, ok bool) {
 	s.sum.mu.Lock()
 	defer s.sum.mu.Unlock()
 	return s.sum.index, s.sum.digest, s.sum.ok
+}
+
+// Checking returns the index of the entry whose digest is being computed, 0 if
+// none is.
+func (s *Shard) Checking() uint64 {
+	s.sum.mu.Lock()
+	defer s.sum.mu.Unlock()
+	return s.sum.asked
 }
 
 // applyChecksum begins to compute a digest of what is applied, in place of one
@@ -49,7 +58,7 @@ func (s *Shard) applyChecksum(h header) {
 	if s.sum.stop != nil {
 		s.sum.stop()
 	}
-	s.sum.stop = stop
+	s.sum.stop, s.sum.asked = stop, h.at.index
 	s.sum.mu.Unlock()
 	d := &digester{ctx: ctx, src: s.sourceLocked(), hash: sha256.New()}
 	d.addState(s.window.Append(nil))
@@ -68,6 +77,9 @@ func (s *Shard) applyChecksum(h header) {
 func (s *Shard) finishChecksum(ctx context.Context, index uint64, d *digester, err error) {
 	s.sum.mu.Lock()
 	defer s.sum.mu.Unlock()
+	if s.sum.asked == index {
+		s.sum.asked = 0
+	}
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

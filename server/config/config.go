@@ -33,6 +33,7 @@ type Config struct {
 	Coordinator Coordinator `toml:"coordinator"`
 	Retention   Retention   `toml:"retention"`
 	Precreation Precreation `toml:"shard-precreation"`
+	AntiEntropy AntiEntropy `toml:"anti-entropy"`
 	HTTP        HTTP        `toml:"http"`
 	Logging     Logging     `toml:"logging"`
 }
@@ -76,6 +77,12 @@ type Precreation struct {
 	AdvancePeriod Duration `toml:"advance-period" doc:"how long ahead"`
 }
 
+// AntiEntropy is [anti-entropy]: comparing the replicas of shards.
+type AntiEntropy struct {
+	Enabled       bool     `toml:"enabled" doc:"compare the replicas of each shard now and then, and replace one that is damaged or differs from most"`
+	CheckInterval Duration `toml:"check-interval" doc:"how often each shard; it is read as a whole"`
+}
+
 // HTTP is [http]: the API for clients.
 type HTTP struct {
 	Enabled         bool     `toml:"enabled" doc:"serve the API"`
@@ -112,6 +119,7 @@ func Default(dir string) Config {
 		Coordinator: Coordinator{WriteTimeout: Duration(10 * time.Second), QueryMemory: 256 << 20},
 		Retention:   Retention{Enabled: true, CheckInterval: Duration(30 * time.Minute)},
 		Precreation: Precreation{Enabled: true, CheckInterval: Duration(10 * time.Minute), AdvancePeriod: Duration(30 * time.Minute)},
+		AntiEntropy: AntiEntropy{Enabled: true, CheckInterval: Duration(24 * time.Hour)},
 		HTTP: HTTP{Enabled: true, BindAddress: "127.0.0.1:8086", MaxBody: 25_000_000, MaxConnections: 4096,
 			EnqueuedTimeout: Duration(30 * time.Second)},
 		Logging: Logging{Format: "auto", Level: "info"},

@@ -48,7 +48,7 @@ var ignoredSections = map[string]map[string]string{
 	"hinted-handoff": {noHandoff: "enabled dir max-size max-age retry-rate-limit retry-interval retry-max-interval purge-interval retry-concurrency batch-size max-writes-pending"},
 	"cluster":        {noPool: clusterKeys + " force-remote-mapping shard-mapper-timeout"},
 	"coordinator":    {noPool: clusterKeys},
-	"anti-entropy":   {noRepair: "enabled check-interval max-fetch max-sync max-repair-queue"},
+	"anti-entropy":   {noRepair: "max-fetch max-sync max-repair-queue"},
 	"monitor":        {noMonitor: "store-enabled store-database store-interval"},
 	"subscriber":     {noSub: "enabled http-timeout insecure-skip-verify ca-certs write-concurrency write-buffer-size total-buffer-bytes"},
 	"admin":          {noPage: "enabled bind-address https-enabled https-certificate"},

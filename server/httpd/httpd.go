@@ -81,7 +81,8 @@ type Config struct {
 	WriteWait      time.Duration
 	WriteTimeout   time.Duration // until a write is answered with 503 timeout
 	QueryTimeout   time.Duration
-	MaxQueries     int // running at the same time; above: an error
+	MaxQueries     int              // running at the same time; above: an error
+	Verify         http.HandlerFunc // POST /debug/verify; nil: it is not there
 	Pprof          bool
 	LogRequests    bool
 	AcceptUnsigned bool
@@ -137,6 +138,9 @@ func (h *Handler) routes(reg *prometheus.Registry) {
 	h.handle("/ready", h.gate.open(h.serveReady), "GET", "HEAD")
 	h.handle("/metrics", h.gate.adminOnly(metricsHandler(reg)), "GET", "HEAD")
 	h.handle("/debug/vars", h.gate.adminOnly(varsHandler(reg, h.cfg.Version)), "GET")
+	if h.cfg.Verify != nil {
+		h.handle("/debug/verify", h.gate.adminOnly(h.cfg.Verify), "POST")
+	}
 	if h.cfg.Pprof {
 		h.routePprof()
 	}
