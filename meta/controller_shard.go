@@ -252,21 +252,24 @@ func (s *step) handOver(c *census, from Replica) bool {
 }
 
 // finish removes a retired replica that nothing is to come in the place of, or
-// begins to replace it. One whose node is well again becomes a voter as before.
+// begins to replace it. One that cannot be spared and whose node is well becomes
+// a voter as before.
 func (s *step) finish(c *census) {
 	for _, r := range c.retired {
 		if !c.lead.voter(r.ID) {
 			continue
 		}
-		if c.present() >= c.want {
-			if r.ID != c.lead.report.Replica || !s.handOver(c, r) {
-				s.alter(c, "a replica is not needed any more", MemberChange{RemoveMember, memberOf(r)})
-			}
-			return
-		}
-		if n := s.nodes[r.Node]; n != nil && n.active && n.live == Up && c.lead.follows(r.ID, s.o.Lag) {
+		gone := MemberChange{RemoveMember, memberOf(r)}
+		n := s.nodes[r.Node]
+		well := n != nil && n.active && n.live == Up && c.lead.follows(r.ID, s.o.Lag)
+		spared := c.present() >= c.want && c.lead.safe(s.o.Lag, []MemberChange{gone})
+		switch target := s.target(c); {
+		case spared && r.ID == c.lead.report.Replica && s.handOver(c, r):
+		case spared:
+			s.change(c.lead, "a replica is not needed any more", gone)
+		case well:
 			s.propose(&PromoteReplica{c.ref.Shard.ID.Group(), r.ID}, "replica %d of shard %d stays after all", r.ID, c.ref.Shard.ID)
-		} else if target := s.target(c); target != nil {
+		case c.present() < c.want && target != nil:
 			s.add(c, target, "nothing takes the place of a replica yet")
 		}
 		return
