@@ -425,7 +425,8 @@ func (w *world) check() {
 	}
 	w.checkMeta()
 	for _, p := range w.d.Processes {
-		if p.MetaState == Leaving || p.DataState == Leaving && len(w.d.lastCopies(p.DataID)) == 0 {
+		heir := slices.ContainsFunc(w.d.Processes, func(q Process) bool { return q.Is(MetaNode) && w.up(Member{Node: q.MetaID}) })
+		if p.MetaState == Leaving && heir || p.DataState == Leaving && len(w.d.lastCopies(p.DataID)) == 0 {
 			w.t.Errorf("process %s still leaves", p.UUID)
 		}
 	}
