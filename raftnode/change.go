@@ -234,12 +234,13 @@ func (g *group) safe(changes []Change, next *membership) error {
 	for _, voters := range [][]uint64{next.conf.Voters, next.conf.VotersOutgoing} {
 		active := 0
 		for _, v := range voters {
-			if v == g.seen.replica || g.contacts.active(g, dsdb.ReplicaID(v)) {
+			waits := st.Progress[v].State == tracker.StateSnapshot
+			if v == g.seen.replica || g.contacts.active(g, dsdb.ReplicaID(v)) && !waits {
 				active++
 			}
 		}
 		if len(voters) > 0 && active <= len(voters)/2 {
-			return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: only %d of the %d voters that there would be are active", g.id, active, len(voters))
+			return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: only %d of the %d voters that there would be are active and have the log", g.id, active, len(voters))
 		}
 	}
 	return nil
