@@ -78,7 +78,7 @@ func (m *member) attempt(r coord.Request, ask func(at *member, reply func(error)
 				m.store.count("second copies of proposals")
 			}
 			m.call(m.store.node(do.Node), ask, d, func(err error) {
-				if vfs.NoSpace(err) {
+				if vfs.NoSpace(err) && dsdb.KindOf(err) == dsdb.KindUnavailable {
 					err = &dsdb.Error{Kind: dsdb.KindInternal, Text: err.Error(), Err: err} // as the server does: it is final
 				}
 				unknown = dsdb.KindOf(err) == dsdb.KindTimeout
@@ -89,25 +89,27 @@ func (m *member) attempt(r coord.Request, ask func(at *member, reply func(error)
 	step(do)
 }
 
-// voters returns the nodes with a voter of a group, as the catalogue has it,
-// this node first.
-func (m *member) voters(g dsdb.GroupID) ([]dsdb.NodeID, bool) {
+// holders returns the nodes with a replica of a group, as the catalogue has it:
+// this node first, then those with a voter. That may lag behind: who is a learner
+// there may have become a voter, and lead.
+func (m *member) holders(g dsdb.GroupID) ([]dsdb.NodeID, bool) {
 	view := m.catalogue.View()
 	replicas, found := view.Replicas(g)
 	if g == dsdb.MetaGroup && len(replicas) == 0 {
 		return []dsdb.NodeID{m.id.Peer()}, true // of a cluster that is being founded
 	}
-	var nodes []dsdb.NodeID
+	var nodes, last []dsdb.NodeID
 	for _, r := range replicas {
 		switch {
-		case r.Role != meta.Voter && r.Role != meta.LeavingVoter:
 		case r.Node == m.id.MetaID || r.Node == m.id.DataID:
 			nodes = slices.Insert(nodes, 0, r.Node)
-		default:
+		case r.Role == meta.Voter || r.Role == meta.LeavingVoter:
 			nodes = append(nodes, r.Node)
+		default:
+			last = append(last, r.Node)
 		}
 	}
-	return nodes, found
+	return append(nodes, last...), found
 }
 
 // errDropped is the end of a write to a shard that is no more.
@@ -115,7 +117,7 @@ var errDropped = errors.New("the shard was dropped")
 
 // propose has a group apply what encode makes of the id that it is given, once.
 func (m *member) propose(g dsdb.GroupID, encode func(dsdb.ProposalID) []byte, done func(dsdb.Verdict, error)) {
-	nodes, found := m.voters(g)
+	nodes, found := m.holders(g)
 	if !found {
 		done(dsdb.Verdict{}, errDropped)
 		return
@@ -168,7 +170,7 @@ func (m *member) command(c meta.Command, done func(dsdb.Verdict, error)) {
 // readIndex finds, with the group's leader, an index that includes everything
 // that was acknowledged before the call.
 func (m *member) readIndex(g dsdb.GroupID, done func(uint64, error)) {
-	nodes, found := m.voters(g)
+	nodes, found := m.holders(g)
 	if !found {
 		done(0, errDropped)
 		return

@@ -61,8 +61,11 @@ func (s *store) boot(n *Node) ([]raftnode.GroupSpec, error) {
 	}
 	id, err := meta.ReadIdentity(n.disk, catalogueDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.After(0, m.join)
-		return nil, nil
+		s.joins++
+		id, err = meta.Identity{UUID: fmt.Sprintf("process-%d", s.joins)}, nil
+		if n.Index == 0 && !s.founded {
+			id.UUID = founder.UUID
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -70,6 +73,11 @@ func (s *store) boot(n *Node) ([]raftnode.GroupSpec, error) {
 	id.Epoch++
 	if err := meta.WriteIdentity(n.disk, catalogueDir, id); err != nil {
 		return nil, err
+	}
+	if id.ClusterID == 0 {
+		m.id = id
+		s.After(0, m.join)
+		return nil, nil
 	}
 	return m.begin(id)
 }
@@ -305,7 +313,7 @@ func (m *member) join() {
 		return
 	}
 	again := func() { m.after(s.Between(50*time.Millisecond, 500*time.Millisecond), m.join) }
-	if m.node.Index == 0 && !s.founded {
+	if m.id.UUID == founder.UUID {
 		m.become(founder)
 		return
 	}
@@ -314,11 +322,7 @@ func (m *member) join() {
 		again()
 		return
 	}
-	if m.id.UUID == "" {
-		s.joins++
-		m.id.UUID = fmt.Sprintf("process-%d", s.joins)
-	}
-	c := m.joining(m.id.UUID, 1)
+	c := m.joining(m.id.UUID, m.id.Epoch)
 	var joined meta.Joined
 	m.call(via.node, func(via *member, reply func(error)) {
 		via.command(c, func(v dsdb.Verdict, err error) {
@@ -338,7 +342,7 @@ func (m *member) join() {
 
 // become writes down who the process is and begins to be that.
 func (m *member) become(id meta.Identity) {
-	id.Epoch = 1
+	id.Epoch = m.id.Epoch
 	err := meta.WriteIdentity(m.node.disk, catalogueDir, id)
 	var specs []raftnode.GroupSpec
 	if err == nil {

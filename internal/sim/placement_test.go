@@ -95,7 +95,10 @@ func (m *member) act(a meta.Action) {
 	switch {
 	case a.Command != nil:
 		s.count("commands of the controller")
-		m.command(a.Command, func(_ dsdb.Verdict, err error) { m.undone(a, err) })
+		m.command(a.Command, func(_ dsdb.Verdict, err error) {
+			s.outcome(a, err)
+			m.undone(a, err)
+		})
 	case a.Change != nil:
 		c := a.Change
 		steps := make([]raftnode.Change, len(c.Steps))
