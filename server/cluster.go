@@ -51,8 +51,11 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 			row.DataID = p.DataID
 		}
 		st, met := known[p.UUID]
-		if met {
+		switch {
+		case met && st.Authenticated != "none":
 			row.Authenticated = st.Authenticated
+		case met && n.cfg.Meta.CA != "":
+			row.Authenticated = "certificate" // of the authority, without which no connection is served
 		}
 		switch {
 		case r != nil:

@@ -2,11 +2,18 @@ package server
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -574,5 +581,72 @@ func TestNameThatIsLoopbackHere(t *testing.T) {
 	}
 	if _, err := d.listenHost("no-such-name.invalid"); err == nil || !strings.Contains(err.Error(), "does not know the name") {
 		t.Errorf("unknown name: %v", err)
+	}
+}
+
+// certificates writes an authority and, signed by it, a certificate with its key
+// for 127.0.0.1; it returns the files.
+func certificates(t *testing.T) (ca, cert string) {
+	t.Helper()
+	issue := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (der []byte, key *ecdsa.PrivateKey) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if signer == nil {
+			signer = key
+		}
+		if der, err = x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer); err != nil {
+			t.Fatal(err)
+		}
+		return der, key
+	}
+	valid := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	authority, node := valid, valid
+	authority.IsCA, authority.BasicConstraintsValid, authority.KeyUsage = true, true, x509.KeyUsageCertSign
+	node.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	node.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	caDER, caKey := issue(&authority, &authority, nil)
+	nodeDER, nodeKey := issue(&node, &authority, caKey)
+	keyDER, err := x509.MarshalECPrivateKey(nodeKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, cert = filepath.Join(t.TempDir(), "ca.pem"), filepath.Join(t.TempDir(), "node.pem")
+	block := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
+	if err := os.WriteFile(ca, block("CERTIFICATE", caDER), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(cert, append(block("CERTIFICATE", nodeDER), block("EC PRIVATE KEY", keyDER)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return ca, cert
+}
+
+// With an authority set, nodes prove themselves by certificates it has signed.
+func TestNodesWithCertificates(t *testing.T) {
+	t.Parallel()
+	ca, cert := certificates(t)
+	ca2, cert2 := certificates(t)
+	with := func(ca, cert string) func(*config.Config) {
+		return func(c *config.Config) { c.Meta.HTTPS, c.Meta.CA, c.Meta.Certificate = true, ca, cert }
+	}
+	first := newMachine(t, with(ca, cert)).start()
+	second := newMachine(t, joins(first), with(ca, cert)).start()
+	agree(t, first, second)
+	eventually(t, "the peer has proved itself", func() bool {
+		return strings.Contains(first.mustQuery("", "SHOW CLUSTER"), "authenticated=certificate")
+	})
+	for name, stranger := range map[string]*machine{
+		"another authority":                           newMachine(t, joins(first), with(ca2, cert2)),
+		"its server trusted, its own certificate not": newMachine(t, joins(first), with(ca, cert2)),
+		"no TLS": newMachine(t, joins(first)),
+	} {
+		stranger.launch()
+		eventually(t, name+": it is kept waiting", func() bool { return strings.Contains(stranger.log.String(), "waiting for a node of the cluster") })
+		stranger.halt()
+	}
+	if servers := first.mustQuery("", "SHOW SERVERS"); strings.Count(servers, "\n") != 3 {
+		t.Errorf("%s", servers)
 	}
 }
