@@ -14,6 +14,9 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/server/rpc"
+	"github.com/dasudian/dsdb/shard"
 	"github.com/dasudian/dsdb/wal"
 )
 
@@ -113,6 +116,51 @@ func others(sh meta.Shard, id dsdb.ReplicaID) (count int) {
 // votes reports whether a replica may lead its group.
 func votes(r meta.Replica) bool { return r.Role == meta.Voter || r.Role == meta.LeavingVoter }
 
+// readable reports why a query is not to be answered from this node's replica
+// of a shard: files of it are damaged, and others hold the same. The only
+// replica answers what it can.
+func (n *Node) readable(id dsdb.ShardID, sh *shard.Shard) error {
+	err := sh.Damage()
+	if err == nil {
+		return nil
+	}
+	ref, found := n.meta.View().Shard(id)
+	if !found {
+		return nil
+	}
+	if r, here := ref.Shard.On(n.dataID); !here || others(ref.Shard, r.ID) == 0 {
+		return nil
+	}
+	return dsdb.Errorf(dsdb.KindUnavailable, "the replica here is damaged: %w", err)
+}
+
+// meansDamage reports whether an error of a statement says that files are not
+// what was written, or gone.
+func meansDamage(err error) bool {
+	return err != nil && (dsdb.KindOf(err) == dsdb.KindCorrupt || errors.Is(err, iofs.ErrNotExist))
+}
+
+// transport brings messages and snapshots to other nodes. A snapshot that
+// arrives damaged makes this node look at the files that it was made of.
+type transport struct {
+	*rpc.Peers
+	n *Node
+}
+
+// SendSnapshot implements raftnode.Transport.
+func (t transport) SendSnapshot(to dsdb.NodeID, s *raftnode.OutgoingSnapshot) {
+	done, g := s.Done, s.Envelope.Group
+	s.Done = func(err error) {
+		if g != dsdb.MetaGroup && dsdb.KindOf(err) == dsdb.KindCorrupt {
+			if sh, err := t.n.shards.get(dsdb.ShardID(g)); err == nil {
+				_ = sh.CheckFiles(t.n.running) // the shard remembers
+			}
+		}
+		done(err)
+	}
+	t.Peers.SendSnapshot(to, s)
+}
+
 // failedReplica is a replica of this node that is out of service.
 type failedReplica struct {
 	shard   dsdb.ShardID
@@ -128,7 +176,7 @@ func (s *shards) failed() []failedReplica {
 	for id, r := range s.held {
 		err := r.err
 		if err == nil {
-			err = s.n.host.Status(id.Group()).Failed
+			err = cmp.Or(s.n.host.Status(id.Group()).Failed, r.shard.Damage())
 		}
 		if err != nil {
 			out = append(out, failedReplica{id, r.id, err})

@@ -35,10 +35,14 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 // retryFor is how long a statement is begun again because nodes fail.
 const retryFor = 10 * time.Second
 
+// retryDamaged is how often a statement is begun again because it has met damaged
+// files: the replica that they belong to answers nothing more if there are others.
+const retryDamaged = 3
+
 // answer runs a statement up to its first frame, again and without the replicas
 // that have failed if there is hope.
 func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Time) (exec.Result, error) {
-	failed := outages{}
+	failed, damaged := outages{}, 0
 	for {
 		s, err := n.openSession(ctx, readLevel{r.Read, r.MaxStaleness}, failed)
 		if err != nil {
@@ -48,7 +52,11 @@ func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Tim
 		if err == nil && res != nil {
 			return res, nil
 		}
-		again := s.lost(err, failed) && time.Since(began) < retryFor
+		again := s.lost(err, failed)
+		if meansDamage(err) && damaged < retryDamaged {
+			again, damaged = true, damaged+1
+		}
+		again = again && time.Since(began) < retryFor
 		if err2 := s.Close(); err == nil {
 			err = err2
 		}

@@ -46,10 +46,14 @@ func (n *Node) report() report {
 	for _, ref := range n.meta.View().ReplicasOn(n.id.DataID) {
 		g := ref.Shard.ID.Group()
 		st := n.host.Status(g)
-		if _, err := n.shards.get(ref.Shard.ID); dsdb.KindOf(err) == dsdb.KindCorrupt {
+		sh, id, err := n.shards.local(ref.Shard.ID)
+		switch {
+		case dsdb.KindOf(err) == dsdb.KindCorrupt:
 			st.Failed, st.Replica = err, ref.Replica.ID
-		} else if err != nil {
+		case err != nil:
 			continue // not opened yet
+		case st.Failed == nil && sh.Damage() != nil: // it goes on in its group until it is replaced
+			r.Failed = append(r.Failed, meta.FailedGroup{Group: g, Replica: id, Reason: sh.Damage().Error()})
 		}
 		r.Shards++
 		r.add(g, st)

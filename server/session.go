@@ -206,7 +206,7 @@ func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID)
 		src, err := s.n.openLocal(ctx, id, s.level)
 		return unclosed{src}, err
 	}
-	r, err := s.remote(ctx, node)
+	r, err := s.remote(node)
 	if err != nil {
 		return nil, err
 	}
@@ -264,6 +264,9 @@ func (n *Node) openReplica(ctx context.Context, id dsdb.ShardID, level readLevel
 		return nil, err
 	}
 	sh, err := n.shards.get(id)
+	if err == nil {
+		err = n.readable(id, sh)
+	}
 	if err != nil {
 		return nil, err
 	}

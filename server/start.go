@@ -49,7 +49,7 @@ func (n *Node) openCatalogue(ctx context.Context) error {
 		return errors.Join(err, dsdb.Errorf(dsdb.KindCorrupt, "the log is damaged and may have lost changes of the catalogue, without which nothing can be served: %v; %s", n.damage.lost, n.remedy()))
 	}
 	n.peers = rpc.New(n.peerOptions())
-	n.host, err = raftnode.Open(raftnode.Options{Log: n.wal, Transport: n.peers, Logger: n.log, Fatal: n.opt.Fatal})
+	n.host, err = raftnode.Open(raftnode.Options{Log: n.wal, Transport: transport{n.peers, n}, Logger: n.log, Fatal: n.opt.Fatal})
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func (s *Shard) applyChecksum(h header) {
 	s.sum.running.Go(func() {
 		defer stop()
 		defer d.src.Close()
-		err := s.checkFiles(ctx)
+		err := s.CheckFiles(ctx)
 		if err == nil {
 			err = d.addRows()
 		}

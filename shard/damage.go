@@ -36,10 +36,15 @@ func (s *Shard) Damage() error {
 	return nil
 }
 
-// checkFiles reads all files that the manifest names and compares their
-// checksums: damage where nobody looks is found too.
-func (s *Shard) checkFiles(ctx context.Context) error {
+// CheckFiles reads all files that the manifest names and compares their
+// checksums: damage where nobody looks is found too. It does nothing once the
+// shard is closed.
+func (s *Shard) CheckFiles(ctx context.Context) error {
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
 	s.pins++
 	files, indexes := s.files, s.disk.indexes
 	for _, f := range files {
