@@ -31,7 +31,7 @@ func TestChaos(t *testing.T) { inNetwork(t, *nodes, chaos) }
 
 func chaos(t *testing.T, c *Cluster) {
 	log := slog.New(slog.NewTextHandler(os.Stdout, nil))
-	load, err := NewLoad(t.Context(), c, 3)
+	load, err := NewLoad(t.Context(), c, copies)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,8 +55,30 @@ func chaos(t *testing.T, c *Cluster) {
 	for _, text := range load.Odd() {
 		t.Error("unexpected answer: ", text)
 	}
+	checkReplicas(t, c)
 	checkPoints(t, c, load)
 	checkRegisters(t, load)
+}
+
+// checkReplicas waits until all replicas of all shards hold the same.
+func checkReplicas(t *testing.T, c *Cluster) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), healed)
+	defer cancel()
+	for _, p := range c.Nodes {
+		if err := p.WaitReady(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	shards, err := c.Agree(ctx, c.Nodes[0], copies)
+	if err != nil {
+		t.Errorf("%v after the last fault: %v", healed, err)
+	} else {
+		t.Logf("the replicas of %d shards agree %v after the last fault", shards, time.Since(began))
+	}
+	if shards == 0 {
+		t.Error("no shards were compared")
+	}
 }
 
 // checkPoints waits until every node answers, and compares what they answer.

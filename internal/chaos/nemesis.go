@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -42,6 +43,7 @@ var faults = []fault{
 	{"one-way", 2, func(ctx context.Context, n *Nemesis) error { return n.oneWay(ctx) }},
 	{"delay", 1, func(ctx context.Context, n *Nemesis) error { return n.delay(ctx) }},
 	{"reset", 1, func(_ context.Context, n *Nemesis) error { n.c.Proxy.Reset(); return nil }},
+	{"corrupt", 1, func(ctx context.Context, n *Nemesis) error { return n.corrupt(ctx) }},
 	{"disk-full", 1, func(ctx context.Context, n *Nemesis) error { return n.fillDisk(ctx) }},
 }
 
@@ -189,4 +191,75 @@ func (n *Nemesis) fillDisk(ctx context.Context) error {
 	n.sleep(ctx, time.Second, 6*time.Second)
 	n.log.Info("disk has space", "node", p.ID)
 	return nil
+}
+
+// repaired is how long the replicas may take to agree again after one node's
+// files were damaged.
+const repaired = time.Minute
+
+// corrupt stops a node, flips a bit in one of its files and starts it again.
+// Before the next fault every replica must be whole again: as many nodes with
+// damaged files as make a majority are more than anything can survive.
+func (n *Nemesis) corrupt(ctx context.Context) error {
+	p := n.some(1)[0]
+	sig := []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM}[n.rand.IntN(2)]
+	if err := p.Signal(sig); err != nil {
+		return err
+	}
+	pattern := "data/shard/*/*"
+	if sig == syscall.SIGTERM && n.rand.IntN(2) == 0 { // after a kill damage to the last write looks like one that was not finished
+		pattern = "wal/*.seg"
+	}
+	names, err := filepath.Glob(filepath.Join(p.Dir(), pattern))
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		name := names[n.rand.IntN(len(names))]
+		at, err := n.flip(name)
+		if err != nil {
+			return err
+		}
+		n.log.Info("corrupt", "node", p.ID, "file", name, "byte", at, "stopped by", sig.String())
+	}
+	if err := p.Start(); err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), repaired)
+	defer cancel()
+	if err := p.WaitReady(wait); err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := n.c.Agree(wait, p, copies); err != nil {
+		return fmt.Errorf("node %d, %v after it started: %w", p.ID, repaired, err)
+	}
+	n.log.Info("all replicas are whole", "node", p.ID, "after", time.Since(began))
+	return nil
+}
+
+// flip flips a bit of a file, of a byte that is not zero: the rest of a log is
+// padding.
+func (n *Nemesis) flip(name string) (at int, err error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	var used []int
+	for i, v := range b {
+		if v != 0 {
+			used = append(used, i)
+		}
+	}
+	if len(used) == 0 {
+		return 0, nil
+	}
+	at = used[n.rand.IntN(len(used))]
+	b[at] ^= 1 << n.rand.IntN(8)
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return at, err
+	}
+	_, err = f.WriteAt(b[at:at+1], int64(at))
+	return at, errors.Join(err, f.Close())
 }
