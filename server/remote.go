@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/exec"
@@ -15,6 +16,18 @@ import (
 // methodQuery is the stream on which a node answers from its shards for
 // another: a queryHeader, then what exec says.
 const methodQuery = "query"
+
+// methodPing is the call that a node answers if it is alive.
+const methodPing = "ping"
+
+// A node to which a stream cannot be opened within openWait counts as gone. One
+// that is to answer and has not for quietTime is pinged; it counts as gone if
+// that is not answered within pingWait.
+const (
+	openWait  = 2 * time.Second
+	quietTime = time.Second
+	pingWait  = 1500 * time.Millisecond
+)
 
 // maxHeader bounds the bytes of a queryHeader.
 const maxHeader = 4 << 10
@@ -27,42 +40,66 @@ type queryHeader struct {
 
 // remote returns the stream to a node on which this statement's shards there
 // are read. It is opened when it is first needed.
-func (s *session) remote(ctx context.Context, node dsdb.NodeID) (*exec.Remote, error) {
+func (s *session) remote(node dsdb.NodeID) (*exec.Remote, error) {
 	s.mu.Lock()
 	r := s.remotes[node]
 	s.mu.Unlock()
 	if r != nil {
 		return r, nil
 	}
-	stream, err := s.n.peers.Open(s.ctx, node, methodQuery)
-	if err == nil {
-		var header []byte
-		if header, err = json.Marshal(queryHeader{s.level, s.view.Index}); err == nil {
-			err = stream.Send(header)
-		}
-	}
+	conn, err := s.connect(node)
 	if err != nil {
-		if stream != nil {
-			stream.Close()
-		}
 		s.fail(node, err)
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.remotes[node]; r != nil { // somebody was faster
-		return r, stream.Close()
+		return r, conn.Close()
 	}
-	r = exec.NewRemote(&queryConn{stream, s, node})
+	r = exec.NewRemote(conn)
 	s.remotes[node] = r
 	return r, nil
+}
+
+// connect opens a stream to a node and tells it what is to come.
+func (s *session) connect(node dsdb.NodeID) (*queryConn, error) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	late := time.AfterFunc(openWait, cancel)
+	stream, err := s.n.peers.Open(ctx, node, methodQuery)
+	if err == nil && !late.Stop() {
+		err = dsdb.Errorf(dsdb.KindUnavailable, "node %d has not answered in %v", node, openWait)
+		stream.Close()
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	c := &queryConn{stream, s, node, cancel}
+	header, err := json.Marshal(queryHeader{s.level, s.view.Index})
+	if err == nil {
+		err = stream.Send(header)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // queryConn is a stream that tells its session when it breaks.
 type queryConn struct {
 	*rpc.Stream
-	s    *session
-	node dsdb.NodeID
+	s      *session
+	node   dsdb.NodeID
+	cancel context.CancelFunc // ends what the stream waits for
+}
+
+// Close implements exec.Conn.
+func (c *queryConn) Close() error {
+	err := c.Stream.Close()
+	c.cancel()
+	return err
 }
 
 // Send implements exec.Conn.
@@ -70,8 +107,37 @@ func (c *queryConn) Send(b []byte) error { return c.note(c.Stream.Send(b)) }
 
 // Recv implements exec.Conn.
 func (c *queryConn) Recv() ([]byte, error) {
+	answered := make(chan struct{})
+	watch := time.AfterFunc(quietTime, func() { c.watch(answered) })
 	b, err := c.Stream.Recv()
+	close(answered)
+	watch.Stop()
 	return b, c.note(err)
+}
+
+// watch ends a stream whose other side is not alive: a process that hangs keeps
+// its connections.
+func (c *queryConn) watch(answered <-chan struct{}) {
+	for {
+		ctx, cancel := context.WithTimeout(c.s.ctx, pingWait)
+		_, err := c.s.n.peers.Call(ctx, c.node, methodPing, nil)
+		cancel()
+		select {
+		case <-answered:
+			return
+		case <-c.s.ctx.Done():
+			return
+		default:
+		}
+		if err != nil {
+			c.s.fail(c.node, err)
+			c.Close()
+			return
+		}
+		if pauseFor(c.s.ctx, quietTime) != nil {
+			return
+		}
+	}
 }
 
 func (c *queryConn) note(err error) error {
