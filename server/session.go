@@ -162,9 +162,23 @@ func (s *session) find(ctx context.Context, id dsdb.ShardID) (exec.Source, error
 		}
 	}
 	if first == nil {
-		first = dsdb.Errorf(dsdb.KindUnavailable, "no replica of shard %d can be reached", id)
+		first = dsdb.Errorf(dsdb.KindUnavailable, "no replica of shard %d can be reached: %w", id, s.outage(ref.Shard))
 	}
 	return nil, first
+}
+
+// outage returns why a replica of a shard is not asked.
+func (s *session) outage(sh meta.Shard) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range sh.Replicas {
+		for _, u := range []unread{{node: r.Node}, {r.Node, sh.ID}} {
+			if err := s.failed[u]; err != nil {
+				return err
+			}
+		}
+	}
+	return errors.New("none votes")
 }
 
 // everywhere reports whether other replicas would say the same.
@@ -234,7 +248,7 @@ func (s *session) avoid(r unread, err error) {
 // lost reports whether a statement that ended with err can do better if it is
 // begun again, and adds to failed what it need not ask then.
 func (s *session) lost(err error, failed outages) bool {
-	if err == nil || s.ctx.Err() != nil {
+	if err == nil || s.ctx.Err() != nil || everywhere(err) {
 		return false
 	}
 	if r, ok := unreadOf(err); ok {
