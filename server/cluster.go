@@ -12,6 +12,7 @@ import (
 	"github.com/dasudian/dsdb/exec"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
+	"github.com/dasudian/dsdb/ql"
 	"github.com/dasudian/dsdb/raftnode"
 	"github.com/dasudian/dsdb/server/rpc"
 )
@@ -75,6 +76,15 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// aboutNodes reports whether a statement lists the nodes of the cluster.
+func aboutNodes(s ql.Statement) bool {
+	switch s.(type) {
+	case *ql.ShowServers, *ql.ShowCluster:
+		return true
+	}
+	return false
 }
 
 // metaRole says what a process is in the meta group.

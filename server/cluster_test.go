@@ -336,6 +336,12 @@ func TestC26WithoutQuorum(t *testing.T) {
 	nodes[2].halt()
 	_, err := nodes[0].query("", "CREATE DATABASE db")
 	wantError(t, err, dsdb.KindUnavailable, "no quorum: 1/3 meta nodes reachable")
+	if servers := nodes[0].mustQuery("", "SHOW SERVERS"); strings.Count(servers, "\n") != 5 {
+		t.Errorf("without quorum:\n%s", servers)
+	}
+	if rows := nodes[0].mustQuery("", "SHOW CLUSTER"); strings.Count(rows, "status=suspect") != 2 {
+		t.Errorf("without quorum:\n%s", rows)
+	}
 
 	nodes[0].halt()
 	nodes[0].launch()
