@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// The flags of a node of a cluster set what the configuration would, and are stronger.
+func TestFlagsOfAClusterNode(t *testing.T) {
+	code, out, errOut := dsdbd(t, []string{"HOME=/nowhere", "DSDB_META_JOIN=x:1"}, "config", "-join", "influx1:8091,influx3", "--hostname", "influx2")
+	if code != 0 {
+		t.Fatalf("code %d, %s", code, errOut)
+	}
+	for _, want := range []string{`join = "influx1:8091,influx3"`, `hostname = "influx2"`, `bind-address = "influx2:8086"`,
+		`bind-address = "influx2:8088"`, `http-bind-address = "influx2:8091"`} {
+		if !strings.Contains(out, "  "+want+"\n") {
+			t.Errorf("%s is not in\n%s", want, out)
+		}
+	}
+	if code, _, errOut := dsdbd(t, []string{"HOME=/nowhere"}, "config", "-join", "http://influx1:8091"); code != 1 || !strings.Contains(errOut, "want host:port") {
+		t.Errorf("code %d, %s", code, errOut)
+	}
+}
+
+// A node that finds no cluster says so, and ends cleanly when it is told to.
+func TestDaemonThatWaitsEndsCleanly(t *testing.T) {
+	home := t.TempDir()
+	pidfile := filepath.Join(home, "pid")
+	cmd := command([]string{"HOME=" + home, "DSDB_HTTP_BIND_ADDRESS=127.0.0.1:0", "DSDB_META_BIND_ADDRESS=127.0.0.1:0", "DSDB_META_HTTP_BIND_ADDRESS=127.0.0.1:0"},
+		"-join", "127.0.0.1:1", "-pidfile", pidfile)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	r := bufio.NewReader(stderr)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			t.Fatalf("dsdbd ended: %s", line)
+		}
+		if strings.Contains(line, "waiting for a node of the cluster to admit this one (127.0.0.1:1: ") {
+			break
+		}
+	}
+	if _, err := os.Stat(pidfile); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	rest, _ := io.ReadAll(r)
+	if err := cmd.Wait(); err != nil || !strings.Contains(string(rest), "stopped before it was ready") {
+		t.Errorf("%v\n%s", err, rest)
+	}
+	if _, err := os.Stat(pidfile); !os.IsNotExist(err) {
+		t.Errorf("the pidfile is still there: %v", err)
+	}
+}
