@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // maxLag is how many committed entries a learner may lack when it is promoted.
@@ -222,7 +223,7 @@ func confChange(changes []Change) (cc *raftpb.ConfChangeV2, added []Peer) {
 func (g *group) safe(changes []Change, next *membership) error {
 	st := g.node.Status()
 	for _, ch := range changes {
-		if ch.Op != AddVoter {
+		if ch.Op != AddVoter || mutant.PromoteWithoutCatchUp {
 			continue
 		}
 		r := ch.Peer.Replica
@@ -234,7 +235,7 @@ func (g *group) safe(changes []Change, next *membership) error {
 	for _, voters := range [][]uint64{next.conf.Voters, next.conf.VotersOutgoing} {
 		active := 0
 		for _, v := range voters {
-			waits := st.Progress[v].State == tracker.StateSnapshot
+			waits := st.Progress[v].State == tracker.StateSnapshot && !mutant.JoinerCounted
 			if v == g.seen.replica || g.contacts.active(g, dsdb.ReplicaID(v)) && !waits {
 				active++
 			}
@@ -386,7 +387,7 @@ func (c *Core) strayed(g *group, e Envelope) {
 
 // settled reports whether this replica leads and those are not needed who have left.
 func (g *group) settled() bool {
-	return g.seen.leading && !g.members.joint() && g.settling.done == g.members.index
+	return g.seen.leading && !g.members.joint() && (g.settling.done == g.members.index || mutant.LeftTooEarly)
 }
 
 // dismissed notes that a leader, not an old one, has dismissed this replica.

@@ -189,6 +189,7 @@ type Core struct {
 	groups  map[dsdb.GroupID]*group
 	ticking [TickSlices][]*group
 	clocks  int      // groups in ticking
+	orphans []*group // whose clock.campaignIn is not 0
 	dirty   []*group // touched since the last Drain, in order of first touch
 	refuse  error    // why proposals are refused, nil if they are not
 	out     Outputs
@@ -205,6 +206,7 @@ func NewCore(log LogReader, origin uint64, logger *slog.Logger) *Core {
 // Tick moves the logical clock of the groups of one slice, a tenth of them.
 // Groups of one replica that leads have no clock.
 func (c *Core) Tick(slice int) {
+	c.replaceLeaders()
 	for _, g := range c.ticking[slice%TickSlices] {
 		if g.failed == nil {
 			c.guard(g, func() { c.tick(g) })

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/wal"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -71,7 +72,8 @@ type clock struct {
 	running    bool   // Tick moves it
 	openCommit uint64 // what was committed when the group was opened
 	campaign   bool   // as soon as all that is known to be committed is applied
-	campaignIn uint64 // ticks until this replica campaigns if there is no leader then; 0: it does not
+	campaignIn uint64 // calls of Core.Tick until this replica campaigns if there is no leader then; 0: it does not
+	campaigns  int    // how often it does so at most
 	jointSince uint64 // when the members became joint
 }
 
@@ -114,6 +116,30 @@ type progress struct {
 	members                                                          atomic.Pointer[Members]
 	peers                                                            atomic.Pointer[[]PeerProgress]
 	failed                                                           atomic.Pointer[error]
+	elected                                                          atomic.Pointer[chan struct{}] // see Host.Elected
+}
+
+// lead notes who leads. Who waits for another leader is told when there is one.
+func (p *progress) lead(leader uint64, node dsdb.NodeID) {
+	p.leaderNode.Store(uint64(node))
+	if p.leader.Swap(leader) == leader || leader == 0 {
+		return
+	}
+	if c := p.elected.Swap(nil); c != nil {
+		close(*c)
+	}
+}
+
+// news returns a channel that is closed when there is another leader.
+func (p *progress) news() <-chan struct{} {
+	for {
+		if c := p.elected.Load(); c != nil {
+			return *c
+		}
+		if fresh := make(chan struct{}); p.elected.CompareAndSwap(nil, &fresh) {
+			return fresh
+		}
+	}
 }
 
 func (p *progress) status() GroupStatus {
@@ -147,6 +173,9 @@ func (g *group) failedError() error {
 // member: this replica may not know of the latest change yet.
 func (g *group) accepts(e Envelope) bool {
 	m := e.Message
+	if mutant.OldReplicaIDAccepted {
+		return m != nil
+	}
 	if m == nil || e.From == 0 || e.From == e.To || uint64(e.To) != g.seen.replica || m.GetTo() != uint64(e.To) || m.GetFrom() != uint64(e.From) {
 		return false
 	}
@@ -177,7 +206,7 @@ func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 	if known && state.Replica != spec.Replica {
 		return nil, dsdb.Errorf(dsdb.KindConflict, "raft group %d: the log holds replica %d, not %d", spec.ID, state.Replica, spec.Replica)
 	}
-	if removed := c.log.Removed(spec.ID); spec.Replica <= removed {
+	if removed := c.log.Removed(spec.ID); spec.Replica <= removed && !mutant.ReuseReplicaID {
 		return nil, dsdb.Errorf(dsdb.KindConflict, "raft group %d: replica %d left this node, ids up to %d are spent", spec.ID, spec.Replica, removed)
 	}
 	if !known && !spec.New {
@@ -242,6 +271,9 @@ func (c *Core) open(g *group, state wal.GroupState, known bool) {
 		c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Create: &state}})
 	}
 	g.store.conf = g.members.conf
+	if mutant.WrongJointQuorum && g.members.joint() {
+		g.store.conf = &raftpb.ConfState{Voters: g.store.conf.Voters, Learners: g.store.conf.Learners}
+	}
 	cfg := raftConfig(g)
 	cfg.Logger = &raftLogger{c.logger, g.id}
 	if g.node, err = raft.NewRawNode(cfg); err != nil {
@@ -312,8 +344,18 @@ func (c *Core) newGroupState(g *group) (wal.GroupState, error) {
 func (s *storage) load(state wal.GroupState, flushed uint64) error {
 	s.truncated = state.Truncated
 	s.applied = max(flushed, state.Truncated.Index)
+	if mutant.ApplyTwice {
+		s.applied = state.Truncated.Index
+	}
 	hard := state.HardState
 	commit := max(hard.Commit, s.applied)
+	if mutant.CommitBehindFlush {
+		commit = hard.Commit
+	}
+	if mutant.ShortLogAccepted {
+		commit = min(commit, s.last)
+		s.applied = min(s.applied, s.last)
+	}
 	if commit > s.last {
 		return dsdb.Errorf(dsdb.KindCorrupt, "the log of raft group %d ends at %d, but %d was committed and %d flushed", s.group, s.last, hard.Commit, flushed)
 	}
@@ -361,6 +403,9 @@ func (g *group) failProposals(c *Core, err, lost error) {
 		c.result(p.waiter, err)
 	}
 	g.proposals = nil
+	if mutant.UnknownToldRefused {
+		lost = err
+	}
 	for i := range g.pending {
 		c.result(g.pending[i].waiter, lost)
 		g.pending[i].waiter = nil

@@ -279,6 +279,16 @@ func (h *Host) Status(g dsdb.GroupID) GroupStatus {
 	return m.progress.status()
 }
 
+// Elected returns a channel that is closed once a leader of g is known here that
+// is not the one of the moment; nil if this node has no replica of g.
+func (h *Host) Elected(g dsdb.GroupID) <-chan struct{} {
+	m, err := h.member(g)
+	if err != nil {
+		return nil
+	}
+	return m.progress.news()
+}
+
 // Step takes messages that another node's host has sent; msgs is not copied.
 func (h *Host) Step(from dsdb.NodeID, msgs []Envelope) {
 	for first := 0; first < len(msgs); {

@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/wal"
 )
 
@@ -110,7 +111,7 @@ func (c *Core) beginInstall(g *group, m *raftpb.Message) {
 	g.members = in.members
 	c.enter(g)
 	g.loseProposals(c)
-	c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Installing: &in.state}, group: g, install: in})
+	c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Installing: &in.state}, group: g, install: in, Empty: mutant.InstallUnannounced})
 }
 
 // loseProposals ends the proposals in a log that is about to be replaced: they

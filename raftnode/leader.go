@@ -129,7 +129,8 @@ func (g *group) failMatches(c *Core, err error) {
 
 // PeerDown says that the process of another node is gone. A group that is led
 // from there forgets its leader, and its voters here campaign soon: one after the
-// other, and not all groups at once. A process with two node ids is named by both.
+// other, and if they are many not all groups at once. A process with two node ids
+// is named by both.
 func (c *Core) PeerDown(node dsdb.NodeID) {
 	c.clocked(func(g *group) {
 		if g.seen.lead == 0 || g.seen.leading || g.nodeOf(dsdb.ReplicaID(g.seen.lead)) != node {
@@ -137,10 +138,48 @@ func (c *Core) PeerDown(node dsdb.NodeID) {
 		}
 		c.guard(g, func() {
 			_ = g.node.ForgetLeader() // only refused where leases are used for reads
-			g.clock.campaignIn = g.turn(node)
+			before := g.clock.campaignIn
+			if g.clock.campaignIn = c.turn(g, node); g.clock.campaignIn > 0 && before == 0 {
+				c.orphans = append(c.orphans, g)
+			}
+			g.clock.campaigns = maxCampaigns
 		})
 		c.touch(g)
 	})
+}
+
+// replaceLeaders has the groups whose leader is gone campaign when it is their
+// turn: again a few times, as other voters may not have noticed yet.
+func (c *Core) replaceLeaders() {
+	left := c.orphans[:0]
+	for _, g := range c.orphans {
+		if g.failed == nil {
+			c.guard(g, func() { c.replaceLeader(g) })
+		}
+		if g.failed == nil && g.clock.campaignIn > 0 {
+			left = append(left, g)
+		}
+	}
+	clear(c.orphans[len(left):])
+	c.orphans = left
+}
+
+func (c *Core) replaceLeader(g *group) {
+	st := g.node.BasicStatus()
+	if st.Lead != raft.None {
+		g.clock.campaignIn = 0
+		return
+	}
+	if g.clock.campaignIn--; g.clock.campaignIn > 0 {
+		return
+	}
+	if st.RaftState != raft.StateCandidate { // whose votes are being written
+		_ = g.node.Campaign() // raft logs why it cannot; its own clock goes on
+		c.touch(g)
+	}
+	if g.clock.campaigns--; g.clock.campaigns > 0 {
+		g.clock.campaignIn = campaignGap * uint64(len(g.members.conf.Voters))
+	}
 }
 
 // clocked calls f for each group in service with other members, always in the same order.
@@ -154,9 +193,19 @@ func (c *Core) clocked(f func(*group)) {
 	}
 }
 
-// turn is the number of ticks after which this replica campaigns when a node is
-// gone; 0 if it does not vote. The voters' order differs from group to group.
-func (g *group) turn(gone dsdb.NodeID) uint64 {
+// How soon the voters of a group whose leader is gone campaign, in calls of Tick
+// (25 ms): the first when the others have noticed too, the next when it has had
+// the time for its two rounds of votes.
+const (
+	campaignAfter = 2
+	campaignGap   = 8
+	maxCampaigns  = 3
+	campaignGroup = 64 // so many groups of a core do so at a time
+)
+
+// turn is the number of calls of Tick after which this replica campaigns when a
+// node is gone; 0 if it does not vote. The voters' order differs from group to group.
+func (c *Core) turn(g *group, gone dsdb.NodeID) uint64 {
 	rank, self, n := 0, -1, 0
 	for _, p := range g.members.peers {
 		if p.Node == gone || !slices.Contains(g.members.conf.Voters, uint64(p.Replica)) {
@@ -171,7 +220,8 @@ func (g *group) turn(gone dsdb.NodeID) uint64 {
 		return 0
 	}
 	rank = (self + int(uint64(g.id)%uint64(n))) % n
-	return 1 + 2*uint64(rank)
+	spread := uint64(g.id) % uint64(1+c.clocks/campaignGroup)
+	return campaignAfter + min(spread, TickSlices) + campaignGap*uint64(rank)
 }
 
 // Unreachable says that messages to another node were dropped: leaders here

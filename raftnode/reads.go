@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // readQueue holds the reads of one group on their way: waiting for the leader
@@ -57,10 +58,16 @@ func (c *Core) issueReads(g *group) bool {
 	if g.seen.commit < g.seen.termStart {
 		return false
 	}
-	c.seq++
+	if !mutant.ReadContextReused {
+		c.seq++
+	}
 	q.issued = append(q.issued, readBatch{c.seq, q.waiting})
 	q.waiting = nil
 	ctx := binary.LittleEndian.AppendUint64(make([]byte, 0, 16), c.origin)
+	if mutant.StaleLeaderServes {
+		q.confirmReads(c, binary.LittleEndian.AppendUint64(ctx, c.seq), g.seen.commit)
+		return true
+	}
 	g.node.ReadIndex(binary.LittleEndian.AppendUint64(ctx, c.seq))
 	return true
 }
@@ -108,7 +115,7 @@ func (q *readQueue) confirmReads(c *Core, ctx []byte, index uint64) {
 func (q *readQueue) release(c *Core, applied uint64) {
 	rest := q.confirmed[:0]
 	for _, r := range q.confirmed {
-		if r.index <= applied {
+		if r.index <= applied || mutant.ReadIndexWithoutWait {
 			c.result(r.waiter, nil)
 		} else {
 			rest = append(rest, r)

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/wal"
 )
 
@@ -199,6 +200,9 @@ func (c *Core) appendMessage(g *group, m *raftpb.Message) {
 		urgent = urgent || hs.Term != g.store.hard.GetTerm() || hs.Vote != g.store.hard.GetVote()
 		g.store.hard.Term, g.store.hard.Vote = m.Term, m.Vote
 	}
+	if mutant.SkipVotePersist && hs != nil {
+		hs.Vote = 0
+	}
 	if !urgent {
 		g.held = hs
 		return
@@ -209,6 +213,13 @@ func (c *Core) appendMessage(g *group, m *raftpb.Message) {
 		a.Update.Entries = appendLogEntries(make([]wal.Entry, 0, len(a.entries)), a.entries)
 	}
 	a.Empty = hs == nil && len(a.entries) == 0
+	if mutant.AckBeforeSync {
+		for _, m := range a.responses {
+			if m.GetTo() != g.seen.replica {
+				c.send(g, m)
+			}
+		}
+	}
 	c.out.Appends = append(c.out.Appends, a)
 }
 
@@ -261,6 +272,11 @@ func (c *Core) applyMessage(g *group, m *raftpb.Message) {
 func (g *group) settleLost(c *Core, term uint64) {
 	n := 0
 	for n < len(g.pending) && g.pending[n].term < term {
+		if mutant.LostToldDone {
+			g.pending[n].waiter.Done(dsdb.Verdict{}, nil)
+			n++
+			continue
+		}
 		c.result(g.pending[n].waiter, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: the write was lost to a change of leader", g.id))
 		n++
 	}
@@ -342,9 +358,8 @@ func (c *Core) send(g *group, m *raftpb.Message) {
 
 func (g *group) publish() {
 	p := g.progress
-	p.leader.Store(g.seen.lead)
-	p.leaderNode.Store(uint64(g.nodeOf(dsdb.ReplicaID(g.seen.lead))))
 	p.leading.Store(g.seen.leading)
+	p.lead(g.seen.lead, g.nodeOf(dsdb.ReplicaID(g.seen.lead)))
 	p.settled.Store(g.settled())
 	p.term.Store(g.seen.term)
 	p.commit.Store(g.seen.commit)

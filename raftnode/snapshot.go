@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/wal"
 )
 
@@ -65,6 +66,14 @@ func (g *group) snapshot() (*raftpb.Snapshot, error) {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	at := p.position
+	if mutant.ConfOfOtherIndex {
+		members := *g.members
+		members.index = at.Index
+		return &raftpb.Snapshot{
+			Data:     appendMembership(nil, &members),
+			Metadata: &raftpb.SnapshotMetadata{ConfState: g.members.conf, Index: &at.Index, Term: &at.Term},
+		}, nil
+	}
 	return &raftpb.Snapshot{
 		Data:     appendMembership(nil, g.members),
 		Metadata: &raftpb.SnapshotMetadata{ConfState: g.members.conf, Index: &at.Index, Term: &at.Term},
@@ -165,7 +174,7 @@ func (c *Core) SnapshotSent(t SendTask, err error) {
 	if err != nil {
 		c.logger.Warn("raft snapshot did not arrive", "group", uint64(g.id), "replica", f.to, "error", err)
 	}
-	if g.failed == nil {
+	if g.failed == nil && !(mutant.SnapshotDoneLost && err != nil) {
 		c.report(g, f, err == nil)
 	}
 }

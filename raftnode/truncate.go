@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/wal"
 )
 
@@ -46,6 +47,9 @@ func (c *Core) Flushed(id dsdb.GroupID) {
 // snapshot. Nothing is forgotten that a snapshot on its way leads to.
 func (c *Core) truncate(g *group) {
 	index := g.machine.FlushedIndex()
+	if mutant.TruncateAboveFlushed {
+		index = g.store.applied
+	}
 	g.flush.ahead = index > g.store.applied // its ApplyDone is still to come
 	index = min(index, g.store.applied)
 	switch {
@@ -60,7 +64,9 @@ func (c *Core) truncate(g *group) {
 		}
 		index = min(index, g.flush.index)
 	}
-	index = min(index, g.sending.needed())
+	if !mutant.TruncateUnderSnapshot {
+		index = min(index, g.sending.needed())
+	}
 	if index <= g.store.truncated.Index {
 		return
 	}
@@ -105,11 +111,6 @@ func (s *sending) needed() uint64 {
 func (c *Core) tick(g *group) {
 	g.clock.now++
 	g.node.Tick()
-	if g.clock.campaignIn > 0 {
-		if g.clock.campaignIn--; g.clock.campaignIn == 0 && g.node.BasicStatus().Lead == raft.None {
-			_ = g.node.Campaign() // raft logs why it cannot; its own clock goes on
-		}
-	}
 	if g.clock.now%2 == 0 {
 		g.publishPeers()
 	}

@@ -102,14 +102,13 @@ func (q *peer) dial(ctx context.Context, cl class) (*conn, error) {
 	raw, err := q.owner.connect(short, addr)
 	done()
 	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			q.refused()
-		}
+		q.refused(err)
 		return nil, fmt.Errorf("peer %s: %w", addr, err)
 	}
 	tune(raw, cl)
 	c, err := q.greet(ctx, raw, addr, cl)
 	if err != nil {
+		q.refused(err)
 		q.owner.refusals.note(q.owner, q.uuid, err)
 		return nil, fmt.Errorf("peer %s: %w", addr, err)
 	}

@@ -292,13 +292,23 @@ func (q *peer) detach(c *conn) {
 	q.suspect()
 }
 
-// refused notes that nobody listened at the peer's address.
-func (q *peer) refused() {
+// refused notes that no connection came about, which may be since nobody
+// listens at the peer's address.
+func (q *peer) refused(err error) {
+	if !hungUp(err) {
+		return
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.live) == 0 {
 		q.suspect()
 	}
+}
+
+// hungUp reports whether err is how a connection fails to an address where
+// nobody listens, or where something listens that finds nobody behind it.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)
 }
 
 // suspect looks whether the process of a peer that was met is still there. The
@@ -356,12 +366,12 @@ func (q *peer) refuses() bool {
 	defer cancel()
 	c, err := q.owner.connect(ctx, q.addr())
 	if err != nil {
-		return errors.Is(err, syscall.ECONNREFUSED)
+		return hungUp(err)
 	}
 	defer c.Close()
 	_ = c.SetReadDeadline(time.Now().Add(probeEvery / 2)) // if that fails, so does Read
 	_, err = c.Read(make([]byte, 1))
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+	return hungUp(err)
 }
 
 func (q *peer) addr() string {
