@@ -22,7 +22,7 @@ var floors = []struct {
 	packages string
 	imports  string // path prefixes of other modules
 }{
-	{0, ". column internal/dedupe internal/vfs internal/wire", ""}, // may all import the root
+	{0, ". column internal/dedupe internal/mutant internal/vfs internal/wire", ""}, // may all import the root
 	{1, "ql", "github.com/influxdata/influxql"},
 	{1, "lineproto meta series wal", ""},
 	{1, "segment", "github.com/apache/arrow/go/v15 github.com/klauspost/compress"},

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // NodeKind is the role that a node id stands for.
@@ -342,7 +343,7 @@ func (c *BootNode) apply(d *Data) error {
 		return err
 	}
 	again := c.Epoch == p.Epoch && c.Nonce == p.Nonce && c.Nonce != 0
-	if c.Epoch <= p.Epoch && !again {
+	if c.Epoch <= p.Epoch && !again && !mutant.StaleEpochAccepted {
 		return dsdb.Errorf(dsdb.KindConflict, "the folders of node %d (process %s) are an older copy: this is start %d of them, and the cluster has seen start %d; start it with empty folders and --replace %d", p.ID(), p.UUID, c.Epoch, p.Epoch, p.ID())
 	}
 	if err := d.move(p, c.Addresses, p.Has(MetaNode), p.Has(DataNode)); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/server/coord"
 	"github.com/dasudian/dsdb/server/rpc"
 )
@@ -227,6 +228,9 @@ func (r *readIndexes) join(g dsdb.GroupID) (call, before *indexCall) {
 	t.waiting++
 	if t.next != nil {
 		return t.next, t.next
+	}
+	if mutant.ReadIndexShared && t.running != nil {
+		return t.running, t.running
 	}
 	t.next = &indexCall{done: make(chan struct{})}
 	return t.next, t.running

@@ -5,6 +5,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // Apply applies committed entries in the order of their indexes and returns
@@ -31,7 +32,7 @@ func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
 			return v, err
 		}
 	}
-	if v, dup := s.window.Check(h.id); dup || len(e.Data) == 0 {
+	if v, dup := s.window.Check(h.id); dup && !mutant.DedupeOff || len(e.Data) == 0 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.applied = h.at

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/segment"
 	"github.com/dasudian/dsdb/series"
 )
@@ -148,6 +149,9 @@ func (s *Shard) replace(c *compaction, indexes []fileMeta, written []string) err
 		next.indexes = slices.Concat(indexes, next.indexes[len(old):])
 	}
 	next.tombstones = s.tombstonesUpTo(next.flushed.index, next.segments)
+	if mutant.TombstoneResurrect {
+		next.tombstones = nil
+	}
 	if err := s.swap(&next, written); err != nil {
 		return err
 	}
@@ -157,7 +161,12 @@ func (s *Shard) replace(c *compaction, indexes []fileMeta, written []string) err
 	if c.meta.rows > 0 {
 		files = append(files, s.newFile(c.meta))
 	}
-	s.files = append(files, s.files[at+len(c.files):]...)
+	if mutant.LWWByArrival && c.meta.rows > 0 {
+		merged := files[at]
+		s.files = append(slices.Concat(files[:at], s.files[at+len(c.files):]), merged)
+	} else {
+		s.files = append(files, s.files[at+len(c.files):]...)
+	}
 	s.dropTombstonesLocked()
 	garbage := s.trashLocked(old)
 	s.mu.Unlock()
@@ -213,7 +222,10 @@ func (c *compaction) writeMeasurement(w *segment.Writer, m uint32) error {
 	ids, fields = slices.Compact(ids), slices.Compact(fields)
 	ids = slices.DeleteFunc(ids, func(id dsdb.SeriesID) bool { return !c.saved.Has(id) })
 	cur := newCursor(c.ctx, dsdb.Scan{Series: ids, Range: dsdb.AllTime}, len(fields))
-	for _, f := range c.files {
+	for i, f := range c.files {
+		if mutant.CompactionDropsOverlap && i > 0 && f.minTime <= c.files[i-1].maxTime {
+			continue
+		}
 		cur.sources = append(cur.sources, newFileScan(f, m, fields, concerning(c.disk.tombstones, f)))
 	}
 	return copyRows(w, m, fields, cur)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/dedupe"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/segment"
 	"github.com/dasudian/dsdb/series"
@@ -56,7 +57,12 @@ func (s *Shard) freeze() *frozen {
 	}
 	s.frozen = &frozen{at: s.applied, mem: s.active, tables: s.active.snap(), state: s.index.State(), window: s.window.Clone()}
 	for i := range s.frozen.tables {
-		s.frozen.tables[i].dropDeletesAfter(s.applied.index)
+		if !mutant.DeleteHalfFlushed {
+			s.frozen.tables[i].dropDeletesAfter(s.applied.index)
+		}
+		if t := &s.frozen.tables[i]; mutant.FlushLosesLastRow && t.rows > 0 {
+			t.rows--
+		}
 	}
 	s.active = &memtable{}
 	return s.frozen
@@ -73,6 +79,9 @@ func (t *tableSnap) dropDeletesAfter(index uint64) {
 func (s *Shard) flush(fr *frozen) error {
 	next := *s.disk
 	next.flushed, next.series, next.window = fr.at, uint64(fr.state.Len()), fr.window
+	if mutant.WindowNotInManifest {
+		next.window = &dedupe.Window{}
+	}
 	added, err := s.flushRows(&next, fr)
 	if err != nil {
 		return err
@@ -155,7 +164,7 @@ func (s *Shard) writeSegment(meta *segmentMeta, fill func(*segment.Writer) error
 	if err = fill(w); err == nil {
 		info, err = w.Finish()
 	}
-	if err == nil {
+	if err == nil && !mutant.FlushWithoutSync {
 		err = f.SyncData()
 	}
 	if cerr := f.Close(); err == nil {

@@ -1,6 +1,9 @@
 package wal
 
-import "github.com/dasudian/dsdb"
+import (
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
+)
 
 // staged is a group as it will be once the batch that is being built is
 // written: what further updates are checked against.
@@ -72,7 +75,7 @@ func (s *staged) create(g dsdb.GroupID, c *GroupState) error {
 	switch {
 	case s.exists:
 		return dsdb.Errorf(dsdb.KindConflict, "wal: group %d: replica %d is here already", g, s.replica)
-	case c.Replica <= s.removed:
+	case c.Replica <= s.removed && !mutant.ReuseReplicaID:
 		return dsdb.Errorf(dsdb.KindConflict, "wal: group %d: replica %d has left this node (up to %d have)", g, c.Replica, s.removed)
 	}
 	*s = staged{exists: true, removed: s.removed, replica: c.Replica, truncated: c.Truncated.Index, last: c.Truncated.Index}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/internal/vfs"
 )
 
@@ -258,7 +259,7 @@ func (r *recovery) walk(s *segment, end int64, known, last bool) error {
 		}
 		// The first batch is durable before its segment has a name, and a later
 		// batch is only written after this one was synced.
-		if later == end && !known && off > pageSize {
+		if later == end && !known && off > pageSize || mutant.TornEqualsCorrupt {
 			if last {
 				return r.tear(&in, s, off, h)
 			}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/internal/vfs"
 )
 
@@ -183,7 +184,7 @@ func (l *Log) fill(seg *segment, s spare, n newSegment) error {
 	if err := l.fs.Rename(s.path, seg.path); err != nil {
 		return err
 	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
+	if err := l.fs.SyncDir(l.dir); err != nil && !mutant.SkipDirFsync {
 		return err
 	}
 	l.count(n.first.records, pageSize+int64(len(n.body)))
@@ -226,7 +227,7 @@ func (l *Log) takeFree() []*segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
-	for n < len(l.segs)-1 && l.segs[n].live == 0 && l.segs[n].freedAt <= l.lastBatch {
+	for n < len(l.segs)-1 && l.segs[n].live == 0 && (l.segs[n].freedAt <= l.lastBatch || mutant.RecycleEarly) {
 		n++
 	}
 	free := l.segs[:n:n]

@@ -29,6 +29,7 @@ import (
 	"strings"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // Op is what the driver of an Attempt is to do next.
@@ -191,7 +192,7 @@ func (a *Attempt) expired() Action {
 // GiveUp returns what is to be said of an attempt that its driver does not go
 // on with, because of err: err, or KindTimeout if an earlier try may have succeeded.
 func (a *Attempt) GiveUp(err error) error {
-	if a.unknown && dsdb.KindOf(err) != dsdb.KindCanceled {
+	if a.unknown && !mutant.UnknownForgotten && dsdb.KindOf(err) != dsdb.KindCanceled {
 		return &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: err}
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // span bounds how far the newest proposal to a group may be ahead of the
@@ -45,7 +46,7 @@ func (s *Sequencer) Take(g dsdb.GroupID) (id dsdb.ProposalID, wait <-chan struct
 		q = &sequence{oldest: 1, next: 1}
 		s.groups[g] = q
 	}
-	if q.next-q.oldest >= span {
+	if q.next-q.oldest >= span && !mutant.SequenceUnbounded {
 		if q.released == nil {
 			q.released = make(chan struct{})
 		}

@@ -1,0 +1,78 @@
+//go:build !mutants
+
+// Package mutant plants bugs. In a build with the tag "mutants" the environment
+// variable DSDB_MUTANT names one of them, which then is in the program; in any
+// other build they are constants that are false, and the compiler leaves out
+// what they guard. TestMutants shows that each of them is found, by which test
+// and in what time: a test that finds none of them proves little.
+//
+// A mutant is a few lines at the place where the bug would be made:
+//
+//	if mutant.SkipLogSync {
+//		return nil
+//	}
+//
+// The package knows nothing of the others.
+package mutant
+
+// Of the log.
+const (
+	SkipLogSync       = false // a batch is taken for durable that was only written
+	ErrorSwallowed    = false // a sync of the log that failed is taken for one that worked
+	SkipDirFsync      = false // the name of a new segment of the log is not made durable
+	ChecksumSkipped   = false // the checksums of the log's batches are not looked at
+	TornEqualsCorrupt = false // damage in the middle of the log is taken for an unfinished write at its end
+	RecycleEarly      = false // a segment of the log is written again before what made it needless is durable
+	ReuseReplicaID    = false // a replica may come back under the id of one that has left the node
+)
+
+// Of raft groups.
+const (
+	AckBeforeSync         = false // other replicas are answered before what the answer promises is durable
+	SkipVotePersist       = false // the log does not note whom a replica voted for
+	TruncateAboveFlushed  = false // the log forgets what is applied, though it is not flushed
+	TruncateUnderSnapshot = false // the log forgets what follows a snapshot that is on its way
+	ApplyTwice            = false // a replica that starts applies once more what it has flushed
+	CommitBehindFlush     = false // a replica that starts believes the log alone about what is committed
+	ShortLogAccepted      = false // a replica whose log has lost entries that it had flushed takes part
+	WrongJointQuorum      = false // a replica that starts in a joint configuration forgets the outgoing voters
+	PromoteWithoutCatchUp = false // a learner becomes a voter however much it lacks
+	JoinerCounted         = false // voters that wait for a snapshot count as ready when members change
+	ConfOfOtherIndex      = false // a snapshot names an older entry as the one that made its members
+	LeftTooEarly          = false // those who left may be destroyed before the others know that they did
+	OldReplicaIDAccepted  = false // a replica takes messages that are for an earlier one of its node
+	ReadIndexWithoutWait  = false // a read does not wait until its index is applied
+	ReadContextReused     = false // two requests for a read index have the same context
+	StaleLeaderServes     = false // a leader confirms reads without asking the others
+	InstallUnannounced    = false // the log does not note that a snapshot is about to be installed
+	SnapshotDoneLost      = false // raft is not told that a snapshot did not arrive
+	LostToldDone          = false // a write that a change of leader overwrote is acknowledged
+	UnknownToldRefused    = false // a write that is in the log is said to have certainly not happened
+)
+
+// Of shards.
+const (
+	DedupeOff              = false // a second copy of an entry is applied like the first
+	WindowNotInManifest    = false // a flush does not keep which proposals were applied
+	FlushLosesLastRow      = false // a flush leaves out the last row of a table
+	FlushWithoutSync       = false // a segment file is named in the manifest before it is durable
+	ManifestNameUnsynced   = false // the name of the new manifest is not made durable
+	TombstoneResurrect     = false // a merge of files forgets the deletes that concern others
+	LWWByArrival           = false // merged rows count as newer than those that were written after them
+	CompactionDropsOverlap = false // a merge leaves out files whose times overlap
+	PageChecksumSkipped    = false // the checksums of segment files are not looked at
+	DeleteHalfFlushed      = false // a flush counts a delete that is still being applied
+)
+
+// Of catalogue, coordinator and transport.
+const (
+	StaleEpochAccepted  = false // a process starts from an older copy of its folders
+	LastCopyDropped     = false // a node may be dropped that holds the last copy of a shard
+	UnsafeRemoval       = false // the controller removes members without regard to who follows
+	UnknownForgotten    = false // a coordinator forgets that an earlier try may have succeeded
+	SequenceUnbounded   = false // proposals are outstanding that the state machines no longer tell apart
+	ReadIndexShared     = false // a read shares a call to the leader that was on its way before it
+	SnapshotWithoutSync = false // the files of an arriving snapshot are not made durable
+	SnapshotUnchecked   = false // the files of an arriving snapshot are not compared with their checksums
+	StrangerAccepted    = false // a process need not prove that it knows the shared secret
+)
