@@ -114,7 +114,7 @@ func (n *Node) proposeAs(ctx context.Context, p *proposalCall) (o outcome, err e
 			return o, plainly(err)
 		}
 	}
-	if o, err = n.seekLeader(ctx, p); unknown && err != nil {
+	if o, err = n.seekLeader(ctx, p); unknown && err != nil && dsdb.KindOf(err) != dsdb.KindNotFound {
 		err = &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: err}
 	}
 	return o, err
@@ -156,9 +156,9 @@ func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Co
 		return err
 	}
 	a, do := coord.Start(&n.routes.leaders, r, n.routes.now())
-	for do.Op != coord.Done {
+	for do.Op != coord.Done && !n.dropped(r.Group) {
 		if do.Op == coord.Wait {
-			if err := n.pause(ctx, r.Group, time.Duration(do.After)*time.Millisecond); err != nil {
+			if err := n.pause(ctx, time.Duration(do.After)*time.Millisecond); err != nil {
 				return a.GiveUp(err)
 			}
 			do = a.Wake(n.routes.now())
@@ -166,7 +166,15 @@ func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Co
 		}
 		do = a.Answer(n.routes.now(), n.ask(ctx, do, ask))
 	}
+	if (do.Op != coord.Done || do.Err != nil) && n.dropped(r.Group) { // whatever became of it is gone
+		return errShardDropped(r.Group)
+	}
 	return plainly(do.Err)
+}
+
+// dropped reports whether a group is that of a shard that is no more.
+func (n *Node) dropped(g dsdb.GroupID) bool {
+	return g != dsdb.MetaGroup && n.meta.View().ShardDropped(dsdb.ShardID(g))
 }
 
 // final is an error that trying again does not change. It has no kind, so that
@@ -196,10 +204,7 @@ func (n *Node) ask(ctx context.Context, do coord.Action, ask func(context.Contex
 }
 
 // pause waits before an attempt goes on, unless that is of no use.
-func (n *Node) pause(ctx context.Context, g dsdb.GroupID, d time.Duration) error {
-	if g != dsdb.MetaGroup && n.meta.View().ShardDropped(dsdb.ShardID(g)) {
-		return errShardDropped(g)
-	}
+func (n *Node) pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -286,6 +291,9 @@ func matched(st raftnode.GroupStatus, index uint64) int {
 // servePropose answers the call "propose": it leads the group, or says who does.
 func (n *Node) servePropose(ctx context.Context, _ rpc.Process, body []byte) ([]byte, error) {
 	p, err := decodeProposal(body)
+	if err == nil && p.points {
+		err = n.admit()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -281,7 +281,7 @@ func (w *write) proposeTo(ctx context.Context, p part) error {
 }
 
 func (w *write) proposeEntry(ctx context.Context, g dsdb.GroupID, entry []byte) error {
-	o, err := w.n.proposeAs(ctx, &proposalCall{group: g, matched: w.matched, payload: entry})
+	o, err := w.n.proposeAs(ctx, &proposalCall{group: g, matched: w.matched, points: true, payload: entry})
 	if err != nil {
 		return writeFailed(err)
 	}

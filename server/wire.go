@@ -18,8 +18,12 @@ import (
 // u8 version (1) | u64 index.
 const wireVersion = 1
 
-// flagMatched asks that every voter has the entry before the call returns.
-const flagMatched = 1
+// The flags of a proposal.
+const (
+	flagMatched = 1 // every voter is to have the entry before the call returns
+	flagPoints  = 2 // it brings points: refused while too many are in memory
+	allFlags    = flagMatched | flagPoints
+)
 
 const (
 	proposalHeader = 10
@@ -30,13 +34,17 @@ const (
 type proposalCall struct {
 	group   dsdb.GroupID
 	matched bool   // every voter must have it
+	points  bool   // it brings points
 	payload []byte // of decodeProposal: aliases the body
 }
 
 func (p *proposalCall) append(dst []byte) []byte {
 	var flags byte
 	if p.matched {
-		flags = flagMatched
+		flags |= flagMatched
+	}
+	if p.points {
+		flags |= flagPoints
 	}
 	dst = append(dst, wireVersion, flags)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(p.group))
@@ -44,10 +52,11 @@ func (p *proposalCall) append(dst []byte) []byte {
 }
 
 func decodeProposal(b []byte) (proposalCall, error) {
-	if len(b) < proposalHeader || b[0] != wireVersion || b[1]&^flagMatched != 0 {
+	if len(b) < proposalHeader || b[0] != wireVersion || b[1]&^allFlags != 0 {
 		return proposalCall{}, errWire("a proposal", b)
 	}
-	return proposalCall{group: dsdb.GroupID(binary.LittleEndian.Uint64(b[2:])), matched: b[1]&flagMatched != 0, payload: b[proposalHeader:]}, nil
+	return proposalCall{group: dsdb.GroupID(binary.LittleEndian.Uint64(b[2:])),
+		matched: b[1]&flagMatched != 0, points: b[1]&flagPoints != 0, payload: b[proposalHeader:]}, nil
 }
 
 func (o *outcome) append(dst []byte) []byte {

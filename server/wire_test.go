@@ -10,7 +10,7 @@ import (
 
 // What one node sends another is what the other gets.
 func TestWireRoundTrip(t *testing.T) {
-	for _, p := range []proposalCall{{group: 7, payload: []byte("entry")}, {group: 0, matched: true, payload: []byte{}}} {
+	for _, p := range []proposalCall{{group: 7, payload: []byte("entry")}, {group: 0, matched: true, payload: []byte{}}, {group: 1, points: true, payload: []byte{1}}} {
 		got, err := decodeProposal(p.append(nil))
 		if err != nil || !reflect.DeepEqual(got, p) {
 			t.Errorf("proposal %+v: got %+v, %v", p, got, err)
