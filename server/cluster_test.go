@@ -7,11 +7,13 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -579,13 +581,24 @@ func TestTSEC18JoinWantsTheSharedSecret(t *testing.T) {
 // Debian gives the name of a machine to 127.0.1.1: whoever listens there is not found.
 func TestNameThatIsLoopbackHere(t *testing.T) {
 	t.Parallel()
-	d := &door{n: &Node{log: slog.New(slog.DiscardHandler)}}
-	for host, want := range map[string]string{"localhost": "localhost", "127.0.1.1": "127.0.1.1", "": "", "::1": "::1", "10.1.2.3": "10.1.2.3"} {
-		if got, err := d.listenHost(host); err != nil || got != want {
+	find := func(name string) ([]netip.Addr, error) {
+		known := map[string][]netip.Addr{
+			"debian": {netip.MustParseAddr("127.0.1.1"), netip.MustParseAddr("::1")},
+			"proper": {netip.MustParseAddr("10.0.0.1")},
+			"both":   {netip.MustParseAddr("127.0.1.1"), netip.MustParseAddr("10.0.0.1")},
+		}
+		if ips := known[name]; ips != nil {
+			return ips, nil
+		}
+		return nil, errors.New("no such host")
+	}
+	for host, want := range map[string]string{"debian": "", "proper": "proper", "both": "10.0.0.1",
+		"localhost": "localhost", "127.0.1.1": "127.0.1.1", "": "", "::1": "::1", "10.1.2.3": "10.1.2.3"} {
+		if got, err := listenHost(host, find); err != nil || got != want {
 			t.Errorf("%q: listens on %q, error %v", host, got, err)
 		}
 	}
-	if _, err := d.listenHost("no-such-name.invalid"); err == nil || !strings.Contains(err.Error(), "does not know the name") {
+	if _, err := listenHost("nobody", find); err == nil || !strings.Contains(err.Error(), "does not know the name") {
 		t.Errorf("unknown name: %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -186,11 +187,11 @@ func (d *door) listen(key, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", key, address, err)
 	}
-	at, err := d.listenHost(host)
+	at, err := listenHost(host, lookup)
 	if err != nil {
 		return nil, fmt.Errorf("%s %q: %w", key, address, err)
 	}
-	if at != host {
+	if at == "" && host != "" {
 		d.n.log.Warn("the name of this machine stands for loopback here, where others cannot reach it: listening on every address instead", "name", host, "port", port)
 	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(at, port))
@@ -206,23 +207,30 @@ func (d *door) listen(key, address string) (net.Listener, error) {
 
 // listenHost returns where to listen for a host: itself, but every address for a
 // name that only this machine itself would find there, as Debian's 127.0.1.1
-// for the name of the machine.
-func (d *door) listenHost(host string) (string, error) {
+// for the name of the machine. find resolves a name.
+func listenHost(host string, find func(name string) ([]netip.Addr, error)) (string, error) {
 	if _, err := netip.ParseAddr(host); err == nil || host == "" || strings.EqualFold(host, "localhost") {
 		return host, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	ips, err := find(host)
 	if err != nil {
 		return "", fmt.Errorf("this machine does not know the name: %w", err)
 	}
-	for _, ip := range ips {
-		if !ip.Unmap().IsLoopback() {
-			return host, nil
-		}
+	loopback := func(ip netip.Addr) bool { return ip.Unmap().IsLoopback() }
+	if !slices.ContainsFunc(ips, loopback) {
+		return host, nil
+	}
+	if ips = slices.DeleteFunc(ips, loopback); len(ips) > 0 {
+		return ips[0].Unmap().String(), nil
 	}
 	return "", nil
+}
+
+// lookup resolves a name.
+func lookup(name string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 }
 
 // certificates returns the TLS of clients and of other nodes; nil: plain.
