@@ -47,6 +47,10 @@ type joinRequest struct {
 	meta.Addresses
 	Replace  dsdb.NodeID `json:"replace,omitempty"`
 	Instance uint64      `json:"instance"` // of this start
+
+	// Of a member whose replica of the catalogue is damaged: which that is, and its start.
+	Failed dsdb.ReplicaID `json:"failed,omitempty"`
+	Epoch  uint64         `json:"epoch,omitempty"`
 }
 
 // nodeStatus is what a node tells anybody about itself.
@@ -303,6 +307,11 @@ func (a *admitter) admit(ctx context.Context, rq joinRequest) ([]byte, error) {
 	}
 	a.admitting.Lock()
 	defer a.admitting.Unlock()
+	if rq.Failed != 0 {
+		if err := a.renew(ctx, &rq); err != nil {
+			return nil, err
+		}
+	}
 	c := &meta.JoinCluster{UUID: rq.UUID, Meta: rq.Meta, Data: rq.Data, Addresses: rq.Addresses, Replace: rq.Replace, Nonce: rq.Instance}
 	v, err := n.propose(ctx, dsdb.MetaGroup, func(id dsdb.ProposalID) []byte { return meta.Encode(id, c) })
 	if err == nil {

@@ -61,17 +61,19 @@ func (n *Node) logReport(r wal.Report, d time.Duration) {
 	}
 }
 
-// quarantined reports whether the replica of g whose files lie in dir may have
-// lost entries, and sees to it that this is not forgotten.
-func (n *Node) quarantined(g dsdb.GroupID, dir string) (bool, error) {
-	if n.damage.suspect[g] {
+// quarantined reports whether a replica of g whose files lie in dir may have
+// lost entries, and sees to it that this is not forgotten. One that came in the
+// place of a replica that did has not.
+func (n *Node) quarantined(g dsdb.GroupID, replica dsdb.ReplicaID, dir string) (bool, error) {
+	st, known := n.wal.State(g)
+	if known && n.damage.suspect[g] && st.Replica == replica {
 		return true, nil
 	}
 	mark := path.Join(dir, quarantineFile)
 	if _, err := n.fs.Stat(mark); err == nil || !errors.Is(err, iofs.ErrNotExist) {
 		return true, err
 	}
-	if _, known := n.wal.State(g); known || len(n.damage.lost) == 0 {
+	if known || len(n.damage.lost) == 0 {
 		return false, nil
 	}
 	if err := vfs.WriteFileAtomic(n.fs, mark, fmt.Appendf(nil, "the log was damaged, and this replica is not in it: %v\n", n.damage.lost)); err != nil {

@@ -144,7 +144,10 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")
 	victim := nodes[2]
 	id := victim.node.meta.View().Groups()[0].Group.Shards[0].ID
-	eventually(t, "the shard is open", func() bool { return len(victim.node.shards.list()) > 0 })
+	eventually(t, "the points are here", func() bool {
+		list := victim.node.shards.list()
+		return len(list) > 0 && list[0].Stats().MemRows == 2
+	})
 	old, _ := victim.replica(t, id)
 	victim.flushAll()
 	victim.close()

@@ -210,7 +210,7 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 			continue
 		}
 		spec := s.spec(ref.Shard, r)
-		if spec.Suspect, err = s.n.quarantined(spec.ID, r.dir); err != nil {
+		if spec.Suspect, err = s.n.quarantined(spec.ID, r.id, r.dir); err != nil {
 			return fail(err)
 		}
 		specs = append(specs, spec)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"path"
 	"time"
@@ -39,14 +38,12 @@ func (n *Node) openLog(id meta.Identity) error {
 // connections to the other nodes, and returns when the catalogue is known to be
 // the cluster's and names this start of this node.
 func (n *Node) openCatalogue(ctx context.Context) error {
-	dir := n.catalogueDir()
-	store, err := meta.Open(n.fs, dir)
+	damage, err := n.openStore()
+	if err == nil && damage != nil {
+		err = n.renew(ctx, damage)
+	}
 	if err != nil {
 		return err
-	}
-	n.meta = store
-	if bad, err := n.quarantined(dsdb.MetaGroup, dir); err != nil || bad {
-		return errors.Join(err, dsdb.Errorf(dsdb.KindCorrupt, "the log is damaged and may have lost changes of the catalogue, without which nothing can be served: %v; %s", n.damage.lost, n.remedy()))
 	}
 	n.peers = rpc.New(n.peerOptions())
 	n.host, err = raftnode.Open(raftnode.Options{Log: n.wal, Transport: transport{n.peers, n}, Logger: n.log, Fatal: n.opt.Fatal})
@@ -56,6 +53,11 @@ func (n *Node) openCatalogue(ctx context.Context) error {
 	n.onClose(func() error { n.shards.close(); return nil })
 	n.onClose(n.host.Close)
 	n.onClose(n.peers.Close)
+	if n.unbegun() {
+		if err := n.eraseOld(ctx); err != nil {
+			return err
+		}
+	}
 	n.routes = newRoutes(n.id)
 	n.maintainer = tasks.NewMaintainer(managed{n}, n.limits(), n.log)
 	n.onClose(func() error { close(n.routes.closed); return nil })
@@ -89,7 +91,7 @@ func (n *Node) catalogueDir() string { return path.Join(n.cfg.Meta.Dir, "catalog
 
 // remedy says what to do about folders that cannot be used any more.
 func (n *Node) remedy() string {
-	if len(n.meta.View().Processes) > 1 {
+	if n.meta == nil || len(n.meta.View().Processes) > 1 {
 		return fmt.Sprintf("move the node's folders away and start it with --replace %d: it gets everything from the others", n.id.Peer())
 	}
 	return "restore the node's folders from a copy"

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"path"
+	"slices"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
+)
+
+// This node's replica of the catalogue can be damaged, in its file or in the
+// log. If there are other nodes they have all of it: the damaged replica is
+// given up, and a new one, under a new id, is filled by them. Its id is written
+// first, then what is left of the old one is erased; a crash in between is seen
+// by the log that holds another replica than node.json names, or by a catalogue
+// of a replica that has not begun.
+
+// openStore opens the file of the catalogue. damage says why this node's
+// replica of it cannot be trusted; it is nil if it can.
+func (n *Node) openStore() (damage, err error) {
+	dir := n.catalogueDir()
+	if n.meta, err = meta.Open(n.fs, dir); err != nil {
+		if dsdb.KindOf(err) != dsdb.KindCorrupt || n.id.Replica == 0 {
+			return nil, err
+		}
+		n.log.Error("the catalogue on this node is damaged", "err", err)
+		return err, nil
+	}
+	if n.unbegun() {
+		return nil, nil
+	}
+	bad, err := n.quarantined(dsdb.MetaGroup, n.id.Replica, dir)
+	if bad {
+		damage = dsdb.Errorf(dsdb.KindCorrupt, "the log is damaged and may have lost changes of the catalogue, without which nothing can be served: %v", n.damage.lost)
+	}
+	return damage, err
+}
+
+// unbegun reports whether this node's replica of the catalogue was given to it
+// in place of a damaged one, and has not been started yet.
+func (n *Node) unbegun() bool {
+	st, known := n.wal.State(dsdb.MetaGroup)
+	return n.id.Replica != founder && !n.id.Begun && (!known || st.Replica != n.id.Replica)
+}
+
+// renew gets this node a new replica of the catalogue in place of a damaged
+// one. It waits for the leader of the meta nodes as long as it takes.
+func (n *Node) renew(ctx context.Context, damage error) error {
+	list, err := n.others()
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return fmt.Errorf("%w; restore the node's folders from a copy; if it is one of several, start it with -join and the address of another", damage)
+	}
+	n.log.Error("this node's copy of the catalogue is damaged: it gets another one from the other nodes", "replica", n.id.Replica, "err", damage)
+	j := &joining{n: n, id: n.id, list: list, client: newPeerClient(n.door.outgoing)}
+	defer j.client.CloseIdleConnections()
+	for {
+		for _, address := range list {
+			id, err := j.renew(ctx, address)
+			if err == nil {
+				n.id = id
+				n.door.admitter.member.Store(&id)
+				return nil
+			}
+			if !retryable(err) {
+				return fmt.Errorf("%w; %w", damage, err)
+			}
+			n.phase.say(n.log, fmt.Sprintf("the other nodes, for its copy of the catalogue is damaged (%s: %v)", address, err))
+		}
+		if err := pauseFor(ctx, joinBackOff); err != nil {
+			return err
+		}
+	}
+}
+
+// others returns where other nodes may answer, as far as this one still knows.
+func (n *Node) others() ([]string, error) {
+	list, err := n.cfg.Meta.Peers()
+	if err != nil {
+		return nil, err
+	}
+	if n.meta != nil {
+		for _, p := range n.meta.View().Processes {
+			if p.UUID != n.id.UUID && !p.Gone() && p.MetaHTTPAddr != "" && !slices.Contains(list, p.MetaHTTPAddr) {
+				list = append(list, p.MetaHTTPAddr)
+			}
+		}
+	}
+	return slices.DeleteFunc(list, func(a string) bool { return a == n.addrs.MetaHTTP }), nil
+}
+
+// renew asks the node at an address, and whom that names, for a new replica.
+func (j *joining) renew(ctx context.Context, address string) (meta.Identity, error) {
+	id := j.id
+	body, err := json.Marshal(joinRequest{UUID: id.UUID, Meta: id.MetaID != 0, Data: id.DataID != 0,
+		Addresses: j.n.addresses(), Instance: j.n.door.instance, Epoch: id.Epoch, Failed: id.Replica})
+	if err != nil {
+		return id, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
+	defer cancel()
+	for range maxRedirects {
+		joined, next, err := j.post(ctx, address, body)
+		switch {
+		case err != nil:
+			return id, err
+		case next != "":
+			address = next
+			continue
+		case joined.Cluster != id.ClusterID || joined.MetaID != id.MetaID || joined.DataID != id.DataID:
+			return id, dsdb.Errorf(dsdb.KindConflict, "%s is of another cluster", address)
+		case joined.Replica == id.Replica:
+			return id, dsdb.Errorf(dsdb.KindUnavailable, "there is no other replica yet")
+		}
+		id.Replica, id.Begun = joined.Replica, false
+		return id, j.n.settle(id)
+	}
+	return id, dsdb.Errorf(dsdb.KindUnavailable, "the nodes of the cluster do not agree on who leads")
+}
+
+// eraseOld removes what is left of the replica of the catalogue that this node
+// had before: its log and its file. The new one begins blank.
+func (n *Node) eraseOld(ctx context.Context) error {
+	if err := n.host.Remove(ctx, dsdb.MetaGroup); err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	if err := n.fs.RemoveAll(n.catalogueDir()); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	if err := n.fs.SyncDir(path.Dir(n.catalogueDir())); err != nil {
+		return err
+	}
+	store, err := meta.Open(n.fs, n.catalogueDir())
+	n.meta = store
+	return err
+}
+
+// renew gives a member of the cluster another replica of the catalogue in place
+// of one that is damaged. Asking once more changes nothing.
+func (a *admitter) renew(ctx context.Context, rq *joinRequest) error {
+	view := a.n.meta.View()
+	p, found := view.Process(rq.UUID)
+	if !found {
+		return dsdb.Errorf(dsdb.KindConflict, "node %s is not of this cluster", rq.UUID)
+	}
+	if why := (starter{UUID: rq.UUID, Epoch: rq.Epoch, Instance: rq.Instance}).banned(p); why != "" {
+		return dsdb.Errorf(dsdb.KindConflict, "%s", why)
+	}
+	r, held := view.MetaReplica(p)
+	if !held || r.ID != rq.Failed {
+		return nil
+	}
+	reason := "its files or its log are damaged"
+	if err := a.n.command(ctx, &meta.ReplicaFailed{Group: dsdb.MetaGroup, Replica: r.ID, Reason: reason}); err != nil {
+		return err
+	}
+	a.n.log.Warn("a replica of the catalogue is to be replaced", "node", p.ID(), "replica", r.ID, "why", reason)
+	return a.n.command(ctx, &meta.AddReplica{Group: dsdb.MetaGroup, Node: p.ID()})
+}

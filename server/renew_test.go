@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/meta"
+)
+
+// settled waits until all replicas of all shards of a cluster vote and agree.
+func settled(t testing.TB, nodes []*machine, replicas int) {
+	t.Helper()
+	var last verifyAnswer
+	defer func() {
+		if t.Failed() {
+			t.Logf("the replicas: %+v", last)
+		}
+	}()
+	for _, m := range nodes {
+		eventually(t, "the replicas agree", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			var ids []dsdb.ShardID
+			whole := true
+			for _, g := range m.node.meta.View().Groups() {
+				for _, sh := range g.Group.Shards {
+					ids = append(ids, sh.ID)
+					whole = whole && len(sh.Replicas) == replicas
+				}
+			}
+			last = m.node.compareAll(ctx, ids)
+			return whole && last.Agree && len(last.Shards) > 0
+		})
+	}
+}
+
+// firstBatch returns where the first batch of a file of the log is, 0 if there is none.
+func firstBatch(b []byte) int {
+	for at := 4096; at < len(b); at++ {
+		if b[at] != 0 {
+			return at + 40
+		}
+	}
+	return 0
+}
+
+// A node of which a bit of the log, or of the catalogue, is wrong starts all the
+// same: what cannot be trusted is replaced, under new ids, by what the other
+// nodes hold, and nothing is lost meanwhile.
+func TestNodeWithDamagedLogIsMadeWhole(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	defer func() {
+		if t.Failed() {
+			for i, m := range nodes {
+				t.Logf("node %d:\n%s", i, m.log)
+			}
+		}
+	}()
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	want, rows := "", 0
+	write := func(m *machine) {
+		for range 20 {
+			m.mustWrite("db", fmt.Sprintf("cpu,host=a n=%di %d", rows, rows+1))
+			rows++
+		}
+		want = fmt.Sprintf("cpu time=0 count=%d sum=%d", rows, rows*(rows-1)/2)
+	}
+	for round, spot := range []string{"/node/wal", "/node/meta/catalogue", "/node/wal"} {
+		write(nodes[round])
+		settled(t, nodes, 3)
+		victim := nodes[(round+1)%3]
+		old := victim.node.id.Replica
+		victim.halt()
+		write(nodes[round])
+		disk := victim.fs.(*vfs.Mem)
+		for _, file := range files(t, disk, spot) {
+			at := 200
+			if strings.HasSuffix(file, ".seg") {
+				at = firstBatch(readAll(t, disk, file))
+			}
+			if at > 0 {
+				flip(t, disk, file, 8*at)
+			}
+		}
+		victim.start()
+		renewed := strings.Contains(victim.log.String(), "copy of the catalogue is damaged")
+		if !renewed && !strings.Contains(victim.log.String(), "the log is damaged") || spot != "/node/wal" && !renewed {
+			t.Errorf("round %d: the log of the node does not speak of the damage:\n%s", round, victim.log)
+		}
+		if id := victim.node.id; (id.Replica != old) != renewed {
+			t.Errorf("round %d: the node has replica %d of the catalogue, had %d", round, id.Replica, old)
+		}
+		victim.expect("db", "SELECT count(n), sum(n) FROM cpu", want)
+		allVote(t, nodes...)
+		settled(t, nodes, 3)
+		for _, m := range nodes {
+			m.expect("db", "SELECT count(n), sum(n) FROM cpu", want)
+			eventually(t, "the damaged replica of the catalogue is forgotten", func() bool { return len(m.node.meta.View().MetaReplicas) == 3 })
+		}
+		nodes[(round+2)%3].halt() // the new one counts
+		write(nodes[round])
+		nodes[(round+2)%3].start()
+	}
+	for _, r := range nodes[0].node.meta.View().MetaReplicas {
+		if r.Role != meta.Voter {
+			t.Errorf("replica %+v of the catalogue", r)
+		}
+	}
+}
