@@ -43,7 +43,7 @@ func (w wire) SendSnapshot(to dsdb.NodeID, s *OutgoingSnapshot) {
 }
 
 func (w wire) Send(to dsdb.NodeID, msgs []Envelope) {
-	if h := w.host(to); h != nil {
+	if h := w.host(to); h != nil && w.host(w.self) != nil { // one that vanished says nothing more
 		h.Step(w.self, msgs)
 	}
 }

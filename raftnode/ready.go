@@ -234,7 +234,7 @@ func (c *Core) stored(g *group, a *Append) {
 			c.send(g, m)
 			continue
 		}
-		if err := g.node.Step(m); err != nil {
+		if err := g.node.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) { // this replica left its group meanwhile
 			panic(fmt.Sprintf("step %v: %v", m.GetType(), err))
 		}
 	}

@@ -155,13 +155,20 @@ func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Co
 	if r.Replicas, err = n.members(r.Group); err != nil {
 		return err
 	}
+	elected := n.host.Elected(r.Group)
 	a, do := coord.Start(&n.routes.leaders, r, n.routes.now())
 	for do.Op != coord.Done && !n.dropped(r.Group) {
 		if do.Op == coord.Wait {
-			if err := n.pause(ctx, time.Duration(do.After)*time.Millisecond); err != nil {
+			sooner, err := n.pause(ctx, time.Duration(do.After)*time.Millisecond, elected)
+			if err != nil {
 				return a.GiveUp(err)
 			}
-			do = a.Wake(n.routes.now())
+			elected = n.host.Elected(r.Group)
+			if leader := n.host.Status(r.Group).LeaderNode; sooner && leader != 0 {
+				do = a.Elected(n.routes.now(), leader)
+			} else {
+				do = a.Wake(n.routes.now())
+			}
 			continue
 		}
 		do = a.Answer(n.routes.now(), n.ask(ctx, do, ask))
@@ -203,20 +210,23 @@ func (n *Node) ask(ctx context.Context, do coord.Action, ask func(context.Contex
 	return ask(ctx, do.Node)
 }
 
-// pause waits before an attempt goes on, unless that is of no use.
-func (n *Node) pause(ctx context.Context, d time.Duration) error {
+// pause waits before an attempt goes on, unless that is of no use. It ends sooner
+// when elected is closed, and says so.
+func (n *Node) pause(ctx context.Context, d time.Duration, elected <-chan struct{}) (sooner bool, err error) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-elected:
+		return true, nil
 	case <-n.routes.closed:
-		return dsdb.Errorf(dsdb.KindUnavailable, "the node is shutting down")
+		return false, dsdb.Errorf(dsdb.KindUnavailable, "the node is shutting down")
 	case <-ctx.Done():
 		if ctx.Err() == context.Canceled {
-			return dsdb.Errorf(dsdb.KindCanceled, "canceled: %w", context.Cause(ctx))
+			return false, dsdb.Errorf(dsdb.KindCanceled, "canceled: %w", context.Cause(ctx))
 		}
 	}
-	return nil
+	return false, nil
 }
 
 func errShardDropped(g dsdb.GroupID) error {

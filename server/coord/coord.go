@@ -140,6 +140,13 @@ func (a *Attempt) Wake(now int64) Action {
 	return a.send(now, leader)
 }
 
+// Elected goes on before a pause is over, at time now: node is said to lead since.
+func (a *Attempt) Elected(now int64, node dsdb.NodeID) Action {
+	a.asked = a.asked[:0]
+	a.leaders.Learn(a.Group, node)
+	return a.send(now, node)
+}
+
 // send asks the node hint, or if that is 0 or was asked already since the last
 // pause, the next replica that was not. If none is left it pauses.
 func (a *Attempt) send(now int64, hint dsdb.NodeID) Action {

@@ -20,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	learn N                                           somebody else learned that N leads
 //	answer [at=MS] ok | notleader [leader=N] | unavailable | timeout | canceled | conflict
 //	wake at=MS
+//	elected N [at=MS]                                 instead of wake: N leads now
 //
 // Time stands still unless at says otherwise; wake without at comes after the pause.
 func TestScripts(t *testing.T) {
@@ -61,6 +62,10 @@ func TestScripts(t *testing.T) {
 					now += do.After
 				}
 				do = a.Wake(now)
+			case "elected":
+				var n dsdb.NodeID
+				fmt.Sscan(d.CmdArgs[0].Key, &n)
+				do = a.Elected(now, n)
 			}
 			return do.print(leaders)
 		})
