@@ -5,10 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/dasudian/dsdb"
-	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/meta"
-	"github.com/dasudian/dsdb/shard"
 )
 
 // A replica that holds something else than the others, which raft does not
@@ -34,17 +31,7 @@ func TestReplicaThatDiffersIsReplaced(t *testing.T) {
 		victim = nodes[1]
 	}
 	old, _ := victim.replica(t, id)
-	sh, err := victim.node.shards.get(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tampered := column.Table{Measurement: "cpu", MinTime: 3, MaxTime: 3, Times: []int64{3}, Series: []uint32{0},
-		Columns: []column.Column{{Name: "n", Type: dsdb.Integer, Bits: []uint64{7}}}}
-	tampered.Keys.Append([]byte("cpu,host=x"))
-	entry := shard.AppendWrite(nil, dsdb.ProposalID{}, &column.WriteBatch{Tables: []column.Table{tampered}})
-	if _, err := sh.Apply([]dsdb.Entry{{Index: sh.Stats().LastAppliedIndex, Term: 1, Data: entry}}); err != nil {
-		t.Fatal(err)
-	}
+	victim.tamper(t, id)
 	if err := leader.node.verify(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
