@@ -404,6 +404,17 @@ func TestWipedFoldersAreRefused(t *testing.T) {
 	old.refused("was replaced by")
 }
 
+// A node that was a cluster of its own does not pretend to have joined another.
+func TestFoldersOfAnotherClusterAreRefused(t *testing.T) {
+	t.Parallel()
+	first, second := newMachine(t).start(), newMachine(t).start()
+	second.halt()
+	joins(first)(&second.cfg)
+	second.refused(fmt.Sprintf("are of cluster %d, but %s", second.node.id.ClusterID, first.cfg.Meta.HTTPBindAddress), "move the folders away")
+	second.cfg.Meta.Join = ""
+	second.start()
+}
+
 // A node that lost its log, but not who it is, must not vote a second time.
 func TestLostLogIsRefused(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ const (
 	joinTimeout  = 15 * time.Second // for being admitted
 	joinBackOff  = 250 * time.Millisecond
 	joinSlowest  = 4 * time.Second // the longest pause between two rounds
+	remainWait   = time.Second     // for the nodes that a member is to join, and does not need
 	maxRedirects = 5
 	maxAnswer    = 4 << 20 // bytes
 )
@@ -39,10 +41,7 @@ func (n *Node) becomeMember(ctx context.Context, id meta.Identity) (meta.Identit
 		return id, err
 	}
 	if id.ClusterID != 0 {
-		if len(list) > 0 {
-			n.log.Info("join is ignored: this node is a member of a cluster already", "cluster", id.ClusterID, "meta_id", id.MetaID, "data_id", id.DataID)
-		}
-		return id, nil
+		return id, n.remain(ctx, id, list)
 	}
 	if len(list) == 0 {
 		if n.opt.Replace != 0 {
@@ -62,6 +61,30 @@ func (n *Node) becomeMember(ctx context.Context, id meta.Identity) (meta.Identit
 	j := &joining{n: n, id: id, list: list, client: newPeerClient(n.door.outgoing)}
 	defer j.client.CloseIdleConnections()
 	return j.run(ctx)
+}
+
+// remain makes sure that a node which is a member of a cluster is not meant to
+// be one of another.
+func (n *Node) remain(ctx context.Context, id meta.Identity, list []string) error {
+	if n.cfg.Meta.Enabled != (id.MetaID != 0) || n.cfg.Data.Enabled != (id.DataID != 0) {
+		n.log.Warn("what a node is was settled when it became a member of its cluster: [meta] enabled and [data] enabled are ignored; DROP META SERVER and DROP DATA SERVER take a role away",
+			"meta", id.MetaID != 0, "data", id.DataID != 0)
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	n.log.Info("join is ignored: this node is a member of a cluster already", "cluster", id.ClusterID, "meta_id", id.MetaID, "data_id", id.DataID)
+	j := &joining{n: n, id: id, list: list, client: newPeerClient(n.door.outgoing)}
+	defer j.client.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, remainWait)
+	defer cancel()
+	for i, a := range j.askAll(ctx) {
+		if a.err == nil && a.status.Cluster != "" && a.status.Cluster != strconv.FormatUint(id.ClusterID, 10) {
+			return fmt.Errorf("%s and %s are of cluster %d, but %s, which this node is to join, is of cluster %s: move the folders away to join that one, or take the address out of -join",
+				n.cfg.Meta.Dir, n.cfg.Data.Dir, id.ClusterID, list[i], a.status.Cluster)
+		}
+	}
+	return nil
 }
 
 // foundCluster makes the identity of the first node of a cluster.
