@@ -38,7 +38,7 @@ packages:
 
 test-packages: packages
 	$(if $(shell command -v lintian),lintian --fail-on error bin/*.deb,@echo "lintian is not installed: apt-get install lintian")
-	go test -count=1 -timeout 20m -tags packages ./internal/chaos -run 'TestPackage|TestGuides' -v -deb=$$(ls $(CURDIR)/bin/*.deb)
+	go test -count=1 -timeout 20m -tags packages ./internal/chaos -run 'TestPackage|TestGuides|TestClusteringGuide' -v -deb=$$(ls $(CURDIR)/bin/*.deb)
 
 demo: build
 	@sh testdata/demo.sh

@@ -30,13 +30,15 @@ type Cluster struct {
 	options   Options
 	network   network
 	boots     uint64
-	strangers int                       // machines that were wiped
-	leaders   map[reign]dsdb.ReplicaID  // who led, ever
-	Errs      []string                  // what should not have happened
-	Counts    map[string]int            // how often things happened, by their names
-	voted     func(*Node)               // told when a node's new term is durable, mostly with its vote
-	joint     func(*Node, dsdb.GroupID) // told when a node has applied a joint change of a group's members
-	died      func(*Node, error)        // told when a process ended itself, which its disk made it do
+	strangers int                              // machines that were wiped
+	shipments []*shipment                      // snapshots on their way
+	leaders   map[reign]dsdb.ReplicaID         // who led, ever
+	Errs      []string                         // what should not have happened
+	Counts    map[string]int                   // how often things happened, by their names
+	voted     func(*Node)                      // told when a node's new term is durable, mostly with its vote
+	joint     func(*Node, dsdb.GroupID)        // told when a node has applied a joint change of a group's members
+	died      func(*Node, error)               // told when a process ended itself, which its disk made it do
+	failed    func(*Node, dsdb.GroupID, error) // told when a replica took itself out of service
 }
 
 // reign is one term of one group.
@@ -56,6 +58,7 @@ func NewCluster(w *World, o Options) *Cluster {
 	c := &Cluster{World: w, options: o, leaders: map[reign]dsdb.ReplicaID{}, Counts: map[string]int{}, voted: func(*Node) {},
 		joint: func(*Node, dsdb.GroupID) {}}
 	c.died = func(n *Node, err error) { c.fail("node %d ended itself: %v", n.Index, err) }
+	c.failed = func(*Node, dsdb.GroupID, error) {}
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, newNode(c, i))
 	}

@@ -34,13 +34,14 @@ var faults = []struct {
 	{1, (*Nemesis).failSync},
 	{2, (*Nemesis).failPower},
 	{1, (*Nemesis).falseAlarm},
+	{4, (*Nemesis).receiver},
 	{2, (*Nemesis).fillDisk},
 }
 
 // StartNemesis starts one on a cluster.
 func StartNemesis(c *Cluster) *Nemesis {
 	n := &Nemesis{cluster: c}
-	c.voted, c.joint, c.died = n.voted, n.joint, n.died
+	c.voted, c.joint, c.died, c.failed = n.voted, n.joint, n.died, n.failed
 	n.next()
 	return n
 }
@@ -160,6 +161,22 @@ func (n *Nemesis) died(node *Node, err error) {
 	n.startLater(node)
 }
 
+// failed sees to a replica that a full or failing disk did not let take in a
+// snapshot: its process starts again, if nobody replaces it before.
+func (n *Nemesis) failed(node *Node, g dsdb.GroupID, err error) {
+	c := n.cluster
+	if !vfs.NoSpace(err) && !errors.Is(err, errSync) {
+		c.fail("replica of group %d on node %d failed: %v", g, node.Index, err)
+	}
+	c.count("replicas failed")
+	c.After(c.Between(100*time.Millisecond, 3*time.Second), func() {
+		if node.Holds(g) && node.Status(g).Failed != nil {
+			node.Kill()
+			n.startLater(node)
+		}
+	})
+}
+
 func (n *Nemesis) startLater(node *Node) {
 	n.cluster.After(n.cluster.Between(10*time.Millisecond, 3*time.Second), func() { n.start(node) })
 }
@@ -275,6 +292,18 @@ func (n *Nemesis) failPower(victim *Node) {
 		victim.disk.failPower(1 + n.cluster.Rand.IntN(300))
 		n.cluster.Note("fail power", uint64(victim.Index))
 	}
+}
+
+// receiver does something to a node to which a snapshot is on its way.
+func (n *Nemesis) receiver(*Node) {
+	c := n.cluster
+	if len(c.shipments) == 0 {
+		return
+	}
+	victim := c.shipments[c.Rand.IntN(len(c.shipments))].to.node
+	c.count("receivers of snapshots struck")
+	strikes := []func(*Nemesis, *Node){(*Nemesis).kill, (*Nemesis).cutPower, (*Nemesis).failPower, (*Nemesis).failSync, (*Nemesis).fillDisk}
+	strikes[c.Rand.IntN(len(strikes))](n, victim)
 }
 
 // falseAlarm tells a node that the process of another is gone, which may be wrong.

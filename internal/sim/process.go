@@ -19,6 +19,7 @@ type process struct {
 	seen     map[dsdb.GroupID]raftnode.GroupStatus // the last time they were looked at
 	pace     time.Duration                         // of a tick: clocks of nodes differ in speed
 	slice    int
+	looked   int  // position in groups of the one that inspect looked at last
 	draining bool // a Drain is due
 	full     bool // the core was told to refuse proposals
 	appends  []queued
@@ -118,14 +119,20 @@ func (p *process) spread(out *raftnode.Outputs) {
 }
 
 // inspect checks what must hold of every replica at any time: nothing goes
-// back, what is applied is committed, a term has one leader.
+// back, what is applied is committed, a term has one leader. Of very many
+// replicas it looks at some, in turn.
 func (p *process) inspect() {
 	n, c := p.node, p.node.cluster
-	for _, g := range p.groups {
+	for range min(len(p.groups), 64) {
+		p.looked = (p.looked + 1) % len(p.groups)
+		g := p.groups[p.looked]
 		now, was := p.core.Status(g), p.seen[g]
 		p.seen[g] = now
 		if now.Term < was.Term || now.Commit < was.Commit || now.Applied < was.Applied || now.Applied > now.Commit {
 			c.fail("group %d on node %d: %+v after %+v", g, n.Index, now, was)
+		}
+		if now.Failed != nil && was.Failed == nil {
+			c.failed(n, g, now.Failed)
 		}
 		if len(now.Members.Outgoing) > 0 && len(was.Members.Outgoing) == 0 {
 			c.joint(n, g)

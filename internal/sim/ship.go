@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"path"
+	"slices"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -56,6 +57,7 @@ func (p *process) ship(t raftnode.SendTask) {
 	}
 	s.to = to.run
 	s.watch = s.to.watch(func() { s.end(errShip) })
+	c.shipments = append(c.shipments, s)
 	s.next(s.begin)
 }
 
@@ -64,10 +66,8 @@ func (s *shipment) next(f func() error) {
 	from, to, c := s.from.node, s.to.node, s.from.node.cluster
 	c.After(c.Between(0, s.pace), func() {
 		switch {
-		case from.run != s.from:
-			if to.run == s.to {
-				s.clean()
-			}
+		case from.run != s.from: // nobody is to be told
+			s.fail(errShip)
 		case to.run != s.to: // the sender knows
 		case from.pausing || c.network.cut[[2]int{from.Index, to.Index}] || c.network.cut[[2]int{to.Index, from.Index}]:
 			if s.waits++; s.waits > 20 {
@@ -84,6 +84,17 @@ func (s *shipment) next(f func() error) {
 			})
 		}
 	})
+}
+
+// arrived is how many percent of the bytes have arrived.
+func (s *shipment) arrived() int64 {
+	var sum, have int64
+	for i, f := range s.task.Snapshot.Manifest.Files {
+		if sum += f.Size; i < s.file {
+			have += f.Size
+		}
+	}
+	return (have + s.sent) * 100 / max(1, sum)
 }
 
 // begin makes the folder.
@@ -204,6 +215,7 @@ func (s *shipment) end(err error) {
 	if s.watch != nil {
 		s.watch.off = true
 	}
+	c.shipments = slices.DeleteFunc(c.shipments, func(o *shipment) bool { return o == s })
 	if err != nil {
 		c.count("snapshots that did not arrive")
 	}

@@ -121,7 +121,7 @@ var (
 	clientCounts = []string{"writes acknowledged", "writes refused", "writes without space",
 		"writes of unknown outcome", "reads", "reads of followers", "registers checked", "elections"}
 	memberCounts   = []string{"membership changes", "simple changes", "joint changes", "changes that failed", "transfers asked for", "transfers"}
-	snapshotCounts = []string{"flushes", "snapshots sent", "snapshots that did not arrive", "snapshots installed"}
+	snapshotCounts = []string{"flushes", "snapshots sent", "snapshots that did not arrive", "snapshots installed", "receivers of snapshots struck"}
 	processCounts  = []string{"kills", "power cuts", "power cuts of voters", "power cuts of leaders in joint changes", "power cuts amid changes of files",
 		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "false alarms"}
 	networkCounts = []string{"partitions", "one-way partitions", "changes of noise"}
