@@ -319,7 +319,11 @@ func (n *Node) call(ctx context.Context, node dsdb.NodeID, method string, body [
 	if n.peers == nil {
 		return nil, dsdb.Errorf(dsdb.KindUnavailable, "node %d is not this one, which is alone", node)
 	}
-	return n.peers.Call(ctx, node, method, body)
+	b, err := n.peers.Call(ctx, node, method, body)
+	if dsdb.KindOf(err) == dsdb.KindCanceled && ctx.Err() == nil { // the other node is stopping, and tells nothing
+		err = &dsdb.Error{Kind: dsdb.KindTimeout, Text: err.Error(), Err: err}
+	}
+	return b, err
 }
 
 // is reports whether a node id is of this process.

@@ -3,6 +3,8 @@ package server
 import (
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -176,5 +178,79 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 	nodes[1].close()
 	if got, err := again.ask(readLevel{Read: httpd.ReadStale}, "db", "SELECT sum(n) FROM cpu"); err != nil || got != "cpu time=0 sum=10" {
 		t.Errorf("what the new replica holds: %q %v", got, err)
+	}
+}
+
+// Nodes stop and start again one after the other while all of them are written
+// to and read: nothing that was acknowledged is missing from any later read.
+func TestRestartsUnderLoad(t *testing.T) {
+	nodes := openCluster(t, 3)
+	var tried, acked atomic.Int64
+	var using [3]sync.RWMutex // held for reading by who uses the node, for writing while it is down
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	fine := func(what string, err error) bool {
+		if k := dsdb.KindOf(err); err != nil && k != dsdb.KindUnavailable && k != dsdb.KindTimeout {
+			t.Errorf("%s: kind %d: %v", what, k, err)
+		}
+		return err == nil
+	}
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	each := func(do func(c *client)) {
+		for i := range nodes {
+			all.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if using[i].TryRLock() {
+						do(nodes[i])
+						using[i].RUnlock()
+					}
+				}
+			})
+		}
+	}
+	each(func(c *client) {
+		n := tried.Add(1)
+		if fine("write", c.write("db", fmt.Sprintf("cpu,host=h%d n=%di %d", n%10, n, n))) {
+			acked.Add(1)
+		}
+	})
+	each(func(c *client) {
+		least := acked.Load()
+		out, err := c.query("db", "SELECT count(n) FROM cpu")
+		if !fine("query", err) {
+			return
+		}
+		var got int64
+		_, _ = fmt.Sscanf(out, "cpu time=0 count=%d", &got)
+		if got < least || got > tried.Load() {
+			t.Errorf("%d points read, %d were acknowledged and %d tried: %q", got, least, tried.Load(), out)
+		}
+	})
+	for round := range 6 {
+		i := round % 3
+		using[i].Lock()
+		nodes[i].close()
+		if round >= 3 {
+			time.Sleep(300 * time.Millisecond) // the others find it gone
+		}
+		nodes[i] = open(t, nodes[i].node.fs, nodes[i].node.cfg)
+		using[i].Unlock()
+		before := acked.Load()
+		eventually(t, "writes go on", func() bool { return acked.Load() > before+20 })
+	}
+	close(stop)
+	all.Wait()
+	t.Logf("%d tried, %d acknowledged", tried.Load(), acked.Load())
+	for _, c := range nodes {
+		var got int64
+		_, _ = fmt.Sscanf(c.mustQuery("db", "SELECT count(n) FROM cpu"), "cpu time=0 count=%d", &got)
+		if got < acked.Load() || got > tried.Load() {
+			t.Errorf("%d points in the end, %d were acknowledged and %d tried", got, acked.Load(), tried.Load())
+		}
 	}
 }

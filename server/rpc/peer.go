@@ -249,6 +249,7 @@ func (q *peer) attach(c *conn, g *greeted) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	newer := g.process.Epoch > q.process.Epoch || q.instance == 0
+	restarted := newer && q.instance != 0 && !q.lost
 	var old []*conn
 	for o := range q.live {
 		if newer || c.incoming && o.incoming && o.class == c.class {
@@ -274,6 +275,9 @@ func (q *peer) attach(c *conn, g *greeted) {
 		o.Close()
 	}
 	c.uncut = context.AfterFunc(q.ctx, func() { c.Close() })
+	if restarted {
+		q.owner.start(q.down)
+	}
 	q.retry()
 }
 
@@ -348,9 +352,19 @@ func (q *peer) probe() {
 	q.probing = false
 	down := refused == probes && len(q.live) == 0 && q.ctx.Err() == nil
 	q.lost = q.lost || down
+	q.mu.Unlock()
+	if down {
+		q.down()
+	}
+}
+
+// down tells raft that the process is gone, or the one that was there before it:
+// whatever that led has no leader.
+func (q *peer) down() {
+	q.mu.Lock()
 	ids := q.roles
 	q.mu.Unlock()
-	if r := q.owner.raft(); down && r != nil {
+	if r := q.owner.raft(); r != nil {
 		q.owner.opt.Logger.Warn("peer is down", "peer", q.uuid, "nodes", ids)
 		for _, id := range ids {
 			r.PeerDown(id)
