@@ -33,7 +33,7 @@ var floors = []struct {
 	{4, "server/config", "github.com/BurntSushi/toml"},
 	{4, "server/httpd", "github.com/influxdata/influxql github.com/klauspost/compress github.com/prometheus/client_golang github.com/tinylib/msgp github.com/golang-jwt/jwt"},
 	{4, "server/coord server/rpc server/tasks", ""},
-	{5, "server", "github.com/influxdata/influxql github.com/prometheus/client_golang golang.org/x/net golang.org/x/crypto"},
+	{5, "server", "github.com/influxdata/influxql github.com/prometheus/client_golang golang.org/x/crypto"},
 	{6, "bench", "github.com/HdrHistogram/hdrhistogram-go golang.org/x/sys"},
 	{6, "internal/chaos internal/sim", ""},
 	{7, "cmd/dsdbd cmd/dsdb cmd/dsdb-bench", "*"},
