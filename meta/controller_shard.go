@@ -138,6 +138,11 @@ func (s *step) expel(l *leadership, known []Replica) bool {
 
 // proceed takes the next step of what has begun at a shard.
 func (s *step) proceed(c *census) {
+	for _, r := range c.failed { // what a damaged leader sends may fill nobody
+		if r.ID == c.lead.report.Replica && s.handOver(c, r) {
+			return
+		}
+	}
 	for _, r := range c.filling {
 		if s.abandon(c, r) {
 			return
