@@ -204,3 +204,40 @@ func TestVerifyOverHTTP(t *testing.T) {
 	}
 	http.DefaultClient.CloseIdleConnections()
 }
+
+// A leader whose files are damaged, which it has not noticed, cannot fill
+// another replica: it finds out, hands over, and is replaced too.
+func TestDamagedLeaderIsFoundOut(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	for range 150 { // so that a blank replica is far behind
+		nodes[0].mustWrite("db", "cpu,host=a n=1i 1\nmem,host=a n=2i 2")
+	}
+	settled(t, nodes, 3)
+	id := shardOf(nodes[0].client).ID
+	for _, m := range nodes {
+		m.flushAll()
+	}
+	clients := []*client{nodes[0].client, nodes[1].client, nodes[2].client}
+	leader := leaderOf(t, clients, id)
+	victim := nodes[(leader+1)%3]
+	old, _ := nodes[leader].replica(t, id)
+	folder, err := victim.node.shards.folder(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := segmentsOf(t, nodes[leader], id)[0]
+	victim.halt()
+	flip(t, victim.fs, folder+"/MANIFEST", 100)
+	flip(t, nodes[leader].fs, file, 8*(len(readAll(t, nodes[leader].fs, file))/2))
+	victim.start()
+	eventually(t, "the damaged leader is replaced", func() bool {
+		r, found := nodes[leader].replica(t, id)
+		return found && r.ID != old.ID
+	})
+	settled(t, nodes, 3)
+	for _, m := range nodes {
+		m.expect("db", "SELECT n FROM cpu, mem", "cpu time=1 n=1\nmem time=2 n=2")
+	}
+}
