@@ -5,6 +5,7 @@ import (
 	"flag"
 	"log/slog"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ var (
 	seconds = flag.Int("seconds", 20, "how long the nemesis does harm")
 	nodes   = flag.Int("nodes", 3, "nodes of the cluster")
 	seed    = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the faults and the load")
+	kinds   = flag.String("faults", "", "the kinds of harm, with commas between; all if empty")
 	clients = flag.Int("clients", 16, "clients at a time")
 )
 
@@ -35,7 +37,7 @@ func chaos(t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nemesis := NewNemesis(c, *seed, log)
+	nemesis := NewNemesis(c, *seed, log, strings.FieldsFunc(*kinds, func(r rune) bool { return r == ',' })...)
 	ctx, stop := context.WithTimeout(context.Background(), time.Duration(*seconds)*time.Second)
 	defer stop()
 	quiet := make(chan struct{})

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -18,12 +19,19 @@ type Nemesis struct {
 	c      *Cluster
 	rand   *rand.Rand
 	log    *slog.Logger
+	kinds  []fault
 	Faults map[string]int // how many of each kind there were
 }
 
-// NewNemesis makes one.
-func NewNemesis(c *Cluster, seed uint64, log *slog.Logger) *Nemesis {
-	return &Nemesis{c: c, rand: rand.New(rand.NewPCG(seed, 2)), log: log, Faults: map[string]int{}}
+// NewNemesis makes one that knows the kinds of harm that are named, all if none is.
+func NewNemesis(c *Cluster, seed uint64, log *slog.Logger, names ...string) *Nemesis {
+	n := &Nemesis{c: c, rand: rand.New(rand.NewPCG(seed, 2)), log: log, Faults: map[string]int{}}
+	for _, f := range faults {
+		if len(names) == 0 || slices.Contains(names, f.name) {
+			n.kinds = append(n.kinds, f)
+		}
+	}
+	return n
 }
 
 // fault is one kind of harm; do returns when it is undone.
@@ -53,9 +61,9 @@ func (n *Nemesis) Run(ctx context.Context) error {
 	left := n.rand.Perm(len(faults))
 	for n.sleep(ctx, 2*time.Second, 7*time.Second) {
 		if len(left) == 0 {
-			left = n.rand.Perm(len(faults))
+			left = n.rand.Perm(len(n.kinds))
 		}
-		f := faults[left[0]]
+		f := n.kinds[left[0]]
 		left = left[1:]
 		if f.nodes > len(n.c.Nodes) {
 			continue

@@ -21,9 +21,21 @@ const (
 // envKeep names a folder to which those of the nodes are copied if a test fails.
 const envKeep = "DSDB_CHAOS_KEEP"
 
-// inNetwork runs a test against a cluster of some nodes. It makes the network
-// and starts the test binary again in its hub, where test runs.
+// inNetwork runs a test against a cluster of some nodes, all of which run.
 func inNetwork(t *testing.T, nodes int, test func(t *testing.T, c *Cluster)) {
+	onNetwork(t, nodes, func(t *testing.T, c *Cluster) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := c.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		test(t, c)
+	})
+}
+
+// onNetwork runs a test with some nodes, none of which was started yet. It makes
+// the network and starts the test binary again in its hub, where test runs.
+func onNetwork(t *testing.T, nodes int, test func(t *testing.T, c *Cluster)) {
 	if hub := os.Getenv(envHub); hub != "" {
 		runInHub(t, Attach(hub, nodes), test)
 		return
@@ -52,7 +64,7 @@ func inNetwork(t *testing.T, nodes int, test func(t *testing.T, c *Cluster)) {
 		t.Fatal(err)
 	}
 	cmd := n.InHub(self, "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-seconds=", *seconds), fmt.Sprint("-nodes=", nodes),
-		fmt.Sprint("-seed=", *seed), fmt.Sprint("-clients=", *clients), fmt.Sprint("-kills=", *kills))
+		fmt.Sprint("-seed=", *seed), fmt.Sprint("-clients=", *clients), fmt.Sprint("-faults=", *kinds), fmt.Sprint("-kills=", *kills), fmt.Sprint("-rounds=", *rounds))
 	cmd.Env = append(os.Environ(), envHub+"="+hub, envDir+"="+dir, envBinary+"="+binary)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -79,7 +91,7 @@ func mountSmallDisk(t *testing.T, dir string) {
 	})
 }
 
-// runInHub starts the cluster and runs the test.
+// runInHub prepares the cluster and runs the test.
 func runInHub(t *testing.T, n *Network, test func(t *testing.T, c *Cluster)) {
 	p := NewProxy(n, *seed)
 	defer p.Close()
@@ -95,10 +107,5 @@ func runInHub(t *testing.T, n *Network, test func(t *testing.T, c *Cluster)) {
 			}
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := c.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
 	test(t, c)
 }
