@@ -58,7 +58,7 @@ var faults = []fault{
 // Run does harm every 5 to 15 seconds until ctx ends. When it returns all harm
 // is undone and every process runs.
 func (n *Nemesis) Run(ctx context.Context) error {
-	left := n.rand.Perm(len(faults))
+	left := n.rand.Perm(len(n.kinds))
 	for n.sleep(ctx, 2*time.Second, 7*time.Second) {
 		if len(left) == 0 {
 			left = n.rand.Perm(len(n.kinds))
