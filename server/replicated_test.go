@@ -145,7 +145,7 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
 	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")
 	victim := nodes[2]
-	id := victim.node.meta.View().Groups()[0].Group.Shards[0].ID
+	id := nodes[1].node.meta.View().Groups()[0].Group.Shards[0].ID // the node that wrote knows it
 	eventually(t, "the points are here", func() bool {
 		list := victim.node.shards.list()
 		return len(list) > 0 && list[0].Stats().MemRows == 2
