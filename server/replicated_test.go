@@ -184,10 +184,16 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 // Nodes stop and start again one after the other while all of them are written
 // to and read: nothing that was acknowledged is missing from any later read.
 func TestRestartsUnderLoad(t *testing.T) {
+	for _, replicas := range []int{2, 3} {
+		t.Run(fmt.Sprintf("%d replicas", replicas), func(t *testing.T) { restartsUnderLoad(t, replicas) })
+	}
+}
+
+func restartsUnderLoad(t *testing.T, replicas int) {
 	nodes := openCluster(t, 3)
 	var tried, acked atomic.Int64
 	var using [3]sync.RWMutex // held for reading by who uses the node, for writing while it is down
-	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	nodes[0].mustQuery("", fmt.Sprintf("CREATE DATABASE db WITH REPLICATION %d", replicas))
 	fine := func(what string, err error) bool {
 		if k := dsdb.KindOf(err); err != nil && k != dsdb.KindUnavailable && k != dsdb.KindTimeout {
 			t.Errorf("%s: kind %d: %v", what, k, err)
@@ -231,11 +237,10 @@ func TestRestartsUnderLoad(t *testing.T) {
 			t.Errorf("%d points read, %d were acknowledged and %d tried: %q", got, least, tried.Load(), out)
 		}
 	})
-	for round := range 6 {
-		i := round % 3
+	for i := range nodes {
 		using[i].Lock()
 		nodes[i].close()
-		if round >= 3 {
+		if i > 0 {
 			time.Sleep(300 * time.Millisecond) // the others find it gone
 		}
 		nodes[i] = open(t, nodes[i].node.fs, nodes[i].node.cfg)
