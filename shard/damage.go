@@ -15,12 +15,18 @@ import (
 
 // wound remembers the first error that showed that files of the shard are not
 // what was written.
-type wound struct{ first atomic.Pointer[error] }
+type wound struct {
+	first  atomic.Pointer[error]
+	closed atomic.Bool // the files may be gone by right
+}
 
 // note remembers err if it is about damage, and returns it.
-func (w *wound) note(err error) error {
-	if err != nil && (dsdb.KindOf(err) == dsdb.KindCorrupt || errors.Is(err, fs.ErrNotExist)) {
-		w.first.CompareAndSwap(nil, &err)
+func (s *Shard) note(err error) error {
+	if err == nil || dsdb.KindOf(err) != dsdb.KindCorrupt && !errors.Is(err, fs.ErrNotExist) || s.wound.closed.Load() {
+		return err
+	}
+	if s.wound.first.CompareAndSwap(nil, &err) {
+		s.o.Logger.Error("a file of a shard is damaged", "shard", uint64(s.o.ID), "err", err)
 	}
 	return err
 }
@@ -55,7 +61,7 @@ func (s *Shard) CheckFiles(ctx context.Context) error {
 	buf := make([]byte, 1<<20)
 	for _, f := range files {
 		if err := s.checkFile(ctx, f.fileMeta, segmentSuffix, buf); err != nil && !f.obsolete.Load() {
-			return s.wound.note(err)
+			return s.note(err)
 		}
 	}
 	for _, f := range indexes {
@@ -64,7 +70,7 @@ func (s *Shard) CheckFiles(ctx context.Context) error {
 			named := slices.Contains(s.disk.indexes, f)
 			s.mu.RUnlock()
 			if named {
-				return s.wound.note(err)
+				return s.note(err)
 			}
 		}
 	}

@@ -18,7 +18,7 @@ type file struct {
 	segmentMeta
 	fs       vfs.FS
 	path     string
-	wound    *wound // of the shard
+	shard    *Shard
 	refs     atomic.Int32
 	obsolete atomic.Bool
 
@@ -28,7 +28,7 @@ type file struct {
 
 // newFile returns a segment file of the shard with one user.
 func (s *Shard) newFile(meta segmentMeta) *file {
-	f := &file{segmentMeta: meta, fs: s.o.FS, path: path.Join(s.o.Dir, meta.name(segmentSuffix)), wound: &s.wound}
+	f := &file{segmentMeta: meta, fs: s.o.FS, path: path.Join(s.o.Dir, meta.name(segmentSuffix)), shard: s}
 	f.refs.Store(1)
 	return f
 }
@@ -74,7 +74,7 @@ func (f *file) note(err error) error {
 	if err == nil || f.obsolete.Load() {
 		return err
 	}
-	return f.wound.note(err)
+	return f.shard.note(err)
 }
 
 // fileScan is what a cursor reads of one file. It is the run of the series at hand.

@@ -197,7 +197,7 @@ func (s *Shard) load() error {
 		}
 		s.mu.Unlock()
 		if current && err != nil {
-			return fmt.Errorf("shard %d: %w", s.o.ID, s.wound.note(err))
+			return fmt.Errorf("shard %d: %w", s.o.ID, s.note(err))
 		}
 	}
 }
@@ -236,6 +236,7 @@ func (s *Shard) Close() error {
 	s.mu.Lock()
 	files := s.files
 	s.files, s.closed = nil, true
+	s.wound.closed.Store(true)
 	s.mu.Unlock()
 	s.sum.running.Wait()
 	for _, f := range files {
