@@ -215,6 +215,9 @@ func (n *Nemesis) corrupt(ctx context.Context) error {
 		return err
 	}
 	pattern := "data/shard/*/*"
+	if n.rand.IntN(4) == 0 {
+		pattern = "meta/catalogue/*"
+	}
 	if sig == syscall.SIGTERM && n.rand.IntN(2) == 0 { // after a kill damage to the last write looks like one that was not finished
 		pattern = "wal/*.seg"
 	}
