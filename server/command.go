@@ -24,6 +24,9 @@ func (n *Node) command(ctx context.Context, c meta.Command) error {
 	v, err := n.propose(ctx, dsdb.MetaGroup, func(id dsdb.ProposalID) []byte { return meta.Encode(id, c) })
 	switch {
 	case dsdb.KindOf(err) == dsdb.KindTimeout || errors.Is(err, context.DeadlineExceeded):
+		if lack := n.lackOfQuorum(); lack != "" {
+			return dsdb.Errorf(dsdb.KindTimeout, "%s; the change may still be made", lack)
+		}
 		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the change may have been made")
 	case err != nil:
 		return n.withoutQuorum(err)
@@ -40,10 +43,19 @@ func (n *Node) withoutQuorum(err error) error {
 	if dsdb.KindOf(err) != dsdb.KindUnavailable {
 		return err
 	}
-	if reached, voters, _ := n.quorum(); reached <= voters/2 {
-		return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: fmt.Sprintf(noQuorum+": %d/%d meta nodes reachable", reached, voters), Err: err}
+	if lack := n.lackOfQuorum(); lack != "" {
+		return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: lack, Err: err}
 	}
 	return err
+}
+
+// lackOfQuorum says how many of the meta nodes that decide are reachable if that
+// is too few, else "".
+func (n *Node) lackOfQuorum() string {
+	if reached, voters, _ := n.quorum(); reached <= voters/2 {
+		return fmt.Sprintf(noQuorum+": %d/%d meta nodes reachable", reached, voters)
+	}
+	return ""
 }
 
 // up reports whether a node is this one, or connected to it.

@@ -35,9 +35,10 @@ func newControl(n *Node) *control {
 	return &control{n: n, began: time.Now(), slots: make(chan struct{}, 16)}
 }
 
-// answer registers what other leaders may ask of this node.
+// answer registers what other nodes may ask of this one about the cluster.
 func (c *control) answer(p *rpc.Peers) {
 	p.Handle(methodReport, c.n.serveReport)
+	p.Handle(methodCatalogue, c.n.serveCatalogue)
 	p.Handle(methodChange, c.serveChange)
 	p.Handle(methodTransfer, c.serveTransfer)
 }

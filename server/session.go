@@ -58,8 +58,8 @@ func (n *Node) openSession(ctx context.Context, level readLevel, failed outages)
 	var err error
 	if level.Read == httpd.ReadStale {
 		err = n.freshEnough(ctx, dsdb.MetaGroup, level.Staleness)
-	} else if err = n.readIndex(ctx, dsdb.MetaGroup); err != nil {
-		err = n.withoutQuorum(err)
+	} else {
+		err = n.currentCatalogue(ctx, level.Read)
 	}
 	if err != nil {
 		return nil, err
@@ -257,7 +257,7 @@ func (s *session) lost(err error, failed outages) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.Copy(failed, s.failed)
-	return s.losses > 0
+	return s.losses > 0 || dsdb.KindOf(err) == dsdb.KindCanceled // by a node that is stopping
 }
 
 // openLocal opens a snapshot of this node's replica of a shard. It reports

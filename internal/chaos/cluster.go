@@ -27,14 +27,16 @@ type Cluster struct {
 	Proxy *Proxy
 	Nodes []*Process // node i is Nodes[i-1]
 
-	binary, dir string
-	http        *http.Client
+	dir  string
+	http *http.Client
 }
 
 // Process is one daemon and its folder.
 type Process struct {
-	ID  int
-	URL string // of the client API
+	ID     int
+	URL    string // of the client API
+	Join   string // what -join names, "" for none; all but the first name the first
+	Binary string // what runs
 
 	c    *Cluster
 	cmd  *exec.Cmd
@@ -44,13 +46,16 @@ type Process struct {
 
 // NewCluster prepares nodes whose folders lie below dir. Nothing runs yet.
 func NewCluster(n *Network, p *Proxy, binary, dir string) (*Cluster, error) {
-	c := &Cluster{Net: n, Proxy: p, binary: binary, dir: dir, http: &http.Client{Timeout: 15 * time.Second}}
+	c := &Cluster{Net: n, Proxy: p, dir: dir, http: &http.Client{Timeout: 15 * time.Second}}
 	for i := 1; i <= n.nodes; i++ {
 		if err := p.Forward(fmt.Sprintf("%s:%d", n.Gateway(i), peerPort), fmt.Sprintf("%s:%d", n.Addr(i), peerPort), i); err != nil {
 			return nil, err
 		}
-		pr := &Process{ID: i, URL: fmt.Sprintf("http://%s:%d", n.Addr(i), apiPort), c: c}
-		if err := pr.configure(); err != nil {
+		pr := &Process{ID: i, URL: fmt.Sprintf("http://%s:%d", n.Addr(i), apiPort), Binary: binary, c: c}
+		if i > 1 {
+			pr.Join = c.Nodes[0].joinAddr()
+		}
+		if err := pr.Configure(true, true); err != nil {
 			return nil, err
 		}
 		c.Nodes = append(c.Nodes, pr)
@@ -61,18 +66,23 @@ func NewCluster(n *Network, p *Proxy, binary, dir string) (*Cluster, error) {
 // Dir is the folder of a node.
 func (p *Process) Dir() string { return filepath.Join(p.c.dir, fmt.Sprintf("node%d", p.ID)) }
 
-func (p *Process) configure() error {
+func (p *Process) joinAddr() string { return fmt.Sprintf("%s:%d", p.c.Net.Addr(p.ID), joinPort) }
+
+// Configure writes the configuration of a node with one role, or both.
+func (p *Process) Configure(isMeta, isData bool) error {
 	if err := os.MkdirAll(p.Dir(), 0o755); err != nil {
 		return err
 	}
 	n := p.c.Net
 	text := fmt.Sprintf(`hostname = %[1]q
 [meta]
+  enabled = %[7]v
   dir = "%[2]s/meta"
   bind-address = "%[1]s:%[4]d"
   advertise-address = "%[3]s:%[4]d"
   http-bind-address = "%[1]s:%[5]d"
 [data]
+  enabled = %[8]v
   dir = "%[2]s/data"
   wal-dir = "%[2]s/wal"
   cache-snapshot-memory-size = "256k"
@@ -80,21 +90,26 @@ func (p *Process) configure() error {
   bind-address = "%[1]s:%[6]d"
 [logging]
   format = "text"
-`, n.Addr(p.ID), p.Dir(), n.Gateway(p.ID), peerPort, joinPort, apiPort)
+`, n.Addr(p.ID), p.Dir(), n.Gateway(p.ID), peerPort, joinPort, apiPort, isMeta, isData)
 	return os.WriteFile(filepath.Join(p.Dir(), "dsdb.conf"), []byte(text), 0o644)
 }
 
-// Start starts the daemon; it joins the first node if it is another one.
+// Wipe removes everything that the node stored. It must not run.
+func (p *Process) Wipe() error {
+	return errors.Join(os.RemoveAll(filepath.Join(p.Dir(), "meta")), os.RemoveAll(filepath.Join(p.Dir(), "data")), os.RemoveAll(filepath.Join(p.Dir(), "wal")))
+}
+
+// Start starts the daemon.
 func (p *Process) Start() error {
 	args := []string{"-config", filepath.Join(p.Dir(), "dsdb.conf")}
-	if p.ID != 1 {
-		args = append(args, "-join", fmt.Sprintf("%s:%d", p.c.Net.Addr(1), joinPort))
+	if p.Join != "" {
+		args = append(args, "-join", p.Join)
 	}
 	log, err := os.OpenFile(p.logName(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
-	p.cmd = p.c.Net.Command(p.ID, p.c.binary, args...)
+	p.cmd = p.c.Net.Command(p.ID, p.Binary, args...)
 	p.cmd.Stderr, p.cmd.Stdout, p.log = log, log, log
 	if err := p.cmd.Start(); err != nil {
 		return errors.Join(err, log.Close())

@@ -68,13 +68,21 @@ func must(t *testing.T, h *Host, script string) string {
 	return out
 }
 
-func install(t *testing.T, h *Host) {
+// prepare puts the package onto a host, which is to be like one that is new:
+// without what keeps services from being stopped in containers, and without
+// what the machine below may have installed.
+func prepare(t *testing.T, h *Host) {
 	t.Helper()
 	if err := h.Copy(*deb, "/tmp/dsdb.deb"); err != nil {
 		t.Fatal(err)
 	}
-	must(t, h, "rm -f /usr/sbin/policy-rc.d") // a container may have it; it keeps services from being stopped
-	must(t, h, "for p in influxdb influxdb-client; do if dpkg -s $p >/dev/null 2>&1; then dpkg -r $p; fi; done") // of the machine below
+	must(t, h, "rm -f /usr/sbin/policy-rc.d")
+	must(t, h, "for p in influxdb influxdb-client; do if dpkg -s $p >/dev/null 2>&1; then dpkg -r $p; fi; done")
+}
+
+func install(t *testing.T, h *Host) {
+	t.Helper()
+	prepare(t, h)
 	must(t, h, "dpkg -i /tmp/dsdb.deb")
 }
 

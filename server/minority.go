@@ -1,0 +1,84 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/server/httpd"
+	"github.com/dasudian/dsdb/server/rpc"
+)
+
+// methodCatalogue asks a data node which entry of the meta group is the last
+// that its catalogue includes.
+const methodCatalogue = "catalogue"
+
+// askWait bounds asking the data nodes for their catalogues.
+const askWait = time.Second
+
+// currentCatalogue returns when this node's catalogue is good for a read at a
+// level that needs no stale answers. It is so if the meta group says so. While
+// that has no quorum, points are still written to the shards that there are, so
+// the data nodes are asked: see dataCatalogue. Level leader goes by what this
+// node knows then.
+func (n *Node) currentCatalogue(ctx context.Context, level httpd.ReadConsistency) error {
+	if !n.connected(dsdb.MetaGroup) && (level == httpd.ReadLeader || n.dataCatalogue(ctx)) {
+		return nil
+	}
+	err := n.readIndex(ctx, dsdb.MetaGroup)
+	if err == nil || level == httpd.ReadLeader && dsdb.KindOf(err) == dsdb.KindUnavailable {
+		return nil
+	}
+	return n.withoutQuorum(err)
+}
+
+// dataCatalogue reports whether this node's catalogue includes every shard into
+// which points may have been acknowledged. A replica of a shard takes part in a
+// write only if the catalogue of its node has the shard. So it is enough to be
+// as far as those of all data nodes but fewer than any policy wants for a write.
+// What the meta nodes may decide meanwhile on their own, where this node does
+// not reach them, is not seen: databases, and data nodes that are new.
+func (n *Node) dataCatalogue(ctx context.Context) bool {
+	view := n.meta.View()
+	nodes := view.NodesOf(meta.DataNode)
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	answers := make(chan uint64, len(nodes)) // 0: none
+	for _, node := range nodes {
+		go func() {
+			var index uint64
+			if n.is(node.ID) {
+				index = n.meta.View().Index
+			} else if b, err := n.call(ctx, node.ID, methodCatalogue, nil); err == nil {
+				index, _ = decodeNumber(b) // what is no number is no answer
+			}
+			answers <- index
+		}()
+	}
+	newest, silent := uint64(0), 0
+	for range nodes {
+		index := <-answers
+		if newest = max(newest, index); index == 0 {
+			silent++
+		}
+	}
+	return silent < leastQuorum(view, len(nodes)) && n.meta.Wait(ctx, newest) == nil
+}
+
+// leastQuorum returns how many of the data nodes a write needs at least, by the
+// policy with the fewest replicas.
+func leastQuorum(view *meta.Data, nodes int) int {
+	least := nodes
+	for _, db := range view.Databases {
+		for _, rp := range db.Policies {
+			least = min(least, rp.ReplicaN)
+		}
+	}
+	return least/2 + 1
+}
+
+// serveCatalogue answers the call "catalogue".
+func (n *Node) serveCatalogue(context.Context, rpc.Process, []byte) ([]byte, error) {
+	return appendNumber(nil, n.meta.View().Index), nil
+}
