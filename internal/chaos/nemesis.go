@@ -214,12 +214,9 @@ func (n *Nemesis) corrupt(ctx context.Context) error {
 	if err := p.Signal(sig); err != nil {
 		return err
 	}
-	pattern := "data/shard/*/*"
-	if n.rand.IntN(4) == 0 {
-		pattern = "meta/catalogue/*"
-	}
-	if sig == syscall.SIGTERM && n.rand.IntN(2) == 0 { // after a kill damage to the last write looks like one that was not finished
-		pattern = "wal/*.seg"
+	pattern := []string{"data/shard/*/*", "data/shard/*/*", "meta/catalogue/*"}[n.rand.IntN(3)]
+	if sig == syscall.SIGTERM && n.rand.IntN(3) > 0 { // after a kill damage to the last write looks like one that was not finished
+		pattern = "wal/wal-*.seg"
 	}
 	names, err := filepath.Glob(filepath.Join(p.Dir(), pattern))
 	if err != nil {
