@@ -48,8 +48,10 @@ type Process struct {
 func NewCluster(n *Network, p *Proxy, binary, dir string) (*Cluster, error) {
 	c := &Cluster{Net: n, Proxy: p, dir: dir, http: &http.Client{Timeout: 15 * time.Second}}
 	for i := 1; i <= n.nodes; i++ {
-		if err := p.Forward(fmt.Sprintf("%s:%d", n.Gateway(i), peerPort), fmt.Sprintf("%s:%d", n.Addr(i), peerPort), i); err != nil {
-			return nil, err
+		for _, port := range []int{peerPort, joinPort} {
+			if err := p.Forward(fmt.Sprintf("%s:%d", n.Gateway(i), port), fmt.Sprintf("%s:%d", n.Addr(i), port), i); err != nil {
+				return nil, err
+			}
 		}
 		pr := &Process{ID: i, URL: fmt.Sprintf("http://%s:%d", n.Addr(i), apiPort), Binary: binary, c: c}
 		if i > 1 {
