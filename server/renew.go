@@ -8,6 +8,7 @@ import (
 	iofs "io/fs"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
@@ -62,6 +63,7 @@ func (n *Node) renew(ctx context.Context, damage error) error {
 	j := &joining{n: n, id: n.id, list: list, client: newPeerClient(n.door.outgoing)}
 	defer j.client.CloseIdleConnections()
 	for {
+		var trouble []string
 		for _, address := range list {
 			id, err := j.renew(ctx, address)
 			if err == nil {
@@ -72,8 +74,9 @@ func (n *Node) renew(ctx context.Context, damage error) error {
 			if !retryable(err) {
 				return fmt.Errorf("%w; %w", damage, err)
 			}
-			n.phase.say(n.log, fmt.Sprintf("the other nodes, for its copy of the catalogue is damaged (%s: %v)", address, err))
+			trouble = append(trouble, fmt.Sprintf("%s: %v", address, err))
 		}
+		n.phase.say(n.log, fmt.Sprintf("the other nodes, for its copy of the catalogue is damaged (%s)", strings.Join(trouble, "; ")))
 		if err := pauseFor(ctx, joinBackOff); err != nil {
 			return err
 		}
