@@ -60,7 +60,7 @@ sim:
 	go test -count=1 -timeout 120m ./internal/sim -run 'TestSeeds|TestStores' -seeds=$(SEEDS) -stores=$(STORES) -v
 
 chaos:
-	go test -count=1 -timeout 30m ./internal/chaos -run TestChaos -v -seconds=$(SECONDS) -nodes=$(NODES) $(if $(SEED),-seed=$(SEED))
+	go test -count=1 -timeout 30m ./internal/chaos -run TestChaos -v -seconds=$(SECONDS) -nodes=$(NODES) -least=500 $(if $(SEED),-seed=$(SEED))
 
 # Each target alone: go's fuzzer takes one at a time.
 fuzz:

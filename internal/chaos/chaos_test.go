@@ -18,10 +18,8 @@ var (
 	seed    = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the faults and the load")
 	kinds   = flag.String("faults", "", "the kinds of harm, with commas between; all if empty")
 	clients = flag.Int("clients", 16, "clients at a time")
+	least   = flag.Float64("least", 0, "operations that must be acknowledged each second for a run to mean something")
 )
-
-// least is how many operations must be acknowledged each second.
-const least = 500
 
 // healed is how long the nodes may take to agree once all harm is undone.
 const healed = 30 * time.Second
@@ -51,8 +49,8 @@ func chaos(t *testing.T, c *Cluster) {
 	<-quiet
 	rate := float64(load.Acked()) / float64(*seconds)
 	t.Logf("%d operations acknowledged, %.0f/s; faults: %v", load.Acked(), rate, nemesis.Faults)
-	if rate < least {
-		t.Errorf("%.0f operations acknowledged per second: at least %d are wanted for the run to mean something", rate, least)
+	if rate < *least {
+		t.Errorf("%.0f operations acknowledged per second: at least %.0f are wanted for the run to mean something", rate, *least)
 	}
 	for _, text := range load.Odd() {
 		t.Error("unexpected answer: ", text)

@@ -64,7 +64,7 @@ func onNetwork(t *testing.T, nodes int, test func(t *testing.T, c *Cluster)) {
 		t.Fatal(err)
 	}
 	cmd := n.InHub(self, "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-seconds=", *seconds), fmt.Sprint("-nodes=", nodes),
-		fmt.Sprint("-seed=", *seed), fmt.Sprint("-clients=", *clients), fmt.Sprint("-faults=", *kinds), fmt.Sprint("-kills=", *kills), fmt.Sprint("-rounds=", *rounds))
+		fmt.Sprint("-seed=", *seed), fmt.Sprint("-clients=", *clients), fmt.Sprint("-least=", *least), fmt.Sprint("-faults=", *kinds), fmt.Sprint("-kills=", *kills), fmt.Sprint("-rounds=", *rounds))
 	cmd.Env = append(os.Environ(), envHub+"="+hub, envDir+"="+dir, envBinary+"="+binary)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
