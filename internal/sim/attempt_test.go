@@ -16,7 +16,7 @@ const opTimeout = 4 * time.Second
 
 // call asks another node, as package rpc does: serve runs there, its reply
 // comes back to done, once. A node that is down refuses at once, one that dies
-// meanwhile breaks the connection; one that is cut off says nothing within limit.
+// meanwhile breaks the connection; of one that is cut off nothing is heard.
 func (m *member) call(to *Node, serve func(at *member, reply func(error)), limit time.Duration, done func(error)) {
 	s, c := m.store, m.store.Cluster
 	answered := false
@@ -35,8 +35,12 @@ func (m *member) call(to *Node, serve func(at *member, reply func(error)), limit
 		serve(m, answer)
 		return
 	}
+	hung := func() { // nothing passes any more, which shows after a while
+		m.after(s.Between(time.Second, 2*time.Second), func() { answer(dsdb.Errorf(dsdb.KindTimeout, "the connection is gone")) })
+	}
 	back := func(err error) {
 		if to != nil && c.network.cut[[2]int{to.Index, m.node.Index}] {
+			hung()
 			return
 		}
 		m.after(c.network.latency(), func() { answer(err) })
@@ -46,6 +50,7 @@ func (m *member) call(to *Node, serve func(at *member, reply func(error)), limit
 		return
 	}
 	if c.network.cut[[2]int{m.node.Index, to.Index}] {
+		hung()
 		return
 	}
 	at := s.members[to.Index]

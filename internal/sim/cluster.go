@@ -29,16 +29,22 @@ type Cluster struct {
 	Nodes     []*Node
 	options   Options
 	network   network
+	most      sizes
 	boots     uint64
-	strangers int                              // machines that were wiped
-	shipments []*shipment                      // snapshots on their way
-	leaders   map[reign]dsdb.ReplicaID         // who led, ever
-	Errs      []string                         // what should not have happened
-	Counts    map[string]int                   // how often things happened, by their names
-	voted     func(*Node)                      // told when a node's new term is durable, mostly with its vote
-	joint     func(*Node, dsdb.GroupID)        // told when a node has applied a joint change of a group's members
-	died      func(*Node, error)               // told when a process ended itself, which its disk made it do
-	failed    func(*Node, dsdb.GroupID, error) // told when a replica took itself out of service
+	strangers int                      // machines that were wiped
+	shipments []*shipment              // snapshots on their way
+	leaders   map[reign]dsdb.ReplicaID // who led, ever
+	Errs      []string                 // what should not have happened
+	Counts    map[string]int           // how often things happened, by their names
+	hooks
+}
+
+// hooks are told when something happens on a node.
+type hooks struct {
+	voted  func(*Node)                      // its new term is durable, mostly with its vote
+	joint  func(*Node, dsdb.GroupID)        // it has applied a joint change of a group's members
+	died   func(*Node, error)               // its process ended itself, which its disk made it do
+	failed func(*Node, dsdb.GroupID, error) // a replica took itself out of service
 }
 
 // reign is one term of one group.
@@ -55,10 +61,9 @@ func NewCluster(w *World, o Options) *Cluster {
 	if o.Applied == nil {
 		o.Applied = func(*Node, dsdb.GroupID) {}
 	}
-	c := &Cluster{World: w, options: o, leaders: map[reign]dsdb.ReplicaID{}, Counts: map[string]int{}, voted: func(*Node) {},
-		joint: func(*Node, dsdb.GroupID) {}}
+	c := &Cluster{World: w, options: o, leaders: map[reign]dsdb.ReplicaID{}, Counts: map[string]int{}}
+	c.hooks = hooks{voted: func(*Node) {}, joint: func(*Node, dsdb.GroupID) {}, failed: func(*Node, dsdb.GroupID, error) {}}
 	c.died = func(n *Node, err error) { c.fail("node %d ended itself: %v", n.Index, err) }
-	c.failed = func(*Node, dsdb.GroupID, error) {}
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, newNode(c, i))
 	}

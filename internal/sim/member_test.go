@@ -29,7 +29,8 @@ type member struct {
 	shards    map[dsdb.ShardID]*replica
 	leaders   coord.Leaders
 	sequencer *coord.Sequencer
-	serving   bool // the catalogue was up to date since the start, and knows of it
+	refusal   error // of its last attempt to join
+	serving   bool  // the catalogue was up to date since the start, and knows of it
 	control   control
 }
 
@@ -84,7 +85,7 @@ func (s *store) boot(n *Node) ([]raftnode.GroupSpec, error) {
 
 // begin makes the process a member with an identity, which its disk has.
 func (m *member) begin(id meta.Identity) (specs []raftnode.GroupSpec, err error) {
-	m.id, m.node.MetaID, m.node.DataID = id, id.MetaID, id.DataID
+	m.id, m.node.MetaID, m.node.DataID = id, id.Peer(), id.DataID
 	m.sequencer = coord.NewSequencer(id.Peer(), id.Epoch)
 	if m.catalogue, err = meta.Open(m.node.disk, catalogueDir); err != nil {
 		return nil, err
@@ -302,7 +303,7 @@ func (s *store) found(m *member) bool {
 
 // joining is the command by which a process becomes a member.
 func (m *member) joining(uuid string, epoch uint64) *meta.JoinCluster {
-	return &meta.JoinCluster{UUID: uuid, Meta: true, Data: true, Addresses: m.node.addresses(), Epoch: epoch, Nonce: epoch, Replace: m.store.replaced[m.node.Index]}
+	return &meta.JoinCluster{UUID: uuid, Meta: m.node.Index < m.store.metas, Data: true, Addresses: m.node.addresses(), Epoch: epoch, Nonce: epoch, Replace: m.store.replaced[m.node.Index]}
 }
 
 // join makes the process of an empty machine a member of the cluster, through
@@ -332,7 +333,7 @@ func (m *member) join() {
 			reply(err)
 		})
 	}, 5*time.Second, func(err error) {
-		if err != nil {
+		if m.refusal = err; err != nil {
 			again()
 			return
 		}

@@ -148,7 +148,7 @@ func (s *store) losses() {
 		s.losses()
 		n := s.Nodes[s.Rand.IntN(len(s.Nodes))]
 		m := s.members[n.Index]
-		if s.quiet || m == nil || m.id.MetaID == 0 || !s.spareable(m) {
+		if s.quiet || m.catalogue == nil || !s.spareable(m) {
 			return
 		}
 		s.lost[m.id.DataID], s.lost[m.id.MetaID] = true, true
@@ -169,6 +169,9 @@ func (s *store) losses() {
 // dismiss takes a role from a process that does not come back, as an operator
 // does, through any member.
 func (s *store) dismiss(kind meta.NodeKind, id dsdb.NodeID) {
+	if id == 0 {
+		return // it does not have that role
+	}
 	again := func() { s.After(s.Between(50*time.Millisecond, 500*time.Millisecond), func() { s.dismiss(kind, id) }) }
 	m := s.member()
 	if m == nil {

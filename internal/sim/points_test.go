@@ -160,7 +160,7 @@ func (m *member) ensure(db string, ps []point, commands int, done func(*meta.Ret
 	switch {
 	case len(times) > 0:
 		m.store.count("commands for new time groups")
-		c = &meta.EnsureShardGroups{Database: db, Policy: rp.Name, Times: times, Now: hour(m.store.hours())}
+		c = &meta.EnsureShardGroups{Database: db, Policy: rp.Name, Times: times, Now: hour(m.store.hours()), Avoid: m.unreachable()}
 	case len(sets) > 0:
 		c = &meta.RegisterFields{Database: db, Policy: rp.Name, Sets: sets}
 	default:
@@ -178,6 +178,17 @@ func (m *member) ensure(db string, ps []point, commands int, done func(*meta.Ret
 		}
 		m.ensure(db, ps, commands-1, done)
 	})
+}
+
+// unreachable lists the data nodes that this one cannot talk to.
+func (m *member) unreachable() (ids []dsdb.NodeID) {
+	for _, n := range m.store.Nodes {
+		cut := m.store.network.cut[[2]int{m.node.Index, n.Index}] || m.store.network.cut[[2]int{n.Index, m.node.Index}]
+		if n != m.node && (cut || !n.Up()) {
+			ids = append(ids, n.DataID)
+		}
+	}
+	return ids
 }
 
 // read finds the value of a cell, linearizably: the catalogue and then the

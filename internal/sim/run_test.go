@@ -8,7 +8,6 @@ import (
 	"slices"
 	"testing"
 	"testing/cryptotest"
-	"time"
 
 	"github.com/anishathalye/porcupine"
 
@@ -26,23 +25,7 @@ type run struct {
 	spent  dsdb.ReplicaID // the newest id of a replica
 	write  uint64         // id of the newest write
 	stamp  int64          // orders the starts and ends of calls
-	most   sizes
-	quiet  bool // clients have stopped
-}
-
-// sizes are the largest queues and caches of a run.
-type sizes struct {
-	Appends, Tasks, Backlog int
-	Waiting, Cached         uint64
-}
-
-// The bounds on them: a run has eight clients with one call each, and pauses of
-// at most five seconds.
-var bounds = sizes{Appends: 2000, Tasks: 500, Backlog: 20000, Waiting: 5000, Cached: 4 << 20}
-
-func (s sizes) max(o sizes) sizes {
-	return sizes{max(s.Appends, o.Appends), max(s.Tasks, o.Tasks), max(s.Backlog, o.Backlog),
-		max(s.Waiting, o.Waiting), max(s.Cached, o.Cached)}
+	quiet  bool           // clients have stopped
 }
 
 // seat is a replica of a group, from the moment at which it was given its id
@@ -250,22 +233,6 @@ func (r *run) flush(n *Node, g dsdb.GroupID, then func()) {
 			then()
 		}
 	})
-}
-
-// measure looks at the queues of the nodes ten times a second.
-func (r *run) measure() {
-	for _, n := range r.Nodes {
-		if !n.Up() {
-			continue
-		}
-		s := sizes{Appends: len(n.run.appends), Tasks: len(n.run.tasks), Backlog: len(n.backlog)}
-		for _, g := range n.run.groups {
-			st := n.Status(g)
-			s.Waiting, s.Cached = s.Waiting+st.Waiting, max(s.Cached, st.Cached)
-		}
-		r.most = r.most.max(s)
-	}
-	r.After(100*time.Millisecond, r.measure)
 }
 
 // settled checks that all replicas are equal, with all that was acknowledged,

@@ -112,7 +112,7 @@ var logSuite = &suite{"TestSeeds", func(t *testing.T, seed uint64) outcome {
 
 var storeSuite = &suite{"TestStores", func(t *testing.T, seed uint64) outcome {
 	s := playStore(t, seed)
-	return outcome{seed, s.Events(), s.Now(), s.Counts, sizes{}, s.Errs}
+	return outcome{seed, s.Events(), s.Now(), s.Counts, s.most, s.Errs}
 }, []counts{{"clients", pointCounts}, {"cluster", placementCounts}, {"snapshots", shardCounts},
 	{"processes", storeProcessCounts}, {"network", networkCounts}, {"disks", storeDiskCounts}}}
 

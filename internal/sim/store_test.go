@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -20,7 +21,7 @@ import (
 // The length of a run of the whole store: of faults, and then of peace, by
 // whose end all must have converged.
 const (
-	storeTrouble = 14 * time.Second
+	storeTrouble = 20 * time.Second
 	storePeace   = 40 * time.Second // at most; as soon as all is settled it is over
 )
 
@@ -29,6 +30,7 @@ type store struct {
 	*Cluster
 	t        *testing.T
 	members  []*member // of each node, the process that runs or ran last
+	metas    int       // the first so many nodes are meta nodes
 	founded  bool
 	joins    int                  // processes that asked to join
 	replaced map[int]dsdb.NodeID  // by node: the process in whose place the next one comes
@@ -41,14 +43,15 @@ type store struct {
 	quiet    bool                 // clients have stopped
 }
 
-// newStore makes a cluster of three to five nodes, of which the first makes the
-// cluster and the others join.
-func newStore(t *testing.T, seed uint64) *store {
+// newStore makes a cluster, of which the first node makes the cluster and the
+// others join. shape says how many nodes there are, how many of them have a part
+// in the catalogue, and which databases there shall be.
+func newStore(t *testing.T, seed uint64, shape func(w *World) (nodes, metas int, policies map[string]int)) *store {
 	cryptotest.SetGlobalRandom(t, seed)
 	w := NewWorld(seed)
-	n := 3 + w.Rand.IntN(3)
-	s := &store{t: t, members: make([]*member, n), replaced: map[int]dsdb.NodeID{}, lost: map[dsdb.NodeID]bool{}, calls: map[cell][]*call{},
-		policies: map[string]int{"a": 1 + w.Rand.IntN(n), "b": min(3, n)}}
+	n, metas, policies := shape(w)
+	s := &store{t: t, members: make([]*member, n), metas: metas, replaced: map[int]dsdb.NodeID{}, lost: map[dsdb.NodeID]bool{}, calls: map[cell][]*call{},
+		policies: policies}
 	o := Options{Nodes: n, Replicas: s.boot, Dir: replicaDir, Applied: s.moved}
 	if *events {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug - 1}))
@@ -77,7 +80,10 @@ func (s *store) outcome(a meta.Action, err error) {
 
 // playStore runs one seed to its end.
 func playStore(t *testing.T, seed uint64) (s *store) {
-	s = newStore(t, seed)
+	s = newStore(t, seed, func(w *World) (int, int, map[string]int) {
+		n := 3 + w.Rand.IntN(3)
+		return n, max(3, n-w.Rand.IntN(2)), map[string]int{"a": 1 + w.Rand.IntN(n), "b": min(3, n)}
+	})
 	defer func() {
 		if p := recover(); p != nil {
 			e, ok := p.(*Error)
@@ -92,9 +98,10 @@ func playStore(t *testing.T, seed uint64) (s *store) {
 		s.violation("the cluster is not complete")
 		return s
 	}
-	for range 6 {
+	for range 10 {
 		s.client()
 	}
+	s.measure()
 	nemesis := StartNemesis(s.Cluster)
 	if s.policies["a"] >= 3 { // a replica of a smaller group may not be missed, nor may a new one be placed where nobody is
 		s.losses()
@@ -109,10 +116,18 @@ func playStore(t *testing.T, seed uint64) (s *store) {
 	if !s.RunUntil(storePeace, s.calm()) {
 		s.violation("after %v of peace: %s", storePeace, s.unrest())
 	}
+	s.conclude()
+	return s
+}
+
+// conclude reads everything and checks it. The clients have stopped.
+func (s *store) conclude() {
 	s.finalReads()
 	s.compare()
 	s.judge()
-	return s
+	if s.most.max(bounds) != bounds {
+		s.violation("queues grow beyond %+v: %+v", bounds, s.most)
+	}
 }
 
 // ready reports whether all nodes are members and have the databases, which it
@@ -124,7 +139,7 @@ func (s *store) ready() bool {
 		}
 	}
 	m := s.members[0]
-	if st := m.node.Status(dsdb.MetaGroup); len(st.Members.Voters) < len(s.members)-1+len(s.members)%2 {
+	if st := m.node.Status(dsdb.MetaGroup); len(st.Members.Voters) < s.metas-1+s.metas%2 {
 		return false
 	}
 	missing := false
@@ -212,6 +227,13 @@ func (s *store) set(m *member, db string, then func()) {
 		}
 		ps = append(ps, p)
 	}
+	s.put(m, db, ps, func(error) { then() })
+}
+
+// put writes points through a member; then is told the first error, or that
+// there was none.
+func (s *store) put(m *member, db string, ps []point, then func(error)) {
+	var first error
 	ops, ends := map[cell]*call{}, map[cell]func(){}
 	for _, p := range ps {
 		for _, c := range p.cells(db) {
@@ -221,6 +243,9 @@ func (s *store) set(m *member, db string, then func()) {
 	}
 	left := len(ps)
 	m.write(db, ps, func(pt part, v dsdb.Verdict, err error) {
+		if first == nil {
+			first = err
+		}
 		for _, p := range pt.points {
 			left--
 			for _, c := range p.cells(db) {
@@ -242,15 +267,15 @@ func (s *store) set(m *member, db string, then func()) {
 			}
 		}
 		if left == 0 {
-			then()
+			then(first)
 		}
-	}, func(error) {
+	}, func(err error) {
 		for _, c := range slices.SortedFunc(maps.Keys(ops), cell.compare) {
 			s.count("writes refused")
 			ends[c]()
 			ops[c].failed = true
 		}
-		then()
+		then(err)
 	})
 }
 
@@ -271,7 +296,13 @@ func (s *store) get(m *member, c cell, then func(error)) {
 
 // delete removes the points of a series at one time, or now and then the series.
 func (s *store) delete(m *member, db string, then func()) {
-	c, drop := s.anyCell(db), s.Chance(0.3)
+	c := s.anyCell(db)
+	s.remove(m, c, s.Chance(0.3), func(error) { then() })
+}
+
+// remove deletes the fields of a point, or with drop its series.
+func (s *store) remove(m *member, c cell, drop bool, then func(error)) {
+	db := c.db
 	r := dsdb.TimeRange{Start: c.time(), End: c.time() + 1}
 	var cells []cell
 	for f := range fields {
@@ -304,9 +335,16 @@ func (s *store) delete(m *member, db string, then func()) {
 				op.failed = true
 			}
 		}
-		then()
+		if may+not > 0 {
+			then(errDelete)
+			return
+		}
+		then(nil)
 	})
 }
+
+// errDelete is the end of a delete that did not reach all shards.
+var errDelete = errors.New("not all shards have deleted")
 
 // calm returns a function that tells whether everything is as it shall be, and
 // has been for a second.
