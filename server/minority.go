@@ -23,11 +23,12 @@ const askWait = time.Second
 // the data nodes are asked: see dataCatalogue. Level leader goes by what this
 // node knows then.
 func (n *Node) currentCatalogue(ctx context.Context, level httpd.ReadConsistency) error {
-	if !n.connected(dsdb.MetaGroup) && (level == httpd.ReadLeader || n.dataCatalogue(ctx)) {
+	enough := func() bool { return level == httpd.ReadLeader || n.dataCatalogue(ctx) }
+	if !n.connected(dsdb.MetaGroup) && enough() {
 		return nil
 	}
 	err := n.readIndex(ctx, dsdb.MetaGroup)
-	if err == nil || level == httpd.ReadLeader && dsdb.KindOf(err) == dsdb.KindUnavailable {
+	if err == nil || dsdb.KindOf(err) == dsdb.KindUnavailable && enough() { // it may have been lost meanwhile
 		return nil
 	}
 	return n.withoutQuorum(err)

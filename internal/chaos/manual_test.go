@@ -48,8 +48,12 @@ func steps(text string) []step {
 
 // pattern is what the output of a step has to match.
 func (s *step) pattern() *regexp.Regexp {
+	if s.want == "…" {
+		return regexp.MustCompile("")
+	}
 	p := regexp.QuoteMeta(s.want)
 	p = regexp.MustCompile(`(?m)^…\n`).ReplaceAllString(p, `(?:.*\n)*?`)
+	p = regexp.MustCompile(`\n…\z`).ReplaceAllString(p, `(?:\n.*)*`)
 	return regexp.MustCompile(`\A` + strings.ReplaceAll(p, "…", `.*`) + `\z`)
 }
 
