@@ -16,7 +16,7 @@ import (
 func (b *WriteBatch) Decode(src []byte) error {
 	r := reader{src: src}
 	if v := r.byte(); r.err == nil && v != entryVersion {
-		r.fail("version %d", v)
+		r.fail("batch of version %d, this program reads %d: a newer version of dsdb wrote it", v, entryVersion)
 	}
 	n := r.count(minTableBytes, math.MaxInt32)
 	tables := b.Tables[:cap(b.Tables)]

@@ -243,3 +243,12 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// A batch that a newer version encoded is refused by name.
+func TestNewerFormatIsRefused(t *testing.T) {
+	b := new(column.WriteBatch).Append(nil)
+	b[0]++
+	if err := new(column.WriteBatch).Decode(b); err == nil || !strings.Contains(err.Error(), "batch of version 2, this program reads 1") {
+		t.Errorf("%v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/dasudian/dsdb"
@@ -166,4 +167,16 @@ func FuzzRecord(f *testing.F) {
 			_, _ = printValue(cols[2].(*column.Vector), i), printValue(cols[3].(*column.Vector), i)
 		}
 	})
+}
+
+// What a newer version asks in a query is refused by name.
+func TestNewerFormatIsRefused(t *testing.T) {
+	b := requestHead(openRequest, 7)[1:]
+	if r := readRequest(b); r.err != nil || r.id != 7 {
+		t.Fatalf("request of this version: %+v", r)
+	}
+	b[0]++
+	if r := readRequest(b); r.err == nil || !strings.Contains(r.err.Error(), "version 2, this is 1") {
+		t.Errorf("request of a newer one: %v", r.err)
+	}
 }

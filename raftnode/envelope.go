@@ -37,7 +37,7 @@ func openProposal(data []byte) (origin, seq uint64, payload []byte, err error) {
 		return 0, 0, nil, dsdb.Errorf(dsdb.KindCorrupt, "raft entry of %d bytes is too short for its envelope", len(data))
 	}
 	if data[0] != envelopeVersion {
-		return 0, 0, nil, dsdb.Errorf(dsdb.KindCorrupt, "raft entry with unknown envelope version %d", data[0])
+		return 0, 0, nil, dsdb.Errorf(dsdb.KindCorrupt, "raft entry of format %d, this program reads %d: a newer version of dsdb wrote it", data[0], envelopeVersion)
 	}
 	origin = binary.LittleEndian.Uint64(data[1:])
 	seq = binary.LittleEndian.Uint64(data[9:])

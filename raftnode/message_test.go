@@ -3,6 +3,7 @@ package raftnode
 import (
 	"bytes"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -124,5 +125,19 @@ func BenchmarkMessage(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// What a newer version wrote into the log, or sends, is refused by name.
+func TestNewerFormatIsRefused(t *testing.T) {
+	entry := appendProposal(nil, 1, 2, []byte("x"))
+	entry[0]++
+	if _, _, _, err := openProposal(entry); err == nil || !strings.Contains(err.Error(), "format 2, this program reads 1") {
+		t.Errorf("entry: %v", err)
+	}
+	message := AppendMessage(nil, &raftpb.Message{})
+	message[0]++
+	if _, err := DecodeMessage(message); err == nil || !strings.Contains(err.Error(), "not of version 1") {
+		t.Errorf("message: %v", err)
 	}
 }

@@ -171,15 +171,22 @@ func (s *State) appendTypes(dst []byte, old *State) []byte {
 }
 
 // Load adds an index file to an index that holds what the files before it
-// held. It reports KindCorrupt with the offset where the file is wrong; the
-// index is of no use then.
+// held. It reports KindCorrupt with the offset where the file is wrong, and
+// KindInvalid for a newer format; the index is of no use then.
 func (x *Index) Load(file []byte) error {
-	if len(file) < len(fileMagic)+fileTrailer || !bytes.Equal(file[:len(fileMagic)], []byte(fileMagic)) {
-		return dsdb.Errorf(dsdb.KindCorrupt, "offset 0: no index file of a known version")
+	const name = len(fileMagic) - 1 // the version follows
+	if len(file) < len(fileMagic)+fileTrailer || !bytes.Equal(file[:name], []byte(fileMagic[:name])) {
+		return dsdb.Errorf(dsdb.KindCorrupt, "offset 0: no index file")
 	}
 	end := len(file) - fileTrailer
 	if got, want := crc32.Checksum(file[:end], castagnoli), binary.LittleEndian.Uint32(file[end:]); got != want {
 		return dsdb.Errorf(dsdb.KindCorrupt, "offset %d: checksum is %08x, not %08x", end, want, got)
+	}
+	switch v, newest := file[name], fileMagic[name]; {
+	case v > newest:
+		return dsdb.Errorf(dsdb.KindInvalid, "index file of format %d was written by a newer version of dsdb: this program reads up to %d", v, newest)
+	case v < newest:
+		return dsdb.Errorf(dsdb.KindCorrupt, "offset %d: index file of format %d", name, v)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -1,8 +1,11 @@
 package series
 
 import (
+	"encoding/binary"
+	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/dasudian/dsdb"
@@ -185,5 +188,19 @@ func BenchmarkMatch(b *testing.B) {
 				v.Match("cpu", where)
 			}
 		})
+	}
+}
+
+// What a newer version wrote is refused, and not taken for damage.
+func TestNewerFormatIsRefused(t *testing.T) {
+	file := New().State().AppendFile(nil, new(State))
+	file[len(fileMagic)-1]++
+	if err := New().Load(file); dsdb.KindOf(err) != dsdb.KindCorrupt {
+		t.Errorf("damaged: %v", err)
+	}
+	end := len(file) - fileTrailer
+	binary.LittleEndian.PutUint32(file[end:], crc32.Checksum(file[:end], castagnoli))
+	if err := New().Load(file); dsdb.KindOf(err) != dsdb.KindInvalid || !strings.Contains(err.Error(), "format 2 was written by a newer version of dsdb") {
+		t.Errorf("newer: %v", err)
 	}
 }

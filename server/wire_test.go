@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/dasudian/dsdb"
@@ -64,5 +65,21 @@ func TestUnreadReplicaIsNamed(t *testing.T) {
 	}
 	if got, ok := unreadOf(dsdb.Errorf(dsdb.KindUnavailable, "no quorum: nobody leads")); ok {
 		t.Errorf("an error about no replica names %+v", got)
+	}
+}
+
+// What a newer version sends in a call is refused by name.
+func TestNewerFormatIsRefused(t *testing.T) {
+	for what, err := range map[string]error{
+		"a proposal": func() error {
+			_, err := decodeProposal(append([]byte{wireVersion + 1}, make([]byte, proposalHeader)...))
+			return err
+		}(),
+		"a verdict": func() error { _, err := decodeOutcome(make([]byte, outcomeHeader)); return err }(),
+		"a number":  func() error { _, err := decodeNumber(make([]byte, 9)); return err }(),
+	} {
+		if err == nil || !strings.Contains(err.Error(), what) || !strings.Contains(err.Error(), "of version 1") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

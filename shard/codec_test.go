@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"reflect"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/dasudian/dsdb"
@@ -135,6 +136,8 @@ func FuzzApply(f *testing.F) {
 	for range 3 {
 		f.Add(AppendWrite(nil, dsdb.ProposalID{}, batchOf(randomPoints(m.r, &m.clock))))
 	}
+	f.Add(AppendWrites(nil, [][]byte{AppendWrite(nil, dsdb.ProposalID{}, batchOf(randomPoints(m.r, &m.clock))),
+		AppendWrite(nil, dsdb.ProposalID{Node: 1, Epoch: 1, Seq: 2}, batchOf(randomPoints(m.r, &m.clock)))}))
 	f.Add(AppendDelete(nil, dsdb.ProposalID{}, sampleDeletes()[2]))
 	f.Add(AppendDelete(nil, dsdb.ProposalID{Node: 1, Epoch: 2, Seq: 300}, sampleDeletes()[3]))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -168,4 +171,17 @@ func FuzzApply(f *testing.F) {
 		check(t, err)
 		check(t, m.shard.Close())
 	})
+}
+
+// What a newer version wrote is refused, and not taken for damage: a damaged
+// replica is replaced.
+func TestNewerFormatIsRefused(t *testing.T) {
+	b := sampleManifest().append(nil)
+	b[len(manifestMagic)] = manifestV2 + 1
+	if _, err := decodeManifest(b); dsdb.KindOf(err) != dsdb.KindCorrupt {
+		t.Errorf("damaged manifest: %v", err)
+	}
+	if _, err := decodeManifest(seal(b[:len(b)-4])); dsdb.KindOf(err) != dsdb.KindInvalid || !strings.Contains(err.Error(), "format 3 was written by a newer version of dsdb") {
+		t.Errorf("newer manifest: %v", err)
+	}
 }

@@ -110,15 +110,18 @@ func seal(file []byte) []byte {
 }
 
 // decodeManifest decodes what append wrote. It reports KindCorrupt with the
-// offset where the bytes are wrong.
+// offset where the bytes are wrong, and KindInvalid for a newer format.
 func decodeManifest(src []byte) (*manifest, error) {
 	const head = len(manifestMagic) + 1
-	if len(src) < head+4 || string(src[:head-1]) != manifestMagic || src[head-1] < manifestV1 || src[head-1] > manifestV2 {
-		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset 0: no manifest of a known version")
+	if len(src) < head+4 || string(src[:head-1]) != manifestMagic || src[head-1] < manifestV1 {
+		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset 0: no manifest")
 	}
 	end := len(src) - 4
 	if got, want := crc32.Checksum(src[:end], castagnoli), binary.LittleEndian.Uint32(src[end:]); got != want {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: checksum is %08x, not %08x", end, want, got)
+	}
+	if v := src[head-1]; v > manifestV2 {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "manifest of format %d was written by a newer version of dsdb: this program reads up to %d", v, manifestV2)
 	}
 	r := &fixedReader{src: src[:end], at: head}
 	m := &manifest{shard: dsdb.ShardID(r.u64()), window: &dedupe.Window{}}
