@@ -161,12 +161,7 @@ func (s *Shard) replace(c *compaction, indexes []fileMeta, written []string) err
 	if c.meta.rows > 0 {
 		files = append(files, s.newFile(c.meta))
 	}
-	if mutant.LWWByArrival && c.meta.rows > 0 {
-		merged := files[at]
-		s.files = append(slices.Concat(files[:at], s.files[at+len(c.files):]), merged)
-	} else {
-		s.files = append(files, s.files[at+len(c.files):]...)
-	}
+	s.files = append(files, s.files[at+len(c.files):]...)
 	s.dropTombstonesLocked()
 	garbage := s.trashLocked(old)
 	s.mu.Unlock()

@@ -1,12 +1,15 @@
 package shard
 
 import (
+	"cmp"
 	"context"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/series"
 )
 
@@ -118,6 +121,11 @@ func (src *Source) Scan(ctx context.Context, scan dsdb.Scan) (column.Cursor, err
 			return nil, err
 		}
 		c.sources = append(c.sources, newFileScan(f, m, fields, concerning(src.tombstones, f)))
+	}
+	if mutant.LWWByArrival {
+		slices.SortFunc(c.sources, func(a, b source) int {
+			return cmp.Compare(a.(*fileScan).file.number, b.(*fileScan).file.number)
+		})
 	}
 	src.s.mu.RLock()
 	defer src.s.mu.RUnlock()

@@ -58,10 +58,9 @@ const (
 	FlushWithoutSync       = false // a segment file is named in the manifest before it is durable
 	ManifestNameUnsynced   = false // the name of the new manifest is not made durable
 	TombstoneResurrect     = false // a merge of files forgets the deletes that concern others
-	LWWByArrival           = false // merged rows count as newer than those that were written after them
+	LWWByArrival           = false // files count in the order in which they were made, not in that of the log
 	CompactionDropsOverlap = false // a merge leaves out files whose times overlap
 	PageChecksumSkipped    = false // the checksums of segment files are not looked at
-	DeleteHalfFlushed      = false // a flush counts a delete that is still being applied
 )
 
 // Of catalogue, coordinator and transport.

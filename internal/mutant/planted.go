@@ -59,7 +59,6 @@ var (
 	LWWByArrival           = planted("lww-by-arrival")
 	CompactionDropsOverlap = planted("compaction-drops-overlap")
 	PageChecksumSkipped    = planted("page-checksum-skipped")
-	DeleteHalfFlushed      = planted("delete-half-flushed")
 )
 
 // Of catalogue, coordinator and transport.

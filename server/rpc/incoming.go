@@ -146,11 +146,11 @@ func receiveFile(s *Stream, f vfs.File, number int, want *dsdb.ManifestFile) err
 		sum = crc32.Update(sum, castagnoli, b)
 		off += int64(len(b))
 	}
-	if mutant.SnapshotWithoutSync {
-		return nil
-	}
 	if sum != want.CRC && !mutant.SnapshotUnchecked {
 		return dsdb.Errorf(dsdb.KindCorrupt, "checksum %08x, the manifest says %08x", sum, want.CRC)
+	}
+	if mutant.SnapshotWithoutSync {
+		return nil
 	}
 	return f.SyncData()
 }
