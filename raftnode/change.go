@@ -321,7 +321,7 @@ func (c *Core) settle(g *group) {
 		}
 		*s = settling{done: s.asked}
 	}
-	if s.done == g.members.index {
+	if s.done == g.members.index || mutant.LeftTooEarly {
 		c.changed(g)
 		return
 	}
@@ -387,7 +387,7 @@ func (c *Core) strayed(g *group, e Envelope) {
 
 // settled reports whether this replica leads and those are not needed who have left.
 func (g *group) settled() bool {
-	return g.seen.leading && !g.members.joint() && (g.settling.done == g.members.index || mutant.LeftTooEarly)
+	return g.seen.leading && !g.members.joint() && g.settling.done == g.members.index
 }
 
 // dismissed notes that a leader, not an old one, has dismissed this replica.
@@ -417,11 +417,12 @@ func (c *Core) enter(g *group) {
 	c.wind(g)
 }
 
-// wind has the clock of a group run if it is of use: not in a replica that is no
-// member, nor in one that leads and is alone.
+// wind has the clock of a group run if it is of use: not in a replica that was
+// dismissed, nor in one that leads and is alone. One that has left and was not
+// dismissed needs it: those who stayed may not know of the change yet and need
+// its vote, which it would refuse for as long as it takes its leader to be there.
 func (c *Core) wind(g *group) {
-	_, in := g.members.peer(dsdb.ReplicaID(g.seen.replica))
-	c.setClock(g, in && !g.progress.removed.Load() && !(g.single() && g.seen.leading))
+	c.setClock(g, !g.progress.removed.Load() && !(g.single() && g.seen.leading))
 }
 
 // leaveJoint proposes to leave a joint configuration that raft should have left by itself.

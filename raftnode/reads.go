@@ -58,9 +58,7 @@ func (c *Core) issueReads(g *group) bool {
 	if g.seen.commit < g.seen.termStart {
 		return false
 	}
-	if !mutant.ReadContextReused {
-		c.seq++
-	}
+	c.seq++
 	q.issued = append(q.issued, readBatch{c.seq, q.waiting})
 	q.waiting = nil
 	ctx := binary.LittleEndian.AppendUint64(make([]byte, 0, 16), c.origin)
