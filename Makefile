@@ -3,11 +3,13 @@
 # make check   before every commit, under two minutes
 # make lint    gofmt, vet, staticcheck
 # make sim     a thousand logs and a hundred whole clusters under simulated clocks, networks and disks (SEEDS=N STORES=N)
+# make mutants   plants bugs, one after the other, and has each found by the test that is named for it (MUTANT=name)
 # make chaos   real nodes in network namespaces, killed, paused, cut off (root, iproute2; SECONDS=60 NODES=3 SEED=n)
 # make fuzz T=10m   every fuzz target for T
 # make bench   the benchmarks beside the code, with benchstat
 # make packages   the .deb and the .rpm, in bin/
 # make test-packages   the guides, played on five hosts made of namespaces (root, Debian)
+# make test-upgrade   a cluster of the previous release, upgraded node by node under load (root, iproute2)
 # make build   bin/dsdbd, bin/dsdb, bin/dsdb-bench
 SHELL   := /bin/sh
 T       ?= 20s
@@ -16,6 +18,8 @@ SEEDS   ?= 1000
 STORES  ?= 100
 SECONDS ?= 60
 NODES   ?= 3
+# The release that the one to come replaces. There is none yet: the first commit whose clusters go on with this one's.
+PREVIOUS ?= PREVCOMMIT
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 TOOL    := go tool -modfile=tools/go.mod
@@ -25,7 +29,7 @@ ifeq ($(HAVE_CC),yes)
 RACE := -race
 endif
 
-.PHONY: build demo test packages test-packages lint check sim chaos fuzz bench clean help
+.PHONY: build demo test packages test-packages test-upgrade lint check sim mutants chaos fuzz bench clean help
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
 
@@ -39,6 +43,16 @@ packages:
 test-packages: packages
 	$(if $(shell command -v lintian),lintian --fail-on error bin/*.deb,@echo "lintian is not installed: apt-get install lintian")
 	go test -count=1 -timeout 20m -tags packages ./internal/chaos -run 'TestPackage|TestGuides|TestClusteringGuide' -v -deb=$$(ls $(CURDIR)/bin/*.deb)
+
+# The daemon of the previous release is built once.
+bin/previous/$(PREVIOUS):
+	rm -rf bin/previous && mkdir -p bin/previous/src
+	git archive $(PREVIOUS) | tar -x -C bin/previous/src
+	cd bin/previous/src && CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(PREVIOUS)' -o ../$(PREVIOUS) ./cmd/dsdbd
+	rm -rf bin/previous/src
+
+test-upgrade: bin/previous/$(PREVIOUS)
+	DSDB_PREVIOUS=$(CURDIR)/bin/previous/$(PREVIOUS) go test -count=1 -timeout 10m -tags upgrade ./internal/chaos -run TestC29RollingUpgrade -v
 
 demo: build
 	@sh testdata/demo.sh
@@ -58,6 +72,9 @@ check: lint
 
 sim:
 	go test -count=1 -timeout 120m ./internal/sim -run 'TestSeeds|TestStores' -seeds=$(SEEDS) -stores=$(STORES) -v
+
+mutants:
+	go test -count=1 -timeout 20m -tags mutants ./internal/mutant -run TestMutants -v $(if $(MUTANT),-mutant=$(MUTANT))
 
 chaos:
 	go test -count=1 -timeout 30m ./internal/chaos -run TestChaos -v -seconds=$(SECONDS) -nodes=$(NODES) -least=500 $(if $(SEED),-seed=$(SEED))

@@ -39,10 +39,9 @@ const (
 	PromoteWithoutCatchUp = false // a learner becomes a voter however much it lacks
 	JoinerCounted         = false // voters that wait for a snapshot count as ready when members change
 	ConfOfOtherIndex      = false // a snapshot names an older entry as the one that made its members
-	LeftTooEarly          = false // those who left may be destroyed before the others know that they did
+	LeftTooEarly          = false // a change of members is done before a quorum of the new ones knows of it
 	OldReplicaIDAccepted  = false // a replica takes messages that are for an earlier one of its node
 	ReadIndexWithoutWait  = false // a read does not wait until its index is applied
-	ReadContextReused     = false // two requests for a read index have the same context
 	StaleLeaderServes     = false // a leader confirms reads without asking the others
 	InstallUnannounced    = false // the log does not note that a snapshot is about to be installed
 	SnapshotDoneLost      = false // raft is not told that a snapshot did not arrive
@@ -67,7 +66,7 @@ const (
 const (
 	StaleEpochAccepted  = false // a process starts from an older copy of its folders
 	LastCopyDropped     = false // a node may be dropped that holds the last copy of a shard
-	UnsafeRemoval       = false // the controller removes members without regard to who follows
+	LagIgnored          = false // the controller takes members for up to date however much they lack
 	UnknownForgotten    = false // a coordinator forgets that an earlier try may have succeeded
 	SequenceUnbounded   = false // proposals are outstanding that the state machines no longer tell apart
 	ReadIndexShared     = false // a read shares a call to the leader that was on its way before it

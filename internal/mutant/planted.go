@@ -40,7 +40,6 @@ var (
 	LeftTooEarly          = planted("left-too-early")
 	OldReplicaIDAccepted  = planted("old-replica-id-accepted")
 	ReadIndexWithoutWait  = planted("readindex-without-wait-applied")
-	ReadContextReused     = planted("read-context-reused")
 	StaleLeaderServes     = planted("stale-leader-serves")
 	InstallUnannounced    = planted("install-unannounced")
 	SnapshotDoneLost      = planted("snapshot-done-lost")
@@ -65,7 +64,7 @@ var (
 var (
 	StaleEpochAccepted  = planted("stale-epoch-accepted")
 	LastCopyDropped     = planted("last-copy-dropped")
-	UnsafeRemoval       = planted("unsafe-removal")
+	LagIgnored          = planted("lag-ignored")
 	UnknownForgotten    = planted("unknown-forgotten")
 	SequenceUnbounded   = planted("sequence-unbounded")
 	ReadIndexShared     = planted("readindex-shared-too-late")

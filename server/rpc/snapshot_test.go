@@ -211,6 +211,25 @@ func harming(after int64, harm func(net.Conn, []byte) ([]byte, error)) func(*Opt
 	}
 }
 
+// What Install is given is durable: the power may fail at once.
+func TestAnArrivedSnapshotSurvivesAPowerCut(t *testing.T) {
+	s := newShipping(t)
+	mem := vfs.NewMem(1)
+	s.to = mem
+	s.b.raft.install = func(_ context.Context, _ dsdb.NodeID, _ raftnode.Snapshot, dir string) error {
+		after := mem.CrashClone(0, 1)
+		for name, want := range s.content {
+			if got, err := vfs.ReadFile(after, path.Join(dir, name)); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s has %d of %d bytes: %v", name, len(got), len(want), err)
+			}
+		}
+		return nil
+	}
+	if err := s.send(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestASnapshotThatIsDamagedOnItsWayIsRefused(t *testing.T) {
 	once := sync.Once{}
 	s := newShipping(t, harming(chunkSize*3, func(_ net.Conn, b []byte) ([]byte, error) {
