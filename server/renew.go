@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 )
 
@@ -83,6 +84,31 @@ func (n *Node) renew(ctx context.Context, damage error) error {
 	}
 }
 
+// peersFile, beside node.json, has the [meta] addresses of the other nodes, one a
+// line: they are in the catalogue, but that may be what is damaged.
+const peersFile = "peers"
+
+// notePeers writes peersFile, if there are other nodes.
+func (n *Node) notePeers(view *meta.Data) error {
+	list := n.peersIn(view)
+	if len(list) == 0 {
+		return nil
+	}
+	text := strings.Join(list, "\n") + "\n"
+	return vfs.WriteFileAtomic(n.fs, path.Join(n.cfg.Meta.Dir, peersFile), []byte(text))
+}
+
+// peersIn lists the [meta] addresses of the other processes of a catalogue.
+func (n *Node) peersIn(view *meta.Data) []string {
+	var list []string
+	for _, p := range view.Processes {
+		if p.UUID != n.id.UUID && !p.Gone() && p.MetaHTTPAddr != "" {
+			list = append(list, p.MetaHTTPAddr)
+		}
+	}
+	return list
+}
+
 // others returns where other nodes may answer, as far as this one still knows.
 func (n *Node) others() ([]string, error) {
 	list, err := n.cfg.Meta.Peers()
@@ -90,13 +116,15 @@ func (n *Node) others() ([]string, error) {
 		return nil, err
 	}
 	if n.meta != nil {
-		for _, p := range n.meta.View().Processes {
-			if p.UUID != n.id.UUID && !p.Gone() && p.MetaHTTPAddr != "" && !slices.Contains(list, p.MetaHTTPAddr) {
-				list = append(list, p.MetaHTTPAddr)
-			}
-		}
+		list = append(list, n.peersIn(n.meta.View())...)
 	}
-	return slices.DeleteFunc(list, func(a string) bool { return a == n.addrs.MetaHTTP }), nil
+	b, err := vfs.ReadFile(n.fs, path.Join(n.cfg.Meta.Dir, peersFile))
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return nil, err
+	}
+	list = append(list, strings.Fields(string(b))...)
+	slices.Sort(list)
+	return slices.DeleteFunc(slices.Compact(list), func(a string) bool { return a == n.addrs.MetaHTTP }), nil
 }
 
 // renew asks the node at an address, and whom that names, for a new replica.
@@ -126,6 +154,23 @@ func (j *joining) renew(ctx context.Context, address string) (meta.Identity, err
 		return id, j.n.settle(id)
 	}
 	return id, dsdb.Errorf(dsdb.KindUnavailable, "the nodes of the cluster do not agree on who leads")
+}
+
+// startSoundMeta is startMeta, with another replica if this node's turns out to
+// be damaged.
+func (n *Node) startSoundMeta(ctx context.Context) error {
+	err := n.startMeta(ctx)
+	damage := n.host.Status(dsdb.MetaGroup).Failed
+	if _, known := n.wal.State(dsdb.MetaGroup); err == nil || damage == nil || !known {
+		return err
+	}
+	if err := n.renew(ctx, damage); err != nil {
+		return err
+	}
+	if err := n.eraseOld(ctx); err != nil {
+		return err
+	}
+	return n.startMeta(ctx)
 }
 
 // eraseOld removes what is left of the replica of the catalogue that this node

@@ -71,21 +71,31 @@ func TestNodeWithDamagedLogIsMadeWhole(t *testing.T) {
 		}
 		want = fmt.Sprintf("cpu time=0 count=%d sum=%d", rows, rows*(rows-1)/2)
 	}
-	for round, spot := range []string{"/node/wal", "/node/meta/catalogue", "/node/wal"} {
-		write(nodes[round])
+	for round, harm := range []struct {
+		node int // the first one was never told of any other
+		spot string
+	}{{1, "/node/wal"}, {0, "/node/wal"}, {0, "/node/meta/catalogue"}, {0, ""}} {
+		spot, victim := harm.spot, nodes[harm.node]
+		whole, other := nodes[(harm.node+1)%3], nodes[(harm.node+2)%3]
+		write(whole)
 		settled(t, nodes, 3)
-		victim := nodes[(round+1)%3]
 		old := victim.node.id.Replica
 		victim.halt()
-		write(nodes[round])
+		write(whole)
 		disk := victim.fs.(*vfs.Mem)
-		for _, file := range files(t, disk, spot) {
-			at := 200
-			if strings.HasSuffix(file, ".seg") {
-				at = firstBatch(readAll(t, disk, file))
+		if spot == "" { // gone
+			if err := disk.RemoveAll("/node/meta/catalogue"); err != nil {
+				t.Fatal(err)
 			}
-			if at > 0 {
-				flip(t, disk, file, 8*at)
+		} else {
+			for _, file := range files(t, disk, spot) {
+				at := 200
+				if strings.HasSuffix(file, ".seg") {
+					at = firstBatch(readAll(t, disk, file))
+				}
+				if at > 0 {
+					flip(t, disk, file, 8*at)
+				}
 			}
 		}
 		victim.start()
@@ -103,9 +113,9 @@ func TestNodeWithDamagedLogIsMadeWhole(t *testing.T) {
 			m.expect("db", "SELECT count(n), sum(n) FROM cpu", want)
 			eventually(t, "the damaged replica of the catalogue is forgotten", func() bool { return len(m.node.meta.View().MetaReplicas) == 3 })
 		}
-		nodes[(round+2)%3].halt() // the new one counts
-		write(nodes[round])
-		nodes[(round+2)%3].start()
+		other.halt() // the new one counts
+		write(whole)
+		other.start()
 	}
 	for _, r := range nodes[0].node.meta.View().MetaReplicas {
 		if r.Role != meta.Voter {

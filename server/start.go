@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path"
 	"time"
@@ -66,10 +67,10 @@ func (n *Node) openCatalogue(ctx context.Context) error {
 	running, stop := context.WithCancel(context.Background())
 	n.running = running
 	n.onClose(func() error { stop(); n.tasks.Wait(); return nil })
-	n.spawn(func() { n.followNodes(running) })
-	if err := n.startMeta(ctx); err != nil {
+	if err := n.startSoundMeta(ctx); err != nil {
 		return err
 	}
+	n.spawn(func() { n.followNodes(running) })
 	if n.alone() {
 		err := n.found(ctx)
 		if err == nil {
@@ -315,7 +316,7 @@ func (n *Node) followNodes(ctx context.Context) {
 		changed := n.meta.Watch()
 		if view := n.meta.View(); !sameProcesses(last, view.Processes) {
 			n.peers.SetNodes(peerNodes(view))
-			if err := n.flushMeta(); err != nil {
+			if err := errors.Join(n.flushMeta(), n.notePeers(view)); err != nil {
 				n.log.Error("writing the catalogue failed; it will be tried again", "err", err)
 			}
 			last = view.Processes
