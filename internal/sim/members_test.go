@@ -210,6 +210,31 @@ func TestS9LeaderDiesInAJointChange(t *testing.T) {
 	})
 }
 
+// Two of three replicas leave. The one that stays loses its power when they know
+// of it already, and does not know that itself any more: it needs their votes.
+func TestS9ThoseWhoLeftStillVote(t *testing.T) {
+	scenario(t, 3, 8, func(s *script) {
+		l := s.leader()
+		s.write(l)
+		b, c := s.followers(l)[0], s.followers(l)[1]
+		s.change(l, without(s.seatOn(b)), without(s.seatOn(c)))
+		s.until("the others know that they are out", func() bool {
+			mb, mc := b.Status(theGroup).Members, c.Status(theGroup).Members
+			return len(mb.Voters)+len(mb.Outgoing) == 1 && len(mc.Voters)+len(mc.Outgoing) == 1
+		})
+		l.CutPower(0)
+		s.Run(time.Second)
+		s.start(l)
+		s.until("it leads", func() bool { return l.Leads(theGroup) && len(l.Status(theGroup).Members.Voters) == 1 })
+		s.write(l)
+		for _, n := range []*Node{b, c} {
+			s.leave(s.seatOn(n))
+		}
+		s.settle()
+		s.sameMembers(1)
+	})
+}
+
 // The leader is taken out of its group, of three and of two: the others go on
 // at once, and it knows that it is out.
 func TestS10RemoveTheLeader(t *testing.T) {

@@ -310,6 +310,11 @@ func (n *Node) Change(g dsdb.GroupID, cs []raftnode.Change, w raftnode.Waiter) {
 	n.input(func(c *raftnode.Core) { c.Change(g, cs, w) })
 }
 
+// Matched asks the node's core, which must be up and lead, when all voters have an entry.
+func (n *Node) Matched(g dsdb.GroupID, index uint64, w raftnode.Waiter) {
+	n.input(func(c *raftnode.Core) { c.Matched(g, index, w) })
+}
+
 // Transfer asks the node's core, which must be up, to hand on the leadership of a group.
 func (n *Node) Transfer(g dsdb.GroupID, to dsdb.ReplicaID, w raftnode.Waiter) {
 	n.input(func(c *raftnode.Core) { c.Transfer(g, to, w) })

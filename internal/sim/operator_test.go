@@ -63,6 +63,10 @@ func (o *operator) begin(g dsdb.GroupID) {
 		o.transfer(l, g)
 		return
 	}
+	if l := o.Leader(g); l != nil && len(keep) == len(seats) && len(keep) >= 3 && o.Chance(0.15) {
+		o.demote(l, g, keep)
+		return
+	}
 	drop := 0
 	if len(keep) == len(seats) && len(keep) > 2 && o.Chance(0.7) {
 		drop = 1 + o.Rand.IntN(1+len(keep)/3)
@@ -86,6 +90,18 @@ func (o *operator) begin(g dsdb.GroupID) {
 	}
 	o.Note("want", uint64(g), uint64(len(keep)))
 	o.wanted[g] = keep
+}
+
+// demote makes a voter a learner, and then a voter again.
+func (o *operator) demote(l *Node, g dsdb.GroupID, seats []*seat) {
+	s := seats[o.Rand.IntN(len(seats))]
+	o.Note("demote", uint64(g), uint64(s.replica))
+	l.Change(g, []raftnode.Change{{Op: raftnode.Demote, Peer: s.peer()}}, waiter(func(_ dsdb.Verdict, err error) {
+		if err == nil {
+			o.count("demotions")
+		}
+	}))
+	o.wanted[g] = seats
 }
 
 // transfer asks a leader to give up its place to any other voter, or to a certain one.

@@ -123,7 +123,7 @@ func (p *process) spread(out *raftnode.Outputs) {
 // replicas it looks at some, in turn.
 func (p *process) inspect() {
 	n, c := p.node, p.node.cluster
-	for range min(len(p.groups), 64) {
+	for range min(len(p.groups), 32) {
 		p.looked = (p.looked + 1) % len(p.groups)
 		g := p.groups[p.looked]
 		now, was := p.core.Status(g), p.seen[g]

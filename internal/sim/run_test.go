@@ -157,6 +157,9 @@ func (r *run) set(n *Node, g dsdb.GroupID, key, padding int, then func(error)) (
 		case err == nil:
 			end()
 			r.acknowledged(g, id, v.Index)
+			if r.Chance(0.05) {
+				r.match(n, g, v.Index)
+			}
 		case dsdb.KindOf(err) == dsdb.KindUnavailable || dsdb.KindOf(err) == dsdb.KindNotLeader:
 			end()
 			c.failed = true
@@ -174,6 +177,25 @@ func (r *run) set(n *Node, g dsdb.GroupID, key, padding int, then func(error)) (
 		}
 	}))
 	return id
+}
+
+// match waits until all voters have an entry, and looks whether they do.
+func (r *run) match(l *Node, g dsdb.GroupID, index uint64) {
+	l.Matched(g, index, waiter(func(_ dsdb.Verdict, err error) {
+		if err != nil {
+			return
+		}
+		r.count("writes that all voters have")
+		for _, p := range l.Status(g).Members.Voters {
+			n := r.node(p.Node)
+			if n == nil || !n.Holds(g) || n.Status(g).Replica != p.Replica {
+				continue // it is away, or about to be replaced
+			}
+			if _, last := n.run.log.Bounds(g); last < index {
+				r.violation("group %d: entry %d is said to be in all logs, that of node %d ends at %d", g, index, n.Index, last)
+			}
+		}
+	}))
 }
 
 func (r *run) acknowledged(g dsdb.GroupID, id, index uint64) {

@@ -14,8 +14,8 @@ import (
 
 var (
 	oneSeed = flag.Uint64("seed", 0, "run this seed alone")
-	seeds   = flag.Uint64("seeds", 100, "run this many seeds of the log")
-	stores  = flag.Uint64("stores", 10, "run this many seeds of the whole store")
+	seeds   = flag.Uint64("seeds", 60, "run this many seeds of the log")
+	stores  = flag.Uint64("stores", 6, "run this many seeds of the whole store")
 	events  = flag.Bool("events", false, "print what happens")
 	lane    = flag.String("lane", "", "run a part of the seeds for another process: first,step")
 )
@@ -119,8 +119,8 @@ var storeSuite = &suite{"TestStores", func(t *testing.T, seed uint64) outcome {
 // What is counted, each of which must happen in the runs.
 var (
 	clientCounts = []string{"writes acknowledged", "writes refused", "writes without space",
-		"writes of unknown outcome", "reads", "reads of followers", "registers checked", "elections"}
-	memberCounts   = []string{"membership changes", "simple changes", "joint changes", "changes that failed", "transfers asked for", "transfers"}
+		"writes of unknown outcome", "reads", "reads of followers", "writes that all voters have", "registers checked", "elections"}
+	memberCounts   = []string{"membership changes", "simple changes", "joint changes", "changes that failed", "transfers asked for", "transfers", "demotions"}
 	snapshotCounts = []string{"flushes", "snapshots sent", "snapshots that did not arrive", "snapshots installed", "receivers of snapshots struck"}
 	processCounts  = []string{"kills", "power cuts", "power cuts of voters", "power cuts of leaders in joint changes", "power cuts amid changes of files",
 		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "false alarms"}
