@@ -384,6 +384,20 @@ func TestC14AddressOfANodeChanges(t *testing.T) {
 	moved.expect("db", "SELECT v FROM m", "m time=1 v=1")
 }
 
+// C14, too: it comes back also where the others cannot decide without it.
+func TestC14AddressOfANeededNodeChanges(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	nodes[0].halt()
+	moved := nodes[1]
+	moved.halt()
+	moved.cfg.HTTP.BindAddress, moved.cfg.Meta.BindAddress, moved.cfg.Meta.HTTPBindAddress = freeAddress(t), freeAddress(t), freeAddress(t)
+	moved.start()
+	if servers := agree(t, moved, nodes[2]); !strings.Contains(servers, moved.cfg.Meta.BindAddress) {
+		t.Errorf("the new address %s is not in\n%s", moved.cfg.Meta.BindAddress, servers)
+	}
+}
+
 // A node with lost folders is refused at its old address, and takes its own
 // place when told to.
 func TestWipedFoldersAreRefused(t *testing.T) {

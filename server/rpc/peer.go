@@ -50,6 +50,7 @@ type peer struct {
 type record struct {
 	process  Process
 	known    bool          // by the catalogue
+	listed   string        // its address there, when that last changed
 	roles    []dsdb.NodeID // its ids, from the catalogue or from itself
 	instance uint64        // of its newest start that was met, in process.Epoch
 	auth     string        // how it proved who it is
@@ -151,7 +152,11 @@ func (q *peer) name(roles []Node) {
 	q.known, q.roles = true, q.roles[:0:0]
 	for _, n := range roles {
 		q.roles = append(q.roles, n.ID)
-		if n.Addr != "" && n.Addr != q.process.Addr {
+		if n.Addr == "" || n.Addr == q.listed {
+			continue
+		}
+		q.listed = n.Addr
+		if n.Addr != q.process.Addr {
 			q.process.Addr = n.Addr
 			q.retry()
 		}
@@ -258,8 +263,8 @@ func (q *peer) attach(c *conn, g *greeted) {
 	}
 	addr := q.process.Addr
 	q.process, q.instance, q.auth = g.process, g.instance, c.auth
-	if q.known && addr != "" {
-		q.process.Addr = addr // the catalogue's
+	if q.known && addr != "" && !newer || q.process.Addr == "" {
+		q.process.Addr = addr // what a start says first holds: the catalogue learns of it only with a quorum
 	}
 	if !q.known {
 		q.roles = g.process.ids()
