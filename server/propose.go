@@ -31,12 +31,14 @@ type routes struct {
 	sequencer *coord.Sequencer
 	indexes   readIndexes
 	fresh     freshness
+	merger    merger
 	closed    chan struct{} // closed when the node ends
 }
 
 func newRoutes(id meta.Identity) *routes {
 	return &routes{began: time.Now(), sequencer: coord.NewSequencer(id.Peer(), id.Epoch), closed: make(chan struct{}),
-		indexes: readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}, fresh: freshness{at: map[dsdb.GroupID]time.Time{}}}
+		indexes: readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}, fresh: freshness{at: map[dsdb.GroupID]time.Time{}},
+		merger: merger{groups: map[dsdb.GroupID]*queue{}}}
 }
 
 // now is the time of attempts, in milliseconds.

@@ -281,7 +281,13 @@ func (w *write) proposeTo(ctx context.Context, p part) error {
 }
 
 func (w *write) proposeEntry(ctx context.Context, g dsdb.GroupID, entry []byte) error {
-	o, err := w.n.proposeAs(ctx, &proposalCall{group: g, matched: w.matched, points: true, payload: entry})
+	var o outcome
+	var err error
+	if len(entry) <= mergeEntry && !w.matched {
+		o, err = w.n.proposeMerged(ctx, g, entry)
+	} else {
+		o, err = w.n.proposeAs(ctx, &proposalCall{group: g, matched: w.matched, points: true, payload: entry})
+	}
 	if err != nil {
 		return writeFailed(err)
 	}

@@ -47,6 +47,8 @@ func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
 			return v, err
 		}
 		return s.applyWrite(h)
+	case entryWrites:
+		return s.applyWrites(h, body)
 	case entryDelete:
 		d, err := decodeDelete(body)
 		if err != nil {
@@ -83,6 +85,55 @@ type writer struct {
 func (s *Shard) applyWrite(h header) (v dsdb.Verdict, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if v, err = s.writeLocked(); err == nil {
+		s.finishLocked(h, v)
+	}
+	return v, err
+}
+
+// applyWrites applies an entry of several writes: as a whole, for a flush counts
+// an entry as done or not.
+func (s *Shard) applyWrites(h header, body []byte) (all dsdb.Verdict, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := reader{body}
+	for i := 0; len(r.rest) > 0; i++ {
+		n := r.count()
+		if r.rest == nil || n == 0 {
+			return all, dsdb.Errorf(dsdb.KindCorrupt, "write %d of an entry of %d bytes is malformed", i, len(body))
+		}
+		one, src, err := cutHeader(h.at, r.rest[:n])
+		if err == nil && one.kind != entryWrite {
+			err = dsdb.Errorf(dsdb.KindCorrupt, "write %d of an entry is of kind %d", i, one.kind)
+		}
+		if err != nil {
+			return all, err
+		}
+		r.rest = r.rest[n:]
+		v, dup := s.window.Check(one.id)
+		if !dup {
+			if err := s.writer.batch.Decode(src); err != nil {
+				return all, err
+			}
+			if v, err = s.writeLocked(); err != nil {
+				return all, err
+			}
+			s.window.Record(one.id, v)
+		}
+		if v.Rejected > 0 {
+			if all.Rejected == 0 {
+				all.Kind, all.Reason = v.Kind, v.Reason
+			}
+			all.Rejected += v.Rejected
+			all.Value = appendRejected(all.Value, i, v)
+		}
+	}
+	s.applied = h.at
+	return all, nil
+}
+
+// writeLocked applies the batch of the writer. s.mu is held.
+func (s *Shard) writeLocked() (v dsdb.Verdict, err error) {
 	for i := range s.writer.batch.Tables {
 		t := &s.writer.batch.Tables[i]
 		if err := checkTable(t); err != nil {
@@ -90,7 +141,6 @@ func (s *Shard) applyWrite(h header) (v dsdb.Verdict, err error) {
 		}
 		s.applyTable(t, &v)
 	}
-	s.finishLocked(h, v)
 	s.counters.rejected += uint64(v.Rejected)
 	return v, nil
 }

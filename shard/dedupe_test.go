@@ -82,3 +82,46 @@ func TestEntriesOfAnOldEpochAreRefused(t *testing.T) {
 	}
 	check(t, m.shard.Close())
 }
+
+// Several writes in one entry do what they do in an entry each: also when some
+// of them, or all, come again, and each gets its own verdict.
+func TestWritesInOneEntry(t *testing.T) {
+	m := newMachine(t, 1)
+	write := func(seq uint64, ps ...point) []byte {
+		return AppendWrite(nil, dsdb.ProposalID{Node: 1, Epoch: 1, Seq: seq}, batchOf(ps))
+	}
+	integer := func(at int64, v string) point {
+		return point{"cpu", nil, at, []field{{"i", dsdb.Integer, v}}}
+	}
+	float := func(at int64) point { return point{"cpu", nil, at, []field{{"i", dsdb.Float, "0.5"}}} }
+	one, two, three := write(1, integer(10, "1i")), write(2, float(11), integer(12, "2i"), float(13)), write(3, integer(10, "3i"))
+	m.apply(one)
+	both := AppendWrites(nil, [][]byte{one, two, three})
+	want := []int{0, 2, 0}
+	for _, again := range []bool{false, true} {
+		v := m.apply(both)
+		vs, err := Verdicts(v, 3)
+		check(t, err)
+		for i, v := range vs {
+			if v.Rejected != want[i] || (v.Reason != "") != (want[i] > 0) {
+				t.Errorf("again %v, write %d: %+v", again, i, v)
+			}
+		}
+		if v.Rejected != 2 || v.Kind != dsdb.KindConflict {
+			t.Errorf("again %v, all: %+v", again, v)
+		}
+		m.apply(write(4, integer(10, "4i")))
+		m.flush()
+	}
+	src, err := m.shard.Source()
+	check(t, err)
+	got := dump(t, src, dsdb.Scan{Measurement: "cpu", Fields: []string{"i"}, Range: dsdb.AllTime}, nil)
+	if want := []string{"cpu 000010 4i", "cpu 000012 2i"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	check(t, src.Close())
+	if _, err := Verdicts(dsdb.Verdict{Value: []byte{3, 1, 1, 0}}, 3); dsdb.KindOf(err) != dsdb.KindCorrupt {
+		t.Errorf("verdict on a fourth write: %v", err)
+	}
+	check(t, m.shard.Close())
+}

@@ -14,6 +14,7 @@ const (
 	entryWrite    = 1
 	entryDelete   = 2
 	entryChecksum = 3
+	entryWrites   = 4
 
 	withID = 0x80
 )
@@ -59,6 +60,50 @@ func cutHeader(at position, src []byte) (h header, rest []byte, err error) {
 		return h, nil, dsdb.Errorf(dsdb.KindCorrupt, "entry of %d bytes: malformed proposal id", len(src))
 	}
 	return h, r.rest, nil
+}
+
+// AppendWrites appends the log entry that does what some entries of AppendWrite
+// do, one after the other, each under its own id. It has none itself. Verdicts
+// takes its verdict apart.
+func AppendWrites(dst []byte, entries [][]byte) []byte {
+	dst = append(dst, entryWrites)
+	for _, e := range entries {
+		dst = append(binary.AppendUvarint(dst, uint64(len(e))), e...)
+	}
+	return dst
+}
+
+// appendRejected appends the verdict on one write of several that rejected something.
+func appendRejected(dst []byte, ordinal int, v dsdb.Verdict) []byte {
+	dst = binary.AppendUvarint(dst, uint64(ordinal))
+	dst = binary.AppendUvarint(append(dst, byte(v.Kind)), uint64(v.Rejected))
+	return appendString(dst, v.Reason)
+}
+
+// Verdicts returns the verdict on each of the n writes of an entry of
+// AppendWrites from the verdict on that. It reports KindCorrupt if it is of none such.
+func Verdicts(v dsdb.Verdict, n int) ([]dsdb.Verdict, error) {
+	vs := make([]dsdb.Verdict, n)
+	for i := range vs {
+		vs[i].Index = v.Index
+	}
+	for r := (reader{v.Value}); len(r.rest) > 0; {
+		i := r.uvarint()
+		if len(r.rest) == 0 || i >= uint64(n) {
+			return nil, errVerdicts(v, n)
+		}
+		kind := dsdb.Kind(r.rest[0])
+		r.rest = r.rest[1:]
+		vs[i].Kind, vs[i].Rejected, vs[i].Reason = kind, int(r.uvarint()), r.string()
+		if r.rest == nil {
+			return nil, errVerdicts(v, n)
+		}
+	}
+	return vs, nil
+}
+
+func errVerdicts(v dsdb.Verdict, n int) error {
+	return dsdb.Errorf(dsdb.KindCorrupt, "%d bytes are not the verdict on %d writes", len(v.Value), n)
 }
 
 // AppendChecksum appends the log entry that has each replica compute a digest
