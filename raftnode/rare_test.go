@@ -40,6 +40,68 @@ func TestVoteOutlivesItsProcess(t *testing.T) {
 	}
 }
 
+// What a follower promises is durable before anybody hears of it.
+func TestNothingIsPromisedBeforeItIsDurable(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	tr.boxes[1] = nil
+	tr.propose(0, "b")
+	for _, m := range tr.take(1) {
+		tr.cores[1].Step(node(0), m)
+	}
+	promised := func(out *Outputs) (n int) {
+		for _, box := range out.Network {
+			for _, m := range box.Messages {
+				if m.Message.GetType() == raftpb.MsgAppResp {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	out := tr.cores[1].Drain()
+	if len(out.Appends) == 0 || promised(out) > 0 {
+		t.Fatalf("%d appends are not written yet, %d promised", len(out.Appends), promised(out))
+	}
+	write(t, tr.logs[1], out.Appends[0].Update)
+	tr.cores[1].StorageDone(out.Appends)
+	if out = tr.cores[1].Drain(); promised(out) == 0 {
+		t.Error("nothing is promised when it is durable")
+	}
+}
+
+// A replica that starts again amid a joint change counts the votes of the old
+// and of the new members.
+func TestJointMembersSurviveARestart(t *testing.T) {
+	tr := newTrio(t)
+	all := []int{0, 1, 2, 3, 4}
+	tr.converse(0, 1, 2)
+	for _, i := range []int{3, 4} {
+		tr.open(i, true)
+		tr.must(tr.change(0, Change{AddLearner, peer(i)}), all...)
+	}
+	tr.write("a", all...)
+	tr.await(func() bool {
+		return tr.status(3).Applied == tr.status(0).Applied && tr.status(4).Applied == tr.status(0).Applied
+	}, all...)
+	tr.tick(3, all...)
+	tr.change(0, Change{AddVoter, peer(3)}, Change{AddVoter, peer(4)}, Change{Remove, peer(1)})
+	for n := 0; len(tr.status(2).Members.Outgoing) == 0; n++ {
+		if n > 100 {
+			t.Fatal("the members are never joint")
+		}
+		for _, i := range all {
+			tr.deliver(i, tr.take(i)...)
+		}
+	}
+	tr.sms[2].flush()
+	tr.restart(2)
+	if c := tr.cores[2].groups[trioGroup].node.Status().Config; len(c.Voters[0]) != 4 || len(c.Voters[1]) != 3 {
+		t.Errorf("incoming voters %v, outgoing %v", c.Voters[0], c.Voters[1])
+	}
+}
+
 // A voter that waits for a snapshot is heard of but has not got the log: the
 // group must not depend on it.
 func TestVoterThatWaitsForASnapshotIsNotCounted(t *testing.T) {

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -214,11 +215,12 @@ func (c *Core) appendMessage(g *group, m *raftpb.Message) {
 	}
 	a.Empty = hs == nil && len(a.entries) == 0
 	if mutant.AckBeforeSync {
-		for _, m := range a.responses {
+		a.responses = slices.DeleteFunc(slices.Clone(a.responses), func(m *raftpb.Message) bool {
 			if m.GetTo() != g.seen.replica {
 				c.send(g, m)
 			}
-		}
+			return m.GetTo() != g.seen.replica
+		})
 	}
 	c.out.Appends = append(c.out.Appends, a)
 }

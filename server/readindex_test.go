@@ -98,3 +98,21 @@ func TestReadIndexesCallerGivesUp(t *testing.T) {
 	cancel()
 	all.Wait()
 }
+
+// What the leader says counts from when it was asked: who comes later does not
+// share that call.
+func TestReadIndexOfARunningCallIsNotShared(t *testing.T) {
+	r := readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}
+	first, _ := r.join(1)
+	r.begin(1, first)
+	later, before := r.join(1)
+	if later == first || before != first {
+		t.Fatal("a call that was on its way is shared")
+	}
+	r.give(1, first)
+	r.begin(1, later)
+	r.give(1, later)
+	if len(r.groups) != 0 {
+		t.Errorf("%d groups left", len(r.groups))
+	}
+}
