@@ -193,6 +193,7 @@ func TestEmptyNodesFoundOneCluster(t *testing.T) {
 // TestAllKilled kills a whole cluster at once, again and again, and starts two of
 // its three nodes, in every order: they serve, and have everything.
 func TestAllKilled(t *testing.T) {
+	t.Setenv("DSDB_DATA_WAL_MAX_SIZE", "64m") // a start begins a log file of a sixteenth of it, and the disk of a node is small
 	orders := [][]int{{0, 1, 2}, {2, 1, 0}, {1, 0, 2}, {0, 2, 1}, {2, 0, 1}, {1, 2, 0}}
 	inNetwork(t, 3, func(t *testing.T, c *Cluster) {
 		load, err := NewLoad(t.Context(), c, 3)
