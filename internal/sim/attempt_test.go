@@ -94,27 +94,30 @@ func (m *member) attempt(r coord.Request, ask func(at *member, reply func(error)
 	step(do)
 }
 
-// holders returns the nodes with a replica of a group, as the catalogue has it:
-// this node first, then those with a voter. That may lag behind: who is a learner
-// there may have become a voter, and lead.
-func (m *member) holders(g dsdb.GroupID) ([]dsdb.NodeID, bool) {
+// voters returns the nodes with a voter of a group, as the catalogue has it, this
+// node first, and then as this node's replica has it: the catalogue may lag behind.
+func (m *member) voters(g dsdb.GroupID) ([]dsdb.NodeID, bool) {
 	view := m.catalogue.View()
 	replicas, found := view.Replicas(g)
 	if g == dsdb.MetaGroup && len(replicas) == 0 {
 		return []dsdb.NodeID{m.id.Peer()}, true // of a cluster that is being founded
 	}
-	var nodes, last []dsdb.NodeID
+	var nodes []dsdb.NodeID
 	for _, r := range replicas {
 		switch {
+		case r.Role != meta.Voter && r.Role != meta.LeavingVoter:
 		case r.Node == m.id.MetaID || r.Node == m.id.DataID:
 			nodes = slices.Insert(nodes, 0, r.Node)
-		case r.Role == meta.Voter || r.Role == meta.LeavingVoter:
-			nodes = append(nodes, r.Node)
 		default:
-			last = append(last, r.Node)
+			nodes = append(nodes, r.Node)
 		}
 	}
-	return append(nodes, last...), found
+	for _, p := range m.node.Status(g).Members.Voters {
+		if !slices.Contains(nodes, p.Node) {
+			nodes = append(nodes, p.Node)
+		}
+	}
+	return nodes, found
 }
 
 // errDropped is the end of a write to a shard that is no more.
@@ -122,7 +125,7 @@ var errDropped = errors.New("the shard was dropped")
 
 // propose has a group apply what encode makes of the id that it is given, once.
 func (m *member) propose(g dsdb.GroupID, encode func(dsdb.ProposalID) []byte, done func(dsdb.Verdict, error)) {
-	nodes, found := m.holders(g)
+	nodes, found := m.voters(g)
 	if !found {
 		done(dsdb.Verdict{}, errDropped)
 		return
@@ -175,7 +178,7 @@ func (m *member) command(c meta.Command, done func(dsdb.Verdict, error)) {
 // readIndex finds, with the group's leader, an index that includes everything
 // that was acknowledged before the call.
 func (m *member) readIndex(g dsdb.GroupID, done func(uint64, error)) {
-	nodes, found := m.holders(g)
+	nodes, found := m.voters(g)
 	if !found {
 		done(0, errDropped)
 		return

@@ -110,11 +110,13 @@ func (m *member) begin(id meta.Identity) (specs []raftnode.GroupSpec, err error)
 }
 
 // wanted lists the shards of which the catalogue places a replica on this node.
+// What has left the node does not come back: the catalogue may be an old one.
 func (m *member) wanted() []meta.ShardRef {
 	var out []meta.ShardRef
 	for _, g := range m.catalogue.View().Groups() {
 		for _, sh := range g.Group.Shards {
-			if _, found := sh.On(m.id.DataID); found {
+			r, found := sh.On(m.id.DataID)
+			if found && r.ID > m.proc.log.Removed(sh.ID.Group()) {
 				out = append(out, meta.ShardRef{GroupRef: g, Shard: sh})
 			}
 		}

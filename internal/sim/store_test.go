@@ -310,7 +310,7 @@ func (s *store) remove(m *member, c cell, drop bool, then func(error)) {
 	}
 	if drop {
 		cells, r = nil, dsdb.AllTime
-		for h := range s.hours() + 1 {
+		for h := range s.hours() + 4 { // also those that begin while it is on its way
 			for slot := range slotCount {
 				for f := range fields {
 					cells = append(cells, cell{db, h, c.series, slot, f})
