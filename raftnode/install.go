@@ -111,7 +111,10 @@ func (c *Core) beginInstall(g *group, m *raftpb.Message) {
 	g.members = in.members
 	c.enter(g)
 	g.loseProposals(c)
-	c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Installing: &in.state}, group: g, install: in, Empty: mutant.InstallUnannounced})
+	c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Installing: &in.state}, group: g, install: in})
+	if mutant.InstallUnannounced {
+		c.out.Appends[len(c.out.Appends)-1].Empty = true
+	}
 }
 
 // loseProposals ends the proposals in a log that is about to be replaced: they

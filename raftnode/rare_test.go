@@ -71,6 +71,26 @@ func TestNothingIsPromisedBeforeItIsDurable(t *testing.T) {
 	}
 }
 
+// Who waits for an index at a follower waits until the follower has applied it.
+func TestFollowerServesNoReadBeforeItsIndex(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	tr.write("b", 0, 2) // node 1 hears nothing
+	index, r := tr.read(0), new(result)
+	tr.await(func() bool { return index.told > 0 }, 0, 2)
+	tr.boxes[1] = nil
+	tr.cores[1].Applied(trioGroup, index.verdict.Index, r)
+	tr.settle(1)
+	if r.told > 0 {
+		t.Fatalf("told at %d, asked for %d", tr.status(1).Applied, index.verdict.Index)
+	}
+	tr.must(r, 0, 1, 2)
+	if got := tr.sms[1].payloads(); len(got) != 2 {
+		t.Errorf("told when node 1 has applied %q", got)
+	}
+}
+
 // A replica that starts again amid a joint change counts the votes of the old
 // and of the new members.
 func TestJointMembersSurviveARestart(t *testing.T) {

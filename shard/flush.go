@@ -58,8 +58,8 @@ func (s *Shard) freeze() *frozen {
 	s.frozen = &frozen{at: s.applied, mem: s.active, tables: s.active.snap(), state: s.index.State(), window: s.window.Clone()}
 	for i := range s.frozen.tables {
 		s.frozen.tables[i].dropDeletesAfter(s.applied.index)
-		if t := &s.frozen.tables[i]; mutant.FlushLosesLastRow && t.rows > 0 {
-			t.rows--
+		if mutant.FlushLosesLastRow && s.frozen.tables[i].rows > 0 {
+			s.frozen.tables[i].rows--
 		}
 	}
 	s.active = &memtable{}

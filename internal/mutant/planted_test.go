@@ -42,7 +42,7 @@ var hunts = []struct{ mutant, pkg, test, flags string }{
 	{"conf-of-other-index", "raftnode", "TestSnapshotNamesWhatMadeItsMembers", ""},
 	{"left-too-early", "raftnode", "TestRemovedReplicasAreNotMissed", ""},
 	{"old-replica-id-accepted", "raftnode", "TestStrayMessagesAreDropped", ""},
-	{"readindex-without-wait-applied", "internal/sim", "TestSeeds", "-seed=1"},
+	{"readindex-without-wait-applied", "raftnode", "TestFollowerServesNoReadBeforeItsIndex", ""},
 	{"stale-leader-serves", "raftnode", "TestLateRepliesDoNotConfirmALaterRead", ""},
 	{"install-unannounced", "raftnode", "TestCrashAtEachStepOfAnInstall", ""},
 	{"snapshot-done-lost", "raftnode", "TestFailedInstall", ""},
