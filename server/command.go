@@ -76,11 +76,19 @@ func (n *Node) unreached() []dsdb.NodeID {
 	return ids
 }
 
-// execute carries out a statement that changes something.
-func (n *Node) execute(ctx context.Context, s *session, c *planner.Command) error {
+// execute carries out a statement that changes something. One that changes the
+// catalogue has write-timeout, counted from when it was asked for.
+func (n *Node) execute(ctx context.Context, s *session, c *planner.Command, began time.Time) error {
 	switch c.Kind {
 	case planner.DropMeasurement, planner.DropSeries, planner.DeleteRows:
 		return n.delete(ctx, s, c)
+	}
+	if limit := time.Duration(n.cfg.Coordinator.WriteTimeout); limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, began.Add(limit))
+		defer cancel()
+	}
+	switch c.Kind {
 	case planner.CreateUser, planner.SetPassword, planner.DropUser, planner.Grant, planner.Revoke:
 		return n.executeUser(ctx, c)
 	case planner.DropMetaServer, planner.DropDataServer:

@@ -85,7 +85,7 @@ func (n *Node) run(ctx context.Context, s *session, r *httpd.QueryRequest, began
 	case *planner.Show:
 		res, err = exec.Show(ctx, p, &showEnv{s, r.User})
 	case *planner.Command:
-		err = n.execute(ctx, s, p)
+		err = n.execute(ctx, s, p, began)
 		n.audit(ctx, r, err)
 	}
 	if err != nil || res == nil {

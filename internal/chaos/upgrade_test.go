@@ -72,7 +72,7 @@ func TestC29RollingUpgrade(t *testing.T) {
 // mixed has the last old node do all that nodes do with each other.
 func mixed(t *testing.T, c *Cluster, old *Process) {
 	for i, p := range c.Nodes {
-		run(t, p, fmt.Sprintf("CREATE DATABASE mixed%d WITH REPLICATION %d", i, i+1))
+		run(t, p, fmt.Sprintf("CREATE DATABASE mixed%d WITH REPLICATION %d", i, copies))
 	}
 	renew(t, old, old.Binary)
 	for i, p := range c.Nodes {
