@@ -19,7 +19,7 @@ const maxLag = 1000
 
 // jointTicks is how long members may be joint before the leader tries once more
 // to leave that.
-const jointTicks = 5 * ticksPerSecond
+const jointTicks = 2 * ticksPerSecond
 
 // changing is the change of members that this replica has proposed; without a
 // waiter there is none, or nobody waits for it any more.
