@@ -1,10 +1,11 @@
 //go:build !mutants
 
-// Package mutant plants bugs. In a build with the tag "mutants" the environment
-// variable DSDB_MUTANT names one of them, which then is in the program; in any
-// other build they are constants that are false, and the compiler leaves out
-// what they guard. TestMutants shows that each of them is found, by which test
-// and in what time: a test that finds none of them proves little.
+// Package mutant plants bugs for the tests to find. In a build with the tag
+// "mutants" the environment variable DSDB_MUTANT names one of them, which then
+// is in the program; in any other build they are constants that are false, and
+// the compiler leaves out what they guard. TestMutants shows that each of them
+// is found, by which test and in what time: a test that finds none of them
+// proves little.
 //
 // A mutant is a few lines at the place where the bug would be made:
 //
