@@ -385,6 +385,36 @@ func (c *Core) strayed(g *group, e Envelope) {
 	}
 }
 
+// inform tells a replica that asks for votes what is committed, if this one has
+// left the group by an entry that the other may not know to be committed. It
+// could not vote for the other, whose log may be the shorter one by entries
+// that were never committed, and the other could not do without: but a
+// membership that is committed does not count those who left.
+func (c *Core) inform(g *group, e Envelope) {
+	m, term := e.Message, g.seen.term
+	switch m.GetType() {
+	case raftpb.MsgPreVote:
+		if m.GetTerm() > term+1 {
+			return
+		}
+	case raftpb.MsgVote:
+		if m.GetTerm() > term {
+			return
+		}
+	default:
+		return
+	}
+	_, in := g.members.peer(dsdb.ReplicaID(g.seen.replica))
+	_, member := g.members.peer(e.From)
+	index := min(g.seen.commit, m.GetIndex())
+	logTerm, err := g.store.Term(index)
+	if in || !member || err != nil {
+		return
+	}
+	to := uint64(e.From)
+	c.send(g, &raftpb.Message{Type: raftpb.MsgApp.Enum(), From: &g.seen.replica, To: &to, Term: &term, Index: &index, LogTerm: &logTerm, Commit: &index})
+}
+
 // settled reports whether this replica leads and those are not needed who have left.
 func (g *group) settled() bool {
 	return g.seen.leading && !g.members.joint() && g.settling.done == g.members.index

@@ -226,6 +226,7 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	}
 	g.contacts.heard(g, Peer{e.From, from})
 	c.strayed(g, e)
+	c.inform(g, e)
 	c.dismissed(g, e)
 	c.guard(g, func() { _ = g.node.Step(e.Message) }) // an error means that raft dropped it, as the network may
 	c.touch(g)
