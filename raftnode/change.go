@@ -406,9 +406,9 @@ func (c *Core) inform(g *group, e Envelope) {
 	}
 	_, in := g.members.peer(dsdb.ReplicaID(g.seen.replica))
 	_, member := g.members.peer(e.From)
-	index := min(g.seen.commit, m.GetIndex())
+	index := g.members.index
 	logTerm, err := g.store.Term(index)
-	if in || !member || err != nil {
+	if in || !member || err != nil || index > g.seen.commit || m.GetIndex() < index || m.GetLogTerm() < logTerm { // the other lacks the entry
 		return
 	}
 	to := uint64(e.From)
