@@ -148,7 +148,7 @@ func (o *operator) open(s *seat) {
 // wipes now and then takes the disk of a machine away, as long as every group
 // can do without: what it holds must be replaced, under new ids, before the next.
 func (o *operator) wipes() {
-	o.After(o.Between(500*time.Millisecond, 4*time.Second), func() {
+	o.After(o.Between(200*time.Millisecond, 2*time.Second), func() {
 		n := o.Nodes[o.Rand.IntN(len(o.Nodes))]
 		if !o.quiet && o.spareable(n) {
 			o.count("disks wiped")
@@ -170,10 +170,22 @@ func (o *operator) wipes() {
 // voters or more, no change under way, and all their disks.
 func (o *operator) spareable(n *Node) bool {
 	for _, s := range o.seats {
-		if s.node != n || s.gone {
-			continue
+		if s.node == n && !s.gone && (o.wanted[s.group] != nil || o.anyLost(s.group) || !o.whole(s.group)) {
+			return false
 		}
-		if o.wanted[s.group] != nil || o.anyLost(s.group) || len(o.seatsOf(s.group)) < 3 {
+	}
+	return true
+}
+
+// whole reports whether a group has a leader all of whose log is applied, and
+// all its seats, three or more, are voters everywhere.
+func (o *operator) whole(g dsdb.GroupID) bool {
+	l, seats := o.Leader(g), o.seatsOf(g)
+	if l == nil || len(seats) < 3 || !l.Status(g).Settled || l.Status(g).Applied < l.Status(g).Last {
+		return false
+	}
+	for _, s := range seats {
+		if !s.node.Holds(g) || len(s.node.Status(g).Members.Voters) != len(seats) {
 			return false
 		}
 	}
