@@ -12,7 +12,7 @@ import (
 )
 
 // opTimeout is how long the coordinator of a write, a command or a read tries.
-const opTimeout = 4 * time.Second
+const opTimeout = 6 * time.Second
 
 // call asks another node, as package rpc does: serve runs there, its reply
 // comes back to done, once. A node that is down refuses at once, one that dies
