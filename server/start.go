@@ -90,14 +90,6 @@ func (n *Node) openCatalogue(ctx context.Context) error {
 
 func (n *Node) catalogueDir() string { return path.Join(n.cfg.Meta.Dir, "catalogue") }
 
-// remedy says what to do about folders that cannot be used any more.
-func (n *Node) remedy() string {
-	if n.meta == nil || len(n.meta.View().Processes) > 1 {
-		return fmt.Sprintf("move the node's folders away and start it with --replace %d: it gets everything from the others", n.id.Peer())
-	}
-	return "restore the node's folders from a copy"
-}
-
 // peerOptions describe this process to the others.
 func (n *Node) peerOptions() rpc.Options {
 	secret, _ := n.cfg.Meta.Secret() // was read when the configuration was checked
