@@ -5,7 +5,9 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/wal"
 )
 
 // The power goes as soon as DROP DATABASE is acknowledged, before its shards
@@ -43,5 +45,30 @@ func TestACrashRightAfterDropLeavesNothingInTheLog(t *testing.T) {
 			t.Errorf("folders left: %v %v", names, err)
 		}
 		c.close()
+	}
+}
+
+// The catalogue's file is older than what this node had applied when it
+// crashed: it places a replica here that has left since, as the log knows. The
+// node starts all the same, for a newer catalogue will say so too.
+func TestAReplicaThatHasLeftIsNotStartedByAnOldCatalogue(t *testing.T) {
+	disk := vfs.NewMem(1)
+	c := open(t, disk, quietConfig())
+	c.mustQuery("", "CREATE DATABASE d")
+	c.mustWrite("d", "m v=1 1\nm v=2 1000000000000000000")
+	groups := c.node.wal.Groups()
+	left := groups[len(groups)-1]
+	if err := c.node.wal.Write([]wal.Update{{Group: left, Remove: true}}, true); err != nil {
+		t.Fatal(err)
+	}
+	crashed := disk.CrashClone(0, 1)
+	c.close()
+	c = open(t, crashed, quietConfig())
+	defer c.close()
+	if _, err := c.node.shards.get(dsdb.ShardID(left)); dsdb.KindOf(err) != dsdb.KindNotFound && dsdb.KindOf(err) != dsdb.KindNotLeader {
+		t.Errorf("the shard whose replica has left: %v", err)
+	}
+	if got := c.mustQuery("d", "SELECT v FROM m WHERE time < 1000"); !strings.Contains(got, "time=1 v=1") {
+		t.Errorf("the other shard answers %s", got)
 	}
 }

@@ -176,7 +176,8 @@ func (s *shards) missing(view *meta.Data) []meta.ShardRef {
 	var out []meta.ShardRef
 	for _, g := range view.Groups() {
 		for _, sh := range g.Group.Shards {
-			if _, placed := sh.On(s.n.dataID); placed && s.held[sh.ID] == nil {
+			r, placed := sh.On(s.n.dataID)
+			if placed && s.held[sh.ID] == nil && r.ID > s.n.wal.Removed(sh.ID.Group()) {
 				out = append(out, meta.ShardRef{GroupRef: g, Shard: sh})
 			}
 		}
