@@ -87,6 +87,7 @@ func (p *Process) Configure(isMeta, isData bool) error {
   enabled = %[8]v
   dir = "%[2]s/data"
   wal-dir = "%[2]s/wal"
+  wal-max-size = "64m"
   cache-snapshot-memory-size = "256k"
 [http]
   bind-address = "%[1]s:%[6]d"
