@@ -366,6 +366,31 @@ func (r *recovery) start() error {
 	l.segs = append(l.segs, seg)
 	r.segs = append(r.segs, foundSegment{segment: seg})
 	l.lastBatch = n.first.seq
+	if old != nil && len(r.report.Corrupt) == 0 {
+		return l.shrink(old)
+	}
+	return nil
+}
+
+// shrink gives back what was reserved behind the end of a segment that nothing
+// will be written to any more, so that a process that crashes again and again
+// does not fill the disk. The segment after it, which is durable, says where it
+// ends.
+func (l *Log) shrink(s *segment) error {
+	if s.end >= s.size {
+		return nil
+	}
+	f, err := l.fs.OpenReadWrite(s.path)
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(s.end); err == nil {
+		s.size = s.end
+		err = l.sync(f)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("give back the end of %s: %w", s.path, err)
+	}
 	return nil
 }
 

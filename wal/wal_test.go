@@ -253,3 +253,30 @@ func TestUnsyncedStateRidesInTheNextBatch(t *testing.T) {
 	}
 	l.Close()
 }
+
+// Each start begins a file of its own. What it reserved and did not use is
+// given back by the next start, also after a crash.
+func TestRestartsDoNotFillTheDisk(t *testing.T) {
+	mem := vfs.NewMem(1)
+	o := Options{SegmentSize: 1 << 20}
+	for i := range uint64(30) {
+		l, report := open(t, mem, o)
+		if len(report.Corrupt)+len(report.Suspect) > 0 {
+			t.Fatalf("start %d: %+v", i, report)
+		}
+		u := Update{Group: 7, Entries: []Entry{{Index: 11 + i, Term: 1, Data: []byte("entry")}}}
+		if i == 0 {
+			u.Create = &GroupState{Replica: 1, HardState: HardState{Term: 1, Commit: 10}, Truncated: Position{10, 1}}
+		}
+		if err := l.Write([]Update{u}, true); err != nil {
+			t.Fatal(err)
+		}
+		if first, last := l.Bounds(7); first != 11 || last != 11+i {
+			t.Fatalf("start %d: entries %d to %d", i, first, last)
+		}
+		if used := l.Stats().DiskBytes; used > 6<<20 {
+			t.Fatalf("start %d: the log takes %d bytes", i, used)
+		}
+		mem = mem.CrashClone(0, i)
+	}
+}
