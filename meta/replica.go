@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -83,15 +82,6 @@ func newestOn(replicas []Replica, a, b dsdb.NodeID) (Replica, bool) {
 type AddReplica struct {
 	Group dsdb.GroupID `json:"group"`
 	Node  dsdb.NodeID  `json:"node"` // a data node; of the meta group any id of a process
-}
-
-// DecodeReplica reads the value of the verdict on an AddReplica.
-func DecodeReplica(value []byte) (dsdb.ReplicaID, error) {
-	id, err := strconv.ParseUint(string(value), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("meta: answer to a new replica: %w", err)
-	}
-	return dsdb.ReplicaID(id), nil
 }
 
 func (c *AddReplica) op() string { return "AddReplica" }

@@ -92,12 +92,9 @@ func (ch *changing) commit(origin uint64, r raftChange) {
 // leader that is to lose its vote hands on its leadership first, if it must after the
 // other changes, and answers KindNotLeader.
 func (c *Core) Change(id dsdb.GroupID, changes []Change, w Waiter) {
-	g := c.groups[id]
+	g := c.serving(id, w)
 	switch {
 	case g == nil:
-		c.result(w, errNoGroup(id))
-	case g.failed != nil:
-		c.result(w, g.failedError())
 	case c.refuse != nil:
 		c.result(w, c.refuse)
 	default:

@@ -232,17 +232,29 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	c.touch(g)
 }
 
+// serving returns a group that is in service here. If there is none it tells
+// the waiter why, and returns nil.
+func (c *Core) serving(id dsdb.GroupID, w Waiter) *group {
+	g := c.groups[id]
+	switch {
+	case g == nil:
+		c.result(w, errNoGroup(id))
+		return nil
+	case g.failed != nil:
+		c.result(w, g.failedError())
+		return nil
+	}
+	return g
+}
+
 // Propose asks for data to be committed and applied. The waiter is told the
 // state machine's verdict; an error of KindUnavailable or KindNotLeader means that
 // data is not in the log and will not be, KindTimeout that its fate is unknown.
 // data is not kept after the next Drain.
 func (c *Core) Propose(id dsdb.GroupID, data []byte, w Waiter) {
-	g := c.groups[id]
+	g := c.serving(id, w)
 	switch {
 	case g == nil:
-		c.result(w, errNoGroup(id))
-	case g.failed != nil:
-		c.result(w, g.failedError())
 	case c.refuse != nil:
 		c.result(w, c.refuse)
 	case len(data) > MaxProposal:
@@ -257,13 +269,7 @@ func (c *Core) Propose(id dsdb.GroupID, data []byte, w Waiter) {
 // everything that had been acknowledged before the call. Only the leader
 // can, once a quorum has confirmed that it leads; elsewhere it is KindNotLeader.
 func (c *Core) ReadIndex(id dsdb.GroupID, w Waiter) {
-	g := c.groups[id]
-	switch {
-	case g == nil:
-		c.result(w, errNoGroup(id))
-	case g.failed != nil:
-		c.result(w, g.failedError())
-	default:
+	if g := c.serving(id, w); g != nil {
 		g.reads.waiting = append(g.reads.waiting, readWaiter{waiter: w})
 		c.touch(g)
 	}
@@ -271,13 +277,7 @@ func (c *Core) ReadIndex(id dsdb.GroupID, w Waiter) {
 
 // Applied tells the waiter when the local state machine has applied index.
 func (c *Core) Applied(id dsdb.GroupID, index uint64, w Waiter) {
-	g := c.groups[id]
-	switch {
-	case g == nil:
-		c.result(w, errNoGroup(id))
-	case g.failed != nil:
-		c.result(w, g.failedError())
-	default:
+	if g := c.serving(id, w); g != nil {
 		g.reads.confirm(index, w)
 		c.touch(g)
 	}

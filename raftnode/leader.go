@@ -25,12 +25,9 @@ func (h *handover) end(c *Core, err error) {
 // Meanwhile, for at most an election timeout, proposals are refused.
 // KindUnavailable: it stays.
 func (c *Core) Transfer(id dsdb.GroupID, to dsdb.ReplicaID, w Waiter) {
-	g := c.groups[id]
+	g := c.serving(id, w)
 	switch {
 	case g == nil:
-		c.result(w, errNoGroup(id))
-	case g.failed != nil:
-		c.result(w, g.failedError())
 	case g.node.BasicStatus().RaftState != raft.StateLeader:
 		c.result(w, g.notLeader())
 	case uint64(to) == g.seen.replica:
@@ -87,12 +84,9 @@ func (c *Core) checkHandover(g *group) {
 
 // Matched tells the waiter when the logs of all voters hold index durably.
 func (c *Core) Matched(id dsdb.GroupID, index uint64, w Waiter) {
-	g := c.groups[id]
+	g := c.serving(id, w)
 	switch {
 	case g == nil:
-		c.result(w, errNoGroup(id))
-	case g.failed != nil:
-		c.result(w, g.failedError())
 	case g.node.BasicStatus().RaftState != raft.StateLeader:
 		c.result(w, g.notLeader())
 	default:
