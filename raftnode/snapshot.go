@@ -147,11 +147,13 @@ func (c *Core) dropReady(g *group) {
 	}
 }
 
-// sendSnapshot hands out a snapshot that raft wants sent.
+// sendSnapshot hands out a snapshot that raft wants sent. It may have been given up
+// since raft had it: the replica leads no more, or it has waited for too long.
 func (c *Core) sendSnapshot(g *group, node dsdb.NodeID, e Envelope) {
 	p := g.sending.ready
 	if p == nil || p.position.Index != e.Message.GetSnapshot().GetMetadata().GetIndex() {
-		panic(fmt.Sprintf("BUG: group %d: raft sends a snapshot that was not prepared", g.id))
+		g.node.ReportSnapshot(e.Message.GetTo(), raft.SnapshotFailure)
+		return
 	}
 	f := &flight{pinned: p, to: e.Message.GetTo(), since: g.clock.now}
 	p.uses++

@@ -69,6 +69,15 @@ func (tr *trio) awaitMail(i int) {
 	}
 }
 
+// heard lets the leader, node 0, be heard by node i, whose answers lie in its box then.
+func (tr *trio) heard(i int) {
+	for s := range TickSlices {
+		tr.cores[0].Tick(s)
+	}
+	tr.settle(0)
+	tr.deliver(i, tr.take(i)...)
+}
+
 func (tr *trio) caughtUp(i int, want []string) {
 	tr.t.Helper()
 	tr.await(func() bool { return slices.Equal(tr.sms[i].payloads(), want) }, 0, 1, 2)
@@ -147,6 +156,43 @@ func TestLogIsKeptForASnapshotOnItsWay(t *testing.T) {
 	tr.tick(int(readyTicks+2*jointTicks), 0, 1, 2)
 	if tr.shelf.pinned != 0 {
 		t.Errorf("%d snapshots are not released", tr.shelf.pinned)
+	}
+}
+
+// Between raft's wish to send a snapshot and its sending the leader is deposed, or
+// the snapshot is found to be too old: nothing is sent, and another serves later.
+func TestSnapshotIsGivenUpBeforeItIsSent(t *testing.T) {
+	for name, giveUp := range map[string]func(tr *trio, g *group){
+		"deposed": func(tr *trio, g *group) {
+			m := &raftpb.Message{Type: raftpb.MsgApp.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(g.seen.term + 1), Index: new(g.store.last + 9), LogTerm: new(g.seen.term)}
+			tr.cores[0].Step(node(1), Envelope{Group: trioGroup, From: 2, To: 1, Message: m})
+		},
+		"too old": func(tr *trio, g *group) {
+			g.clock.now += readyTicks
+			tr.cores[0].ageSnapshots(g)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr, want := lag(t)
+			g := tr.cores[0].groups[trioGroup]
+			for n := 0; g.sending.ready == nil; n++ {
+				if n > 100 {
+					t.Fatal("no snapshot is prepared")
+				}
+				tr.deliver(0, tr.take(0)...)
+				tr.heard(2)
+			}
+			tr.heard(2)
+			for _, m := range tr.take(0) {
+				tr.cores[0].Step(dsdb.NodeID(m.From), m)
+			}
+			giveUp(tr, g)
+			tr.settle(0)
+			if err := tr.status(0).Failed; err != nil || len(tr.mail[2]) > 0 {
+				t.Fatalf("%v, %d snapshots are sent", err, len(tr.mail[2]))
+			}
+			tr.caughtUp(2, want)
+		})
 	}
 }
 
