@@ -265,7 +265,7 @@ func (h *Host) Remove(ctx context.Context, g dsdb.GroupID) error {
 		return nil
 	}
 	w := newCall()
-	h.writer.push([]queued{{append: Append{Update: wal.Update{Group: g, Remove: true}}, waiter: w}})
+	h.writer.push([]Queued{Erase(g, w)})
 	_, err := w.wait(ctx)
 	return err
 }

@@ -245,9 +245,9 @@ func (w *worker) spread(out *Outputs) {
 		}
 	}
 	if len(out.Appends) > 0 {
-		qs := make([]queued, len(out.Appends))
+		qs := make([]Queued, len(out.Appends))
 		for i, a := range out.Appends {
-			qs[i] = queued{append: a, worker: w}
+			qs[i] = Queued{Append: a, Core: w.core}
 		}
 		w.host.writer.push(qs)
 	}

@@ -5,40 +5,20 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
-	"github.com/dasudian/dsdb/wal"
 )
 
-// maxWriteBytes bounds the data of one write to the log; a single update may be larger.
-const maxWriteBytes = 8 << 20
-
-// markAfter is how long the log rests before a mark is written that proves its
-// last batch: without one, damage to that batch looks like an unfinished write.
-const markAfter = 50 * time.Millisecond
-
-// retryEvery is how often a write is tried again that found no space.
-const retryEvery = 100 * time.Millisecond
-
-// queued is an append on its way to the log, and who is to be told.
-type queued struct {
-	append Append
-	worker *worker // its core is given StorageDone; nil: only waiter is told
-	waiter Waiter
-}
-
-// writer is the only one to write to the node's log: whatever arrived while
-// the last write was being synced goes into the next.
+// writer gives the LogWriter of a host its goroutine and its clock: whatever
+// arrived while the last write was being synced goes into the next.
 type writer struct {
-	host    *Host
-	in      inbox[queued]
-	stop    chan struct{} // closed by close: a write without space is given up
-	done    sync.WaitGroup
-	updates []wal.Update
-	full    bool // the workers were told to refuse proposals
-	proven  bool // nothing was written since the last mark
+	host *Host
+	log  *LogWriter // of the goroutine
+	in   inbox[Queued]
+	stop chan struct{} // closed by close: a write without space is given up
+	done sync.WaitGroup
 }
 
 func newWriter(h *Host) *writer {
-	return &writer{host: h, in: newInbox[queued](), stop: make(chan struct{}), proven: true}
+	return &writer{host: h, log: NewLogWriter(h.opt.Log), in: newInbox[Queued](), stop: make(chan struct{})}
 }
 
 func (w *writer) start() {
@@ -53,148 +33,89 @@ func (w *writer) close() {
 	w.done.Wait()
 }
 
-func (w *writer) push(qs []queued) {
+func (w *writer) push(qs []Queued) {
 	if w.in.push(qs...) {
 		return
 	}
 	for _, q := range qs {
-		if q.waiter != nil {
-			q.waiter.Done(dsdb.Verdict{}, errClosed())
+		if q.Waiter != nil {
+			q.Waiter.Done(dsdb.Verdict{}, errClosed())
 		}
 	}
 }
 
 func (w *writer) run() {
 	defer w.done.Done()
-	var queue []queued
-	for open := true; open; {
-		queue, open = w.in.swap(queue)
-		if len(queue) == 0 && open {
-			if err := w.idle(); err != nil {
-				w.fail(nil, err)
-				return
-			}
-			continue
+	var spare []Queued
+	for {
+		in, open := w.in.swap(spare)
+		w.log.Add(in...)
+		clear(in)
+		spare = in
+		var err error
+		switch {
+		case w.log.Take():
+			err = w.write()
+		case open:
+			err = w.idle()
+		default:
+			return
 		}
-		for rest := queue; len(rest) > 0; {
-			n := writeLength(rest)
-			if err := w.write(rest[:n]); err != nil {
-				w.fail(rest, err)
-				return
-			}
-			w.deliver(rest[:n])
-			rest = rest[n:]
+		if err != nil {
+			w.fail(err)
+			return
 		}
-		clear(queue)
 	}
 }
 
-// idle waits for work. If none comes for a while it has the log mark its end; a
-// full disk puts that off.
+// idle waits for work. If none comes for a while it has the log mark its end.
 func (w *writer) idle() error {
-	if w.proven {
+	if w.log.Proven() {
 		<-w.in.wake
 		return nil
 	}
-	t := time.NewTimer(markAfter)
+	t := time.NewTimer(MarkAfter)
 	defer t.Stop()
 	select {
 	case <-w.in.wake:
 		return nil
 	case <-t.C:
+		return w.log.Mark()
 	}
-	err := w.host.opt.Log.Write(nil, true)
-	w.proven = err == nil
-	if dsdb.KindOf(err) == dsdb.KindUnavailable {
+}
+
+// write writes what was taken, again and again while there is no space. It
+// returns an error if the log has failed, or if the host is closed first.
+func (w *writer) write() error {
+	for {
+		r := w.log.Write()
+		if r.Failed != nil {
+			return r.Failed
+		}
+		if r.Full != nil {
+			w.refuse(r.Full)
+			if !w.pause() {
+				return r.Full
+			}
+			in, _ := w.in.swap(nil) // it may make room
+			w.log.Add(in...)
+			continue
+		}
+		if r.Again {
+			w.refuse(nil)
+		}
+		if r.Updates > 0 {
+			w.host.metrics.Batches.Add(1)
+			w.host.metrics.Updates.Add(uint64(r.Updates))
+		}
+		w.deliver(&r)
 		return nil
 	}
-	return err
-}
-
-// writeLength returns how many of qs go into one write; at least one.
-func writeLength(qs []queued) int {
-	size := 0
-	for i := range qs {
-		for _, e := range qs[i].append.Update.Entries {
-			size += len(e.Data)
-		}
-		if size > maxWriteBytes && i > 0 {
-			return i
-		}
-	}
-	return len(qs)
-}
-
-// write makes the appends durable. While there is no space it tells the workers
-// so and tries again. It returns an error if the log has failed, or if the host
-// is closed first.
-func (w *writer) write(qs []queued) error {
-	w.updates = w.updates[:0]
-	freed := false
-	for i := range qs {
-		if !qs[i].append.Empty {
-			w.updates = append(w.updates, qs[i].append.Update)
-		}
-		u := &qs[i].append.Update
-		freed = freed || u.Truncate != nil || u.Reset != nil || u.Remove
-	}
-	if len(w.updates) == 0 {
-		return nil
-	}
-	defer func() { clear(w.updates) }()
-	err := w.host.opt.Log.Write(w.updates, true)
-	for err != nil && dsdb.KindOf(err) == dsdb.KindUnavailable {
-		w.refuse(err)
-		if !w.pause() {
-			return err
-		}
-		if err = w.makeRoom(); err == nil {
-			err = w.host.opt.Log.Write(w.updates, true)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	w.proven = false
-	if w.full {
-		w.refuse(nil)
-	}
-	w.host.metrics.Batches.Add(1)
-	w.host.metrics.Updates.Add(uint64(len(w.updates)))
-	if freed {
-		return w.host.opt.Log.Recycle()
-	}
-	return nil
-}
-
-// makeRoom writes the truncations that wait in the queue ahead of their turn
-// and frees what they allow: a full disk must not keep itself full.
-func (w *writer) makeRoom() error {
-	var us []wal.Update
-	var at []int // the queue only grows while the writer is here
-	w.in.mu.Lock()
-	for i := range w.in.items {
-		if a := &w.in.items[i].append; a.Update.Truncate != nil && !a.Empty {
-			us, at = append(us, a.Update), append(at, i)
-		}
-	}
-	w.in.mu.Unlock()
-	if len(us) > 0 {
-		if err := w.host.opt.Log.Write(us, true); err != nil {
-			return err
-		}
-		w.in.mu.Lock()
-		for _, i := range at {
-			w.in.items[i].append.Empty = true
-		}
-		w.in.mu.Unlock()
-	}
-	return w.host.opt.Log.Recycle()
 }
 
 // pause waits for the next attempt; false if the host is being closed.
 func (w *writer) pause() bool {
-	t := time.NewTimer(retryEvery)
+	t := time.NewTimer(RetryEvery)
 	defer t.Stop()
 	select {
 	case <-w.stop:
@@ -206,45 +127,27 @@ func (w *writer) pause() bool {
 
 // refuse makes all workers refuse proposals with err, or accept them again.
 func (w *writer) refuse(err error) {
-	w.full = err != nil
 	for _, k := range w.host.workers {
 		k.push(event{kind: evRefuse, err: err})
 	}
 }
 
-// deliver tells that the appends are durable: each worker at once for all of its own.
-func (w *writer) deliver(qs []queued) {
+// deliver tells what has become durable: each worker at once of all of its own.
+func (w *writer) deliver(r *Written) {
 	for _, k := range w.host.workers {
-		var as []Append
-		for i := range qs {
-			if qs[i].worker == k {
-				as = append(as, qs[i].append)
-			}
-		}
-		if len(as) > 0 {
+		if as := r.Of(k.core); len(as) > 0 {
 			k.push(event{kind: evStored, appends: as})
 		}
 	}
-	for i := range qs {
-		if qs[i].waiter != nil {
-			qs[i].waiter.Done(dsdb.Verdict{}, nil)
-		}
-	}
+	r.Tell()
 }
 
 // fail ends the writer: nothing is acknowledged from here on.
-func (w *writer) fail(qs []queued, err error) {
-	w.refuse(&dsdb.Error{Kind: dsdb.KindUnavailable, Text: "the log has failed: " + err.Error(), Err: err})
-	w.in.mu.Lock()
-	w.in.closed = true
-	qs = append(qs, w.in.items...)
-	w.in.items = nil
-	w.in.mu.Unlock()
-	for _, q := range qs {
-		if q.waiter != nil {
-			q.waiter.Done(dsdb.Verdict{}, err)
-		}
-	}
+func (w *writer) fail(err error) {
+	w.in.close()
+	in, _ := w.in.swap(nil)
+	w.log.Add(in...)
+	w.refuse(w.log.Fail(err))
 	select {
 	case <-w.stop: // closed while there was no space; what was not written was not acknowledged
 	default:

@@ -14,14 +14,14 @@ import (
 // What begins the line on which a lane tells an outcome.
 const outcomeMark = "outcome of a seed: "
 
-// runLanes runs the seeds 1 to n in sum.lanes processes side by side: raft's
+// runLanes runs n seeds in sum.lanes processes side by side: raft's
 // source of chance belongs to the whole process.
 func (s *suite) runLanes(t *testing.T, n uint64, sum *total) {
 	var mu sync.Mutex // of sum
 	var all sync.WaitGroup
 	for i := range sum.lanes {
 		all.Go(func() {
-			rest, err := s.startLane(n, i+1, sum.lanes, func(o outcome) {
+			rest, err := s.startLane(n, *from+uint64(i), sum.lanes, func(o outcome) {
 				mu.Lock()
 				defer mu.Unlock()
 				sum.add(t, o)
@@ -37,11 +37,11 @@ func (s *suite) runLanes(t *testing.T, n uint64, sum *total) {
 	}
 }
 
-// startLane runs the seeds first, first+step, ... up to n in a process of their
+// startLane runs the seeds first, first+step, ... of n in a process of their
 // own, tells each outcome, and returns what else that process printed.
-func (s *suite) startLane(n uint64, first, step int, tell func(outcome)) (rest string, err error) {
+func (s *suite) startLane(n, first uint64, step int, tell func(outcome)) (rest string, err error) {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+s.test+"$", "-test.timeout=0",
-		fmt.Sprintf("-seeds=%d", n), fmt.Sprintf("-stores=%d", n), fmt.Sprintf("-lane=%d,%d", first, step))
+		fmt.Sprintf("-seeds=%d", n), fmt.Sprintf("-stores=%d", n), fmt.Sprintf("-from=%d", *from), fmt.Sprintf("-lane=%d,%d", first, step))
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -75,7 +75,7 @@ func (s *suite) runLane(t *testing.T, lane string, n uint64) {
 	if _, err := fmt.Sscanf(lane, "%d,%d", &first, &step); err != nil || step == 0 {
 		t.Fatalf("-lane=%s", lane)
 	}
-	for seed := first; seed <= n; seed += step {
+	for seed := first; seed < *from+n; seed += step {
 		line, err := json.Marshal(s.runSeed(t, seed))
 		if err != nil {
 			t.Fatal(err)

@@ -23,7 +23,7 @@ func (c *Cluster) measure() {
 		if !n.Up() {
 			continue
 		}
-		s := sizes{Appends: len(n.run.appends), Tasks: len(n.run.tasks), Backlog: len(n.backlog)}
+		s := sizes{Appends: n.run.writer.Waiting(), Tasks: len(n.run.tasks), Backlog: len(n.backlog)}
 		for _, g := range n.run.groups {
 			st := n.Status(g)
 			s.Waiting, s.Cached = s.Waiting+st.Waiting, max(s.Cached, st.Cached)

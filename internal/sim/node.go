@@ -104,7 +104,7 @@ func (n *Node) boot() error {
 		return fmt.Errorf("node %d: %w", n.Index, err)
 	}
 	c.boots++
-	p := &process{node: n, log: log, core: raftnode.NewCore(shortLog{log}, c.boots, c.options.Logger),
+	p := &process{node: n, log: log, core: raftnode.NewCore(shortLog{log}, c.boots, c.options.Logger), writer: raftnode.NewLogWriter(log),
 		pace: c.Between(tick*95/100, tick*105/100), seen: map[dsdb.GroupID]raftnode.GroupStatus{}, erasing: map[dsdb.GroupID]bool{}}
 	n.run, n.pausing, n.backlog = p, false, nil
 	c.Note("start", uint64(n.Index), c.boots)
@@ -166,14 +166,13 @@ func (n *Node) erase(g dsdb.GroupID, then func()) {
 		return
 	}
 	p.erasing[g] = true
-	p.appends = append(p.appends, queued{
-		Append: raftnode.Append{Update: wal.Update{Group: g, Remove: true}},
-		then: func() {
+	p.writer.Add(raftnode.Erase(g, waiter(func(_ dsdb.Verdict, err error) {
+		if err == nil {
 			delete(p.erasing, g)
 			_ = n.disk.RemoveAll(n.cluster.options.Dir(g, state.Replica)) // what stays is in nobody's way
 			then()
-		},
-	})
+		}
+	})))
 	p.write()
 }
 
@@ -233,9 +232,9 @@ func (n *Node) Wipe() {
 
 // end stops the process, half the time in the middle of a write that is under way.
 func (n *Node) end() {
-	if n.run.writing != nil && n.cluster.Chance(0.5) {
+	if n.run.writing && n.cluster.Chance(0.5) {
 		n.disk.dying = true
-		_ = n.run.log.Write(updates(n.run.writing), true) // what it reports dies with the process
+		n.run.writer.Write() // what it reports dies with the process
 	}
 	p := n.run
 	n.run, n.backlog = nil, nil

@@ -21,10 +21,9 @@ type process struct {
 	slice    int
 	looked   int  // position in groups of the one that inspect looked at last
 	draining bool // a Drain is due
-	full     bool // the core was told to refuse proposals
-	appends  []queued
-	writing  []queued // being written, nil if nothing is
-	newest   *queued  // the first of those written last
+	writer   *raftnode.LogWriter
+	writing  bool   // a write to the log is under way, or was the last
+	batches  uint64 // that were stored
 	tasks    []raftnode.ApplyTask
 	applying bool
 	watches  []*watch
@@ -54,12 +53,6 @@ func (p *process) ended() {
 			w.told()
 		}
 	}
-}
-
-// queued is an append on its way to the log, and who else is to know.
-type queued struct {
-	raftnode.Append
-	then func() // nil: nobody
 }
 
 // after runs f in d, unless the process has ended by then.
@@ -111,7 +104,7 @@ func (p *process) spread(out *raftnode.Outputs) {
 		r.Waiter.Done(r.Verdict, r.Err)
 	}
 	for _, a := range out.Appends {
-		p.appends = append(p.appends, queued{Append: a})
+		p.writer.Add(raftnode.Queued{Append: a, Core: p.core})
 	}
 	p.tasks = append(p.tasks, out.Tasks...)
 	p.write()
@@ -152,97 +145,44 @@ func (p *process) inspect() {
 	}
 }
 
-// write makes durable what has queued up, in one write to the log.
+// write has what has queued up made durable, in one write to the log.
 func (p *process) write() {
-	if p.writing != nil || len(p.appends) == 0 {
+	if p.writing || !p.writer.Take() {
 		return
 	}
-	c := p.node.cluster
-	p.writing, p.appends = p.appends, nil
-	d := c.Between(100*time.Microsecond, 2*time.Millisecond)
+	p.writing = true
+	d := p.node.cluster.Between(100*time.Microsecond, 2*time.Millisecond)
 	p.after(d+p.node.disk.stall(), p.store)
 }
 
-// store writes, and while there is no space makes the core refuse proposals
-// and tries again. Any other error ends the process.
+// store is the end of a write, or without space of an attempt.
 func (p *process) store() {
-	var err error
-	if us := updates(p.writing); len(us) > 0 {
-		err = p.log.Write(us, true)
-	}
-	if dsdb.KindOf(err) == dsdb.KindUnavailable {
-		p.refuse(err)
-		return
-	}
-	if err == nil {
-		err = p.log.Recycle()
-	}
-	if err != nil {
-		p.die(err)
-		return
-	}
-	if p.full {
-		p.full = false
-		p.core.Refuse(nil)
-	}
-	p.stored()
-}
-
-func (p *process) refuse(err error) {
-	if !p.full {
-		p.node.cluster.count("disks full")
-	}
-	p.full = true
-	p.core.Refuse(err)
-	p.wake()
-	p.after(100*time.Millisecond, p.makeRoom)
-}
-
-// makeRoom writes the truncations that wait ahead of their turn: a full disk
-// must not keep itself full.
-func (p *process) makeRoom() {
-	var us []wal.Update
-	var at []int
-	for i, a := range p.appends {
-		if a.Update.Truncate != nil && !a.Empty {
-			us, at = append(us, a.Update), append(at, i)
+	full := p.writer.Full()
+	r := p.writer.Write()
+	switch {
+	case r.Failed != nil:
+		p.fail(r.Failed)
+	case r.Full != nil:
+		if !full {
+			p.node.cluster.count("disks full")
 		}
-	}
-	if len(us) > 0 {
-		switch err := p.log.Write(us, true); {
-		case dsdb.KindOf(err) == dsdb.KindUnavailable:
-			p.refuse(err)
-			return
-		case err != nil:
-			p.die(err)
-			return
+		p.core.Refuse(r.Full)
+		p.wake()
+		p.after(raftnode.RetryEvery, p.store)
+	default:
+		if r.Again {
+			p.core.Refuse(nil)
 		}
-		for _, i := range at {
-			p.appends[i].Empty = true
-		}
+		p.stored(&r)
 	}
-	p.store()
 }
 
-// die ends the process as its host does when the log has failed.
-func (p *process) die(err error) {
-	n := p.node
-	if n.run != p || n.disk.dead {
-		return
-	}
-	n.cluster.Note("died", uint64(n.Index))
-	p.writing = nil
-	n.Kill()
-	n.cluster.died(n, err)
-}
-
-// stored tells the core what has become durable.
-func (p *process) stored() {
-	n, done := p.node, p.writing
-	p.writing = nil
-	as := make([]raftnode.Append, len(done))
-	for i, a := range done {
-		as[i] = a.Append
+// stored tells who is to know what has become durable.
+func (p *process) stored(r *raftnode.Written) {
+	n, as := p.node, r.Of(p.core)
+	p.writing = false
+	p.batches++
+	for _, a := range as {
 		if a.Update.Create != nil {
 			n.created[a.Update.Create.Replica] = true
 		}
@@ -251,42 +191,47 @@ func (p *process) stored() {
 			n.cluster.voted(n)
 		}
 	}
-	n.cluster.Note("stored", uint64(n.Index), uint64(len(done)))
+	n.cluster.Note("stored", uint64(n.Index), uint64(len(as)))
 	p.core.StorageDone(as)
-	for _, a := range done {
-		if a.then != nil {
-			a.then()
-		}
-	}
+	r.Tell()
 	p.wake()
 	p.write()
-	p.mark(done)
+	p.mark(p.batches)
 }
 
-// mark lets the log prove its last batch if nothing is written for a while
-// after done.
-func (p *process) mark(done []queued) {
-	p.newest = &done[0]
-	p.after(50*time.Millisecond, func() {
-		if p.newest != &done[0] || p.writing != nil {
+// mark has the log mark its end if a batch is the last for a while.
+func (p *process) mark(batch uint64) {
+	p.after(raftnode.MarkAfter, func() {
+		if p.writing || p.batches != batch {
 			return
 		}
-		if err := p.log.Write(nil, true); err != nil && dsdb.KindOf(err) != dsdb.KindUnavailable {
-			p.die(err)
+		if err := p.writer.Mark(); err != nil {
+			p.fail(err)
+			return
+		}
+		if !p.writer.Proven() { // there is no space
+			p.mark(batch)
 			return
 		}
 		p.node.cluster.count("marks")
 	})
 }
 
-func updates(as []queued) []wal.Update {
-	var us []wal.Update
-	for _, a := range as {
-		if !a.Empty {
-			us = append(us, a.Update)
+// fail ends the process as its host does when the log has failed: the end comes a
+// little later.
+func (p *process) fail(err error) {
+	n := p.node
+	p.writing = true
+	p.core.Refuse(p.writer.Fail(err))
+	p.wake()
+	p.after(n.cluster.Between(0, 2*time.Millisecond), func() {
+		if n.disk.dead {
+			return
 		}
-	}
-	return us
+		n.cluster.Note("died", uint64(n.Index))
+		n.Kill()
+		n.cluster.died(n, err)
+	})
 }
 
 // apply runs the next apply task.

@@ -228,7 +228,7 @@ func TestS17FullDisks(t *testing.T) {
 			s.until("the disk has been full for a second", func() bool {
 				s.propose(l)
 				s.Run(time.Millisecond)
-				if !n.run.full {
+				if !n.run.writer.Full() {
 					since = s.Now()
 				}
 				return s.Now() > since+time.Second

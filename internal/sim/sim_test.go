@@ -16,6 +16,7 @@ var (
 	oneSeed = flag.Uint64("seed", 0, "run this seed alone")
 	seeds   = flag.Uint64("seeds", 60, "run this many seeds of the log")
 	stores  = flag.Uint64("stores", 6, "run this many seeds of the whole store")
+	from    = flag.Uint64("from", 1, "the first of many seeds")
 	events  = flag.Bool("events", false, "print what happens")
 	lane    = flag.String("lane", "", "run a part of the seeds for another process: first,step")
 )
@@ -55,7 +56,7 @@ func (s *suite) runSeed(t *testing.T, seed uint64) (o outcome) {
 	return o
 }
 
-// run runs the seeds 1 to n, or what the flags ask for.
+// run runs n seeds, or what the flags ask for.
 func (s *suite) run(t *testing.T, n uint64) {
 	if *lane != "" {
 		s.runLane(t, *lane, n)

@@ -1,0 +1,214 @@
+package raftnode
+
+import (
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/wal"
+)
+
+// maxWriteBytes bounds the data of one write to the log; a single update may be larger.
+const maxWriteBytes = 8 << 20
+
+// MarkAfter is how long the log rests before it is to mark its end, RetryEvery
+// after what time a write is tried again that found no space.
+const (
+	MarkAfter  = 50 * time.Millisecond
+	RetryEvery = 100 * time.Millisecond
+)
+
+// Queued is an append on its way to the log, and who is told once it is durable.
+type Queued struct {
+	Append Append
+	Core   *Core  // that asked for it and is given StorageDone; nil: none
+	Waiter Waiter // nil: nobody
+}
+
+// Erase takes a group from the log for good. No core may run it any more.
+func Erase(g dsdb.GroupID, w Waiter) Queued {
+	return Queued{Append: Append{Update: wal.Update{Group: g, Remove: true}}, Waiter: w}
+}
+
+// LogWriter decides what becomes of the appends of a node: which go into one
+// write, what is done while there is no space, and when who is told what. It has
+// no goroutine and no clock: Host drives one in production, internal/sim the same
+// in tests. The way of an append is Add, Take, Write, until that has stored it.
+// It is not safe for concurrent use.
+type LogWriter struct {
+	log     Log
+	waiting []Queued
+	writing []Queued // what was taken last
+	taken   bool     // it is not stored yet
+	full    bool     // there was no space
+	proven  bool     // nothing was written since the last mark
+	updates []wal.Update
+}
+
+// Written is what came of a Write: the appends are stored, or the log is Full, or
+// it has Failed.
+type Written struct {
+	stored  []Queued // valid until the next Take
+	Updates int      // stored by the write; of 0 the log knows nothing
+	Again   bool     // it was full and is not any more: the cores are to take proposals again, Refuse(nil)
+	Full    error    // there is no space: the cores are to Refuse with it until Again, and Write is called again in RetryEvery
+	Failed  error    // the log is at its end: Fail
+}
+
+// Of returns the appends that are stored and that a core asked for, which is to be
+// given StorageDone with them.
+func (w *Written) Of(c *Core) (as []Append) {
+	for i := range w.stored {
+		if w.stored[i].Core == c {
+			as = append(as, w.stored[i].Append)
+		}
+	}
+	return as
+}
+
+// Tell tells those who wait for what is stored.
+func (w *Written) Tell() {
+	for _, q := range w.stored {
+		if q.Waiter != nil {
+			q.Waiter.Done(dsdb.Verdict{}, nil)
+		}
+	}
+}
+
+// NewLogWriter makes the only one to write to log.
+func NewLogWriter(log Log) *LogWriter { return &LogWriter{log: log, proven: true} }
+
+// Add queues appends, behind all others.
+func (w *LogWriter) Add(qs ...Queued) { w.waiting = append(w.waiting, qs...) }
+
+// Waiting returns the number of appends that were added and not taken.
+func (w *LogWriter) Waiting() int { return len(w.waiting) }
+
+// Full reports whether the last Write found no space.
+func (w *LogWriter) Full() bool { return w.full }
+
+// Take makes one write of all that waits, up to a size, unless one is under way.
+// It reports whether there is something to Write.
+func (w *LogWriter) Take() bool {
+	if w.taken {
+		return true
+	}
+	n := writeLength(w.waiting)
+	clear(w.writing)
+	if n == len(w.waiting) {
+		w.writing, w.waiting = w.waiting, w.writing[:0]
+	} else {
+		w.writing = append(w.writing[:0], w.waiting[:n]...)
+		rest := copy(w.waiting, w.waiting[n:])
+		clear(w.waiting[rest:])
+		w.waiting = w.waiting[:rest]
+	}
+	w.taken = n > 0
+	return w.taken
+}
+
+// writeLength returns how many of qs go into one write; at least one.
+func writeLength(qs []Queued) int {
+	size := 0
+	for i := range qs {
+		for _, e := range qs[i].Append.Update.Entries {
+			size += len(e.Data)
+		}
+		if size > maxWriteBytes && i > 0 {
+			return i
+		}
+	}
+	return len(qs)
+}
+
+// Write makes durable what was taken. If the last attempt found no space it
+// first does what may make some.
+func (w *LogWriter) Write() Written {
+	us, freed := w.updates[:0], false
+	for i := range w.writing {
+		a := &w.writing[i].Append
+		if !a.Empty {
+			us = append(us, a.Update)
+		}
+		freed = freed || a.Update.Truncate != nil || a.Update.Reset != nil || a.Update.Remove
+	}
+	defer func() { clear(us); w.updates = us }()
+	if len(us) == 0 {
+		w.taken = false
+		return Written{stored: w.writing}
+	}
+	var err error
+	if w.full {
+		err = w.makeRoom()
+	}
+	if err == nil {
+		err = w.log.Write(us, true)
+	}
+	switch {
+	case dsdb.KindOf(err) == dsdb.KindUnavailable:
+		w.full = true
+		return Written{Full: err}
+	case err == nil && freed:
+		err = w.log.Recycle()
+	}
+	if err != nil {
+		return Written{Failed: err}
+	}
+	r := Written{stored: w.writing, Updates: len(us), Again: w.full}
+	w.taken, w.full, w.proven = false, false, false
+	return r
+}
+
+// makeRoom writes the truncations that wait ahead of their turn and frees what
+// they allow: a full disk must not keep itself full.
+func (w *LogWriter) makeRoom() error {
+	var us []wal.Update
+	for i := range w.waiting {
+		if a := &w.waiting[i].Append; a.Update.Truncate != nil && !a.Empty {
+			us = append(us, a.Update)
+		}
+	}
+	if len(us) > 0 {
+		if err := w.log.Write(us, true); err != nil {
+			return err
+		}
+		for i := range w.waiting {
+			a := &w.waiting[i].Append
+			a.Empty = a.Empty || a.Update.Truncate != nil
+		}
+	}
+	return w.log.Recycle()
+}
+
+// Proven reports whether there is nothing to mark.
+func (w *LogWriter) Proven() bool { return w.proven }
+
+// Mark has the log prove its last batch, when nothing was written for MarkAfter:
+// without a mark, damage to that batch looks like an unfinished write. A full disk
+// puts it off. An error is the log's end: Fail.
+func (w *LogWriter) Mark() error {
+	if w.proven {
+		return nil
+	}
+	err := w.log.Write(nil, true)
+	w.proven = err == nil
+	if dsdb.KindOf(err) == dsdb.KindUnavailable {
+		return nil
+	}
+	return err
+}
+
+// Fail ends the writing: what has not been stored is never acknowledged, and
+// those who wait are told err. The cores are to Refuse with what it returns.
+func (w *LogWriter) Fail(err error) (refuse error) {
+	qs := w.waiting
+	if w.taken {
+		qs = append(w.writing, qs...)
+	}
+	w.waiting, w.writing, w.taken = nil, nil, false
+	for _, q := range qs {
+		if q.Waiter != nil {
+			q.Waiter.Done(dsdb.Verdict{}, err)
+		}
+	}
+	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: "the log has failed: " + err.Error(), Err: err}
+}
