@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -19,7 +20,7 @@ const maxLag = 1000
 
 // jointTicks is how long members may be joint before the leader tries once more
 // to leave that.
-const jointTicks = 2 * ticksPerSecond
+const jointTicks = uint64(2 * time.Second / TickEvery)
 
 // changing is the change of members that this replica has proposed; without a
 // waiter there is none, or nobody waits for it any more.

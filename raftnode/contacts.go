@@ -1,6 +1,8 @@
 package raftnode
 
 import (
+	"time"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
 
@@ -14,6 +16,7 @@ type contacts []contact
 type contact struct {
 	peer Peer
 	at   uint64 // tick of the group's clock
+	raft uint64 // the same of raft's
 }
 
 // maxContacts bounds them; the one that was heard of longest ago gives way.
@@ -21,7 +24,7 @@ const maxContacts = 16
 
 // goneTicks is how long a leader keeps the log for a replica that is not heard
 // of: ten minutes.
-const goneTicks = 600 * ticksPerSecond
+const goneTicks = uint64(600 * time.Second / TickEvery)
 
 // heard notes that a replica has sent something just now.
 func (cs *contacts) heard(g *group, p Peer) {
@@ -29,7 +32,7 @@ func (cs *contacts) heard(g *group, p Peer) {
 	for i := range *cs {
 		c := &(*cs)[i]
 		if c.peer.Replica == p.Replica {
-			c.peer.Node, c.at = p.Node, g.clock.now
+			*c = contact{p, g.clock.now, g.clock.raft}
 			return
 		}
 		if c.at < (*cs)[oldest].at {
@@ -37,10 +40,10 @@ func (cs *contacts) heard(g *group, p Peer) {
 		}
 	}
 	if len(*cs) < maxContacts {
-		*cs = append(*cs, contact{p, g.clock.now})
+		*cs = append(*cs, contact{p, g.clock.now, g.clock.raft})
 		return
 	}
-	(*cs)[oldest] = contact{p, g.clock.now}
+	(*cs)[oldest] = contact{p, g.clock.now, g.clock.raft}
 }
 
 func (cs contacts) peer(r dsdb.ReplicaID) (Peer, bool) {
@@ -62,8 +65,26 @@ func (cs contacts) within(g *group, r dsdb.ReplicaID, ticks uint64) bool {
 	return false
 }
 
-// active reports whether a replica was heard of within an election timeout.
-func (cs contacts) active(g *group, r dsdb.ReplicaID) bool { return cs.within(g, r, electionTicks) }
+// active reports whether a replica was heard of within an election timeout, by
+// the clock that the heartbeats follow.
+func (cs contacts) active(g *group, r dsdb.ReplicaID) bool {
+	for _, c := range cs {
+		if c.peer.Replica == r {
+			return g.clock.raft-c.raft < electionTicks
+		}
+	}
+	return false
+}
+
+// activeOn reports whether a replica on a node was.
+func (cs contacts) activeOn(g *group, node dsdb.NodeID) bool {
+	for _, c := range cs {
+		if c.peer.Node == node && g.clock.raft-c.raft < electionTicks {
+			return true
+		}
+	}
+	return false
+}
 
 // nodeOf returns the node of a replica, 0 if it is not known.
 func (g *group) nodeOf(r dsdb.ReplicaID) dsdb.NodeID {

@@ -36,9 +36,6 @@ const (
 	TickSlices = 10
 )
 
-// ticksPerSecond converts times into ticks.
-const ticksPerSecond = uint64(time.Second / TickEvery)
-
 // Peer is one replica of a group and the node that holds it.
 type Peer struct {
 	Replica dsdb.ReplicaID
@@ -189,6 +186,7 @@ type Core struct {
 	groups  map[dsdb.GroupID]*group
 	ticking [TickSlices][]*group
 	clocks  int      // groups in ticking
+	rounds  uint64   // calls of Tick with slice 0
 	orphans []*group // whose clock.campaignIn is not 0
 	dirty   []*group // touched since the last Drain, in order of first touch
 	refuse  error    // why proposals are refused, nil if they are not
@@ -206,6 +204,9 @@ func NewCore(log LogReader, origin uint64, logger *slog.Logger) *Core {
 // Tick moves the logical clock of the groups of one slice, a tenth of them.
 // Groups of one replica that leads have no clock.
 func (c *Core) Tick(slice int) {
+	if slice%TickSlices == 0 {
+		c.rounds++
+	}
 	c.replaceLeaders()
 	for _, g := range c.ticking[slice%TickSlices] {
 		if g.failed == nil {
@@ -225,6 +226,11 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 		return
 	}
 	g.contacts.heard(g, Peer{e.From, from})
+	if wakes, only := wakes(e.Message); wakes {
+		if g.wake(); only {
+			return
+		}
+	}
 	c.strayed(g, e)
 	c.inform(g, e)
 	c.dismissed(g, e)
@@ -232,8 +238,8 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	c.touch(g)
 }
 
-// serving returns a group that is in service here. If there is none it tells
-// the waiter why, and returns nil.
+// serving returns a group that is in service here, and wakes it. If there is none
+// it tells the waiter why, and returns nil.
 func (c *Core) serving(id dsdb.GroupID, w Waiter) *group {
 	g := c.groups[id]
 	switch {
@@ -244,6 +250,7 @@ func (c *Core) serving(id dsdb.GroupID, w Waiter) *group {
 		c.result(w, g.failedError())
 		return nil
 	}
+	c.wakeAll(g)
 	return g
 }
 
@@ -428,6 +435,9 @@ func (c *Core) fail(g *group, err error) {
 	g.progress.failed.Store(&err)
 	g.failAll(c, g.failedError())
 	c.dropReady(g)
+	if g.seen.leading {
+		c.wakeOthers(g)
+	}
 }
 
 func errNoGroup(id dsdb.GroupID) error {

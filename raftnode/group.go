@@ -69,6 +69,9 @@ type observed struct {
 // clock is what a group does by its ticks.
 type clock struct {
 	now        uint64 // ticks since the group was opened
+	raft       uint64 // of these, those that raft was told of
+	idle       uint64 // ticks since something happened but for heartbeats
+	quiescent  bool   // raft's clock goes slowly
 	running    bool   // Tick moves it
 	openCommit uint64 // what was committed when the group was opened
 	campaign   bool   // as soon as all that is known to be committed is applied
@@ -112,7 +115,7 @@ type GroupStatus struct {
 type progress struct {
 	replica                                                          dsdb.ReplicaID
 	leader, leaderNode, term, commit, applied, last, cached, waiting atomic.Uint64
-	leading, removed, settled                                        atomic.Bool
+	leading, removed, settled, quiescent                             atomic.Bool
 	members                                                          atomic.Pointer[Members]
 	peers                                                            atomic.Pointer[[]PeerProgress]
 	failed                                                           atomic.Pointer[error]

@@ -220,6 +220,14 @@ func (h *Host) PeerDown(node dsdb.NodeID) {
 	}
 }
 
+// Wake tells that somebody is about to ask for something of a group: if its
+// leader, elsewhere, is gone, that is noticed as soon as in a busy group.
+func (h *Host) Wake(g dsdb.GroupID) {
+	if m, err := h.member(g); err == nil && m.progress.quiescent.Load() {
+		m.worker.push(event{kind: evWake, group: g})
+	}
+}
+
 // Unreachable says that messages to another node were dropped.
 func (h *Host) Unreachable(node dsdb.NodeID) {
 	for _, w := range h.workers {

@@ -127,6 +127,9 @@ func (g *group) failMatches(c *Core, err error) {
 // is named by both.
 func (c *Core) PeerDown(node dsdb.NodeID) {
 	c.clocked(func(g *group) {
+		if g.contacts.activeOn(g, node) {
+			g.wake()
+		}
 		if g.seen.lead == 0 || g.seen.leading || g.nodeOf(dsdb.ReplicaID(g.seen.lead)) != node {
 			return
 		}
@@ -222,6 +225,9 @@ func (c *Core) turn(g *group, gone dsdb.NodeID) uint64 {
 // wait for an answer of its replicas before they send them more.
 func (c *Core) Unreachable(node dsdb.NodeID) {
 	c.clocked(func(g *group) {
+		if g.contacts.activeOn(g, node) {
+			g.wake()
+		}
 		if !g.seen.leading {
 			return
 		}

@@ -3,6 +3,7 @@ package raftnode
 import (
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -16,8 +17,8 @@ import (
 // sent the same. A transfer of which nothing is heard for flightTicks has failed;
 // that it makes progress is for the transport to watch over.
 const (
-	readyTicks  = 10 * ticksPerSecond
-	flightTicks = 600 * ticksPerSecond
+	readyTicks  = uint64(10 * time.Second / TickEvery)
+	flightTicks = uint64(600 * time.Second / TickEvery)
 )
 
 // sending is what a leader does for replicas that need entries which its log

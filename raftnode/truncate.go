@@ -3,6 +3,7 @@ package raftnode
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
@@ -18,7 +19,7 @@ import (
 const (
 	maxKeep     = 64 << 20
 	keepTotal   = 128 << 20
-	followTicks = 10 * ticksPerSecond
+	followTicks = uint64(10 * time.Second / TickEvery)
 )
 
 // flush is what the core knows of what the state machine has flushed.
@@ -109,13 +110,14 @@ func (s *sending) needed() uint64 {
 
 // tick moves a group's clock.
 func (c *Core) tick(g *group) {
-	g.clock.now++
-	g.node.Tick()
-	if g.clock.now%2 == 0 {
-		g.publishPeers()
-	}
-	if g.handover.waiter != nil || g.node.HasReady() {
-		c.touch(g)
+	if c.advanceClock(g) {
+		g.node.Tick()
+		if g.clock.raft%2 == 0 {
+			g.publishPeers()
+		}
+		if g.handover.waiter != nil || g.node.HasReady() {
+			c.touch(g)
+		}
 	}
 	if g.clock.now%jointTicks != 0 {
 		return

@@ -30,6 +30,7 @@ const (
 	evUnreachable
 	evInstall
 	evSent
+	evWake
 )
 
 // event is one input of a worker's core; kind says which members are set.
@@ -213,6 +214,8 @@ func (w *worker) feed(e *event) {
 		w.core.Install(e.node, e.more.snapshot, e.more.dir, e.waiter)
 	case evSent:
 		w.core.SnapshotSent(e.more.sent, e.err)
+	case evWake:
+		w.core.Wake(e.group)
 	}
 }
 

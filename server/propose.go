@@ -157,6 +157,7 @@ func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Co
 	if r.Replicas, err = n.members(r.Group); err != nil {
 		return err
 	}
+	n.host.Wake(r.Group) // perhaps its leader is gone
 	elected := n.host.Elected(r.Group)
 	a, do := coord.Start(&n.routes.leaders, r, n.routes.now())
 	for do.Op != coord.Done && !n.dropped(r.Group) {
