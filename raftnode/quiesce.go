@@ -1,0 +1,113 @@
+package raftnode
+
+import (
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/dasudian/dsdb"
+)
+
+// A group in which nothing but heartbeats has happened for a while is quiescent:
+// raft's clock goes at a fraction of its speed there, for leader and followers
+// alike, so that heartbeats are as much rarer as the followers are patient. What
+// raft guarantees does not depend on how fast its clock goes.
+//
+// A follower that hears a slow leader by a fast clock would campaign, in vain:
+// so followers slow down first, and the leader when they have. Whatever happens
+// wakes a replica. What the leader does, and what asks for votes, reaches the
+// others by messages that wake them too. If something is asked of a follower
+// it wakes the others by a message of its own: the leader shows itself, or, if
+// it is not there any more, the others are elected as soon as ever.
+const (
+	quiescentPace  = 4 // ticks to one of raft's
+	followerIdle   = uint64(3 * time.Second / TickEvery)
+	leaderIdle     = 2 * followerIdle
+	wakeOthersIdle = followerIdle / 3 // a follower that was idle for less woke the others not long ago
+)
+
+// wake has raft's clock go at full speed.
+func (g *group) wake() {
+	g.clock.idle = 0
+	if g.clock.quiescent {
+		g.clock.quiescent = false
+		g.progress.quiescent.Store(false)
+	}
+}
+
+// wakeAll wakes the group on all its nodes. A leader need not say so: what it is
+// asked for leads to messages.
+func (c *Core) wakeAll(g *group) {
+	if !g.seen.leading && g.clock.idle >= wakeOthersIdle {
+		c.wakeOthers(g)
+	}
+	g.wake()
+}
+
+func (c *Core) wakeOthers(g *group) {
+	for _, p := range g.members.peers {
+		if uint64(p.Replica) != g.seen.replica {
+			c.send(g, wakeMessage(g, p.Replica))
+		}
+	}
+}
+
+// Wake has the replicas of a group ready to notice soon if their leader is gone:
+// somebody is about to ask for something there.
+func (c *Core) Wake(id dsdb.GroupID) {
+	if g := c.groups[id]; g != nil && g.failed == nil {
+		c.wakeAll(g)
+	}
+}
+
+// wakeMessage wakes another replica. To raft it would be the answer to a
+// heartbeat, with a flag that it does not look at.
+func wakeMessage(g *group, to dsdb.ReplicaID) *raftpb.Message {
+	receiver, term := uint64(to), g.seen.term
+	return &raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), From: &g.seen.replica, To: &receiver, Term: &term, Reject: new(true)}
+}
+
+// wakes reports whether a message is more than a sign of life, and if that is
+// all it is for.
+func wakes(m *raftpb.Message) (wakes, only bool) {
+	switch m.GetType() {
+	case raftpb.MsgHeartbeat:
+		return len(m.GetContext()) > 0, false // of a read
+	case raftpb.MsgHeartbeatResp:
+		return m.GetReject() || len(m.GetContext()) > 0, m.GetReject()
+	}
+	return true, false
+}
+
+// advanceClock moves a group's clock by a tick and reports whether raft's moves too.
+func (c *Core) advanceClock(g *group) bool {
+	k := &g.clock
+	k.now++
+	k.idle++
+	if !k.quiescent && g.mayQuiesce() {
+		k.quiescent = true
+		g.progress.quiescent.Store(true)
+	}
+	if k.quiescent && c.rounds%quiescentPace != 0 {
+		return false
+	}
+	k.raft++
+	return true
+}
+
+// mayQuiesce reports whether nothing has happened for long enough, and nothing is
+// under way. The catalogue's group, which everything needs, never rests.
+func (g *group) mayQuiesce() bool {
+	limit := followerIdle
+	if g.seen.leading {
+		limit = leaderIdle
+	}
+	return g.clock.idle >= limit && g.id != dsdb.MetaGroup && g.seen.lead != 0 && g.clock.campaignIn == 0 && !g.busy()
+}
+
+// busy reports whether the group has something to do that takes raft's clock.
+func (g *group) busy() bool {
+	return g.members.joint() || g.incoming != nil || g.handover.waiter != nil || g.changing.waiter != nil ||
+		g.sending.wanted || len(g.sending.flights) > 0 || g.store.applied < g.seen.commit ||
+		len(g.proposals)+len(g.pending)+len(g.matches)+g.reads.length() > 0
+}
