@@ -33,7 +33,7 @@ type envelope struct {
 // newCommand returns an empty command of the given kind, nil if there is none.
 func newCommand(op string) Command {
 	for _, c := range []Command{
-		&CreateCluster{}, &JoinCluster{}, &BootNode{}, &DropNode{}, &RemoveNode{},
+		&CreateCluster{}, &JoinCluster{}, &BootNode{}, &DropNode{}, &RemoveNode{}, &SetRoles{},
 		&AddReplica{}, &PromoteReplica{}, &DemoteReplica{}, &RetireReplica{}, &ReplicaFailed{}, &RemoveReplica{},
 		&CreateDatabase{}, &DropDatabase{},
 		&CreateRetentionPolicy{}, &UpdateRetentionPolicy{}, &DropRetentionPolicy{},

@@ -379,7 +379,7 @@ func (s *step) failures() {
 // retireNodes ends the roles of which nothing is left.
 func (s *step) retireNodes() {
 	for i := range s.d.Processes {
-		for _, kind := range []NodeKind{MetaNode, DataNode} {
+		for _, kind := range kinds {
 			p := &s.d.Processes[i]
 			if id, state := p.role(kind); id != 0 && state == Leaving && s.d.idle(p, kind) {
 				s.propose(&RemoveNode{ID: id}, "%s node %d holds nothing any more", kind, id)

@@ -10,7 +10,7 @@ import (
 // DropNode takes a role from a process for good. What a data node holds is moved
 // to others before it is removed; one that has the last copy of a shard is
 // refused, unless Force is set: the points of these shards are then lost. A node
-// that is leaving already is left alone.
+// that is leaving already goes on with it, for good.
 type DropNode struct {
 	ID    dsdb.NodeID `json:"id"`
 	Kind  NodeKind    `json:"kind"`
@@ -44,6 +44,7 @@ func (c *DropNode) apply(d *Data) error {
 	}
 	d.Processes = slices.Clone(d.Processes)
 	d.Processes[i].leave(c.Kind)
+	d.Processes[i].setUnwanted(c.Kind, false)
 	for _, id := range last {
 		if err := (&DropShard{ID: id, Now: c.Now}).apply(d); err != nil {
 			return err
@@ -107,7 +108,7 @@ func (c *RemoveNode) op() string { return "RemoveNode" }
 
 func (c *RemoveNode) apply(d *Data) error {
 	for i := range d.Processes {
-		for _, kind := range []NodeKind{MetaNode, DataNode} {
+		for _, kind := range kinds {
 			p := &d.Processes[i]
 			if id, state := p.role(kind); id != c.ID || state != Leaving || !d.idle(p, kind) {
 				continue

@@ -56,9 +56,11 @@ type Process struct {
 	MetaState NodeState   `json:"meta_state,omitempty"`
 	DataState NodeState   `json:"data_state,omitempty"`
 	Addresses
-	Epoch      uint64      `json:"epoch"`                 // counts its starts
-	Nonce      uint64      `json:"nonce,omitempty"`       // random, of the start that Epoch counts
-	ReplacedBy dsdb.NodeID `json:"replaced_by,omitempty"` // the first id of the process that took its place
+	MetaUnwanted bool        `json:"meta_unwanted,omitempty"` // of a role that is not active: the process gave it up itself, see SetRoles
+	DataUnwanted bool        `json:"data_unwanted,omitempty"`
+	Epoch        uint64      `json:"epoch"`                 // counts its starts
+	Nonce        uint64      `json:"nonce,omitempty"`       // random, of the start that Epoch counts
+	ReplacedBy   dsdb.NodeID `json:"replaced_by,omitempty"` // the first id of the process that took its place
 }
 
 // Has reports whether the process has the role, also if it is leaving.
@@ -162,8 +164,11 @@ func DecodeJoined(value []byte) (Joined, error) {
 
 func (c *JoinCluster) op() string { return "JoinCluster" }
 
-func (c *JoinCluster) answer(d *Data) []byte {
-	p, _ := d.Process(c.UUID)
+func (c *JoinCluster) answer(d *Data) []byte { return d.joined(c.UUID) }
+
+// joined encodes what a process has got.
+func (d *Data) joined(uuid string) []byte {
+	p, _ := d.Process(uuid)
 	r, _ := d.MetaReplica(p)
 	b, err := json.Marshal(Joined{d.ClusterID, p.MetaID, p.DataID, r.ID})
 	if err != nil {
@@ -233,12 +238,12 @@ func (c *JoinCluster) readmit(p *Process) error {
 	if err := p.refused(); err != nil {
 		return err
 	}
-	for _, kind := range []NodeKind{MetaNode, DataNode} {
+	for _, kind := range kinds {
 		asked := c.Meta
 		if kind == DataNode {
 			asked = c.Data
 		}
-		if id, state := p.role(kind); asked && id != 0 && state != Active {
+		if id, state := p.role(kind); asked && id != 0 && state == Removed {
 			return dsdb.Errorf(dsdb.KindConflict, "%s node %d of process %s was dropped: it comes back only as a new process, with empty folders", kind, id, p.UUID)
 		}
 	}

@@ -103,7 +103,7 @@ func randomMembership(r *rand.Rand) Command {
 		group, replica = dsdb.MetaGroup, dsdb.ReplicaID(r.IntN(8))
 	}
 	kind := []NodeKind{MetaNode, DataNode}[r.IntN(2)]
-	switch r.IntN(13) {
+	switch r.IntN(14) {
 	case 0, 1, 2:
 		return &JoinCluster{UUID: uuid, Meta: r.IntN(3) > 0, Data: r.IntN(3) > 0, Addresses: at, Epoch: epoch}
 	case 3:
@@ -124,6 +124,8 @@ func randomMembership(r *rand.Rand) Command {
 		return &RetireReplica{Group: group, Replica: replica}
 	case 11:
 		return &ReplicaFailed{Group: group, Replica: replica, Reason: "log"}
+	case 12:
+		return &SetRoles{UUID: uuid, Meta: r.IntN(2) == 0, Data: r.IntN(2) == 0}
 	}
 	return &RemoveReplica{Group: group, Replica: replica}
 }

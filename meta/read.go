@@ -265,7 +265,7 @@ func (d *Data) ProcessOf(id dsdb.NodeID) (Process, bool) {
 // Node returns the node with that id, unless it was removed.
 func (d *Data) Node(id dsdb.NodeID) (Node, bool) {
 	p, _ := d.ProcessOf(id)
-	for _, kind := range []NodeKind{MetaNode, DataNode} {
+	for _, kind := range kinds {
 		if n := p.node(kind); n.ID == id && p.Has(kind) {
 			return n, true
 		}

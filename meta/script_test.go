@@ -218,6 +218,8 @@ func (s script) memberCommand() Command {
 		return &BootNode{UUID: uuid, Addresses: addresses(host), Epoch: s.optional("epoch"), Nonce: s.optional("nonce")}
 	case "drop-node":
 		return &DropNode{ID: node, Kind: NodeKind(s.str("kind")), Force: s.has("force"), Now: s.now()}
+	case "set-roles":
+		return &SetRoles{UUID: uuid, Meta: s.has("meta"), Data: s.has("data")}
 	case "remove-node":
 		return &RemoveNode{ID: node}
 	case "add-replica":

@@ -17,12 +17,13 @@ import (
 	"github.com/dasudian/dsdb/server/rpc"
 )
 
-// serverRows lists the nodes of one role for SHOW SERVERS.
+// serverRows lists the nodes of one role for SHOW SERVERS. One that is leaving is
+// listed no more, as in InfluxDB, from the moment when it was dropped.
 func serverRows(view *meta.Data, kind meta.NodeKind) []exec.ServerRow {
 	var rows []exec.ServerRow
 	for _, node := range view.NodesOf(kind) {
-		if node.TCPAddr == "" {
-			continue // another one has taken its place
+		if node.State == meta.Leaving {
+			continue
 		}
 		rows = append(rows, exec.ServerRow{ID: node.ID, HTTPAddr: node.HTTPAddr, TCPAddr: node.TCPAddr})
 	}
@@ -72,6 +73,7 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 		}
 		if p.MetaState == meta.Leaving || p.DataState == meta.Leaving {
 			row.Status += ", leaving"
+			row.Shards = len(view.ReplicasOn(p.DataID)) // also if it does not answer: they are to be moved
 		}
 		rows = append(rows, row)
 	}

@@ -476,7 +476,12 @@ func TestC2DroppedMetaNodeStaysAway(t *testing.T) {
 	nodes := newCluster(t, 3)
 	nodes[0].mustQuery("", fmt.Sprintf("DROP META SERVER %d", nodes[2].node.id.MetaID))
 	dropped := fmt.Sprintf("meta_nodes id=%d ", nodes[2].node.id.MetaID)
-	eventually(t, "the node is gone", func() bool { return !strings.Contains(nodes[0].mustQuery("", "SHOW SERVERS"), dropped) })
+	if servers := nodes[0].mustQuery("", "SHOW SERVERS"); strings.Contains(servers, dropped) {
+		t.Errorf("it is listed:\n%s", servers)
+	}
+	eventually(t, "the node is gone", func() bool {
+		return strings.Contains(nodes[0].mustQuery("", "SHOW CLUSTER"), fmt.Sprintf("meta_id=0 data_id=%d ", nodes[2].node.id.DataID))
+	})
 	for _, m := range nodes {
 		m.halt()
 	}
@@ -506,8 +511,14 @@ func TestC3LastCopyIsKept(t *testing.T) {
 		t.Errorf("dropped, error %v", err)
 	}
 	nodes[0].mustQuery("", fmt.Sprintf("DROP DATA SERVER %d FORCE", id))
+	if servers := nodes[0].mustQuery("", "SHOW SERVERS"); strings.Contains(servers, fmt.Sprintf("data_nodes id=%d ", id)) {
+		t.Errorf("it is listed:\n%s", servers)
+	}
+	if rows := nodes[0].mustQuery("", "SHOW CLUSTER"); strings.Contains(rows, fmt.Sprintf("data_id=%d ", id)) && !strings.Contains(rows, "leaving") {
+		t.Errorf("it is not leaving:\n%s", rows)
+	}
 	eventually(t, "the node is gone", func() bool {
-		return !strings.Contains(nodes[0].mustQuery("", "SHOW SERVERS"), fmt.Sprintf("data_nodes id=%d ", id))
+		return !strings.Contains(nodes[0].mustQuery("", "SHOW CLUSTER"), fmt.Sprintf("data_id=%d ", id))
 	})
 	got := nodes[1].mustQuery("db", "SELECT count(v) FROM m")
 	if got == "m time=0 count=8" || !strings.HasPrefix(got, "m time=0 count=") {

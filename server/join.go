@@ -66,10 +66,6 @@ func (n *Node) becomeMember(ctx context.Context, id meta.Identity) (meta.Identit
 // remain makes sure that a node which is a member of a cluster is not meant to
 // be one of another.
 func (n *Node) remain(ctx context.Context, id meta.Identity, list []string) error {
-	if n.cfg.Meta.Enabled != (id.MetaID != 0) || n.cfg.Data.Enabled != (id.DataID != 0) {
-		n.log.Warn("what a node is was settled when it became a member of its cluster: [meta] enabled and [data] enabled are ignored; DROP META SERVER and DROP DATA SERVER take a role away",
-			"meta", id.MetaID != 0, "data", id.DataID != 0)
-	}
 	if len(list) == 0 {
 		return nil
 	}

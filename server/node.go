@@ -5,7 +5,7 @@
 // A node starts in this order (Node.open): folders and identity (identity.go),
 // listeners, which answer "starting" until the end (listen.go), membership in a
 // cluster, by founding or joining one (join.go; admit.go is the other side), log,
-// catalogue and peers (start.go), shards, tasks.
+// catalogue and peers (start.go), roles (roles.go), shards, tasks.
 //
 // A write enters at Node.Write (router.go), a query at Node.Execute (query.go),
 // a change of the catalogue at Node.command (command.go). What runs beside the
@@ -93,13 +93,20 @@ type Node struct {
 // own, if it is told of none), and returns when it can serve. The HTTP API
 // answers before that, that the node is starting. ctx ends the attempt.
 func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
-	n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger}
-	n.shards = newShards(n)
-	n.control = newControl(n)
-	if err := n.open(ctx); err != nil {
-		return nil, errors.Join(err, n.undo())
+	for {
+		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger}
+		n.shards = newShards(n)
+		n.control = newControl(n)
+		err := n.open(ctx)
+		if err == nil {
+			return n, nil
+		}
+		undone := n.undo()
+		if !errors.Is(err, errNewIDs) || undone != nil {
+			return nil, errors.Join(err, undone)
+		}
+		cfg = n.cfg // with the ports that it has listened on
 	}
-	return n, nil
 }
 
 // open does what Open does. If it fails, what it did is to be undone.
@@ -129,6 +136,9 @@ func (n *Node) open(ctx context.Context) error {
 	if err := n.openCatalogue(ctx); err != nil {
 		return err
 	}
+	if err := n.settleRoles(ctx); err != nil {
+		return err
+	}
 	if err := n.openShards(ctx); err != nil {
 		return err
 	}
@@ -148,6 +158,7 @@ func (n *Node) openAPI() (err error) {
 	n.onClose(func() error { n.handler.Close(); return nil })
 	n.runTasks(n.running)
 	n.spawn(func() { n.control.run(n.running) })
+	n.spawn(func() { n.followRoles(n.running) })
 	n.warnOfAccess(n.door.client())
 	n.warnOfPeers()
 	n.door.open(n.handler)

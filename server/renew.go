@@ -201,6 +201,7 @@ func (a *admitter) renew(ctx context.Context, rq *joinRequest) error {
 	if why := (starter{UUID: rq.UUID, Epoch: rq.Epoch, Instance: rq.Instance}).banned(p); why != "" {
 		return dsdb.Errorf(dsdb.KindConflict, "%s", why)
 	}
+	rq.Meta, rq.Data = p.Has(meta.MetaNode), p.Has(meta.DataNode) // whatever else it was once
 	r, held := view.MetaReplica(p)
 	if !held || r.ID != rq.Failed {
 		return nil
