@@ -148,6 +148,22 @@ func (x *Index) insert(m *measurement, mid uint32, key []byte) dsdb.SeriesID {
 	return id
 }
 
+// Find appends to dst the ids of the series of a measurement with the given
+// canonical keys, 0 for those that there are not.
+func (x *Index) Find(dst []dsdb.SeriesID, measurement string, keys *column.Keys) []dsdb.SeriesID {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	m := x.names.find([]byte(measurement))
+	for i := range keys.Len() {
+		id := x.keys.find(keys.At(i))
+		if id != 0 && x.owner[id-1] != m {
+			id = 0
+		}
+		dst = append(dst, dsdb.SeriesID(id))
+	}
+	return dst
+}
+
 // adopt makes the newest key a series of a measurement.
 func (x *Index) adopt(m *measurement, mid uint32, id dsdb.SeriesID) {
 	x.owner = append(x.owner, mid)

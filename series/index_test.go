@@ -147,6 +147,13 @@ func TestIDsAreNotReused(t *testing.T) {
 	if got := x.Insert(nil, m, keysOf("cpu,host=z", "cpu,host=y"), []bool{false, true}); !slices.Equal(got, []dsdb.SeriesID{0, 5}) {
 		t.Fatalf("one key left out: %v", got)
 	}
+	x.Drop([]dsdb.SeriesID{3})
+	if got := x.Find(nil, "cpu", keysOf("cpu,host=c", "cpu,host=y", "mem,host=y", "cpu,host=b")); !slices.Equal(got, []dsdb.SeriesID{0, 5, 0, 4}) {
+		t.Errorf("found %v", got)
+	}
+	if got := x.Find(nil, "mem", keysOf("cpu,host=y")); !slices.Equal(got, []dsdb.SeriesID{0}) {
+		t.Errorf("found series %v of another measurement", got)
+	}
 	for _, bad := range []string{"mem,host=a", "cpu,", "cpu,host", "cpu,host=", "cpu,=a", "cpux"} {
 		if got := x.Insert(nil, m, keysOf(bad), nil); got[0] != 0 {
 			t.Errorf("key %q got id %d", bad, got[0])

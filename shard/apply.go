@@ -54,7 +54,9 @@ func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
 		if err != nil {
 			return v, err
 		}
-		return v, s.applyDelete(h, d)
+		return v, s.applyDelete(h, keptDelete{h.at.index, body, d})
+	case entryHints:
+		return s.applyHints(h, body)
 	case entryChecksum:
 		if len(body) > 0 {
 			return v, dsdb.Errorf(dsdb.KindCorrupt, "checksum entry has %d bytes too many", len(body))
@@ -85,7 +87,7 @@ type writer struct {
 func (s *Shard) applyWrite(h header) (v dsdb.Verdict, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if v, err = s.writeLocked(); err == nil {
+	if err = s.writeLocked(&s.writer.batch, &v); err == nil {
 		s.finishLocked(h, v)
 	}
 	return v, err
@@ -115,7 +117,7 @@ func (s *Shard) applyWrites(h header, body []byte) (all dsdb.Verdict, err error)
 			if err := s.writer.batch.Decode(src); err != nil {
 				return all, err
 			}
-			if v, err = s.writeLocked(); err != nil {
+			if err = s.writeLocked(&s.writer.batch, &v); err != nil {
 				return all, err
 			}
 			s.window.Record(one.id, v)
@@ -132,17 +134,18 @@ func (s *Shard) applyWrites(h header, body []byte) (all dsdb.Verdict, err error)
 	return all, nil
 }
 
-// writeLocked applies the batch of the writer. s.mu is held.
-func (s *Shard) writeLocked() (v dsdb.Verdict, err error) {
-	for i := range s.writer.batch.Tables {
-		t := &s.writer.batch.Tables[i]
+// writeLocked applies a batch and adds what it rejects to v. s.mu is held.
+func (s *Shard) writeLocked(b *column.WriteBatch, v *dsdb.Verdict) error {
+	before := v.Rejected
+	for i := range b.Tables {
+		t := &b.Tables[i]
 		if err := checkTable(t); err != nil {
-			return v, err
+			return err
 		}
-		s.applyTable(t, &v)
+		s.applyTable(t, v)
 	}
-	s.counters.rejected += uint64(v.Rejected)
-	return v, nil
+	s.counters.rejected += uint64(v.Rejected - before)
+	return nil
 }
 
 // checkTable reports a table that the other methods could not walk.

@@ -74,7 +74,16 @@ func sampleManifest() *manifest {
 		},
 		indexes:    []fileMeta{{3, 10, 1}, {8, 20, 2}},
 		tombstones: []tombstone{{index: 60, rng: dsdb.TimeRange{Start: 1, End: 4}, series: []dsdb.SeriesID{2, 9}}},
+		deletes:    sampleDeleteLog(),
 	}
+}
+
+func sampleDeleteLog() (l deleteLog) {
+	l.floor = 20
+	for i, d := range sampleDeletes() {
+		l.add(keptDelete{60 + uint64(i), AppendDelete(nil, dsdb.ProposalID{}, d)[1:], d})
+	}
+	return l
 }
 
 // A manifest survives the disk unchanged; every changed byte is reported.
@@ -95,17 +104,23 @@ func TestManifestRoundTrip(t *testing.T) {
 	}
 }
 
-// A manifest of version 1, which ends before the window, is still read.
-func TestManifestVersion1(t *testing.T) {
+// A manifest of version 1, which ends before the window, and one of version 2,
+// which ends before the deletes, are still read.
+func TestOldManifests(t *testing.T) {
 	want := sampleManifest()
-	want.window = &dedupe.Window{}
-	b := want.append(nil)
-	b = b[:len(b)-4-4-len(want.window.Append(nil))]
-	b[len(manifestMagic)] = 1
-	got, err := decodeManifest(seal(b))
-	check(t, err)
-	if !reflect.DeepEqual(got, want) {
-		t.Fatalf("got %+v, want %+v", got, want)
+	want.deletes = deleteLog{}
+	for version, window := range map[byte]*dedupe.Window{1: {}, 2: want.window} {
+		want.window = window
+		b := want.append(nil)
+		b = b[:len(b)-4-len(want.deletes.append(nil))]
+		if b[len(manifestMagic)] = version; version == 1 {
+			b = b[:len(b)-4-len(window.Append(nil))]
+		}
+		got, err := decodeManifest(seal(b))
+		check(t, err)
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("version %d: got %+v, want %+v", version, got, want)
+		}
 	}
 }
 
@@ -116,7 +131,7 @@ func FuzzDecodeManifest(f *testing.F) {
 	f.Add(b[len(manifestMagic)+1 : len(b)-4])
 	f.Add((&manifest{shard: 1, next: 1, window: &dedupe.Window{}}).append(nil)[len(manifestMagic)+1:])
 	f.Fuzz(func(t *testing.T, body []byte) {
-		b := seal(append([]byte(manifestMagic+"\x02"), body...))
+		b := seal(append([]byte(manifestMagic+"\x03"), body...))
 		m, err := decodeManifest(b)
 		if err != nil {
 			if dsdb.KindOf(err) != dsdb.KindCorrupt {
@@ -140,13 +155,15 @@ func FuzzApply(f *testing.F) {
 		AppendWrite(nil, dsdb.ProposalID{Node: 1, Epoch: 1, Seq: 2}, batchOf(randomPoints(m.r, &m.clock)))}))
 	f.Add(AppendDelete(nil, dsdb.ProposalID{}, sampleDeletes()[2]))
 	f.Add(AppendDelete(nil, dsdb.ProposalID{Node: 1, Epoch: 2, Seq: 300}, sampleDeletes()[3]))
+	f.Add(AppendHints(nil, dsdb.ProposalID{Node: 1, Epoch: 2, Seq: 301}, [][]byte{
+		AppendHint(nil, 0, batchOf(randomPoints(m.r, &m.clock))), AppendHint(nil, 300, batchOf(randomPoints(m.r, &m.clock)))}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var b column.WriteBatch
 		if len(data) == 0 {
 			return
 		}
 		h, body, err := cutHeader(position{}, data)
-		if err == nil && h.kind == entryWrite && b.Decode(body) == nil && b.Rows() > 5000 {
+		if err == nil && (h.kind == entryWrite && b.Decode(body) == nil && b.Rows() > 5000 || h.kind == entryHints && hintRows(body) > 5000) {
 			return // constant columns make many rows of few bytes
 		}
 		m := newMachine(t, 1)
@@ -173,15 +190,29 @@ func FuzzApply(f *testing.F) {
 	})
 }
 
+// hintRows counts the rows of an entry of hints, as far as it is well-formed.
+func hintRows(body []byte) (rows int) {
+	for r := (reader{body}); len(r.rest) > 0; {
+		hint := reader{[]byte(r.string())}
+		hint.uvarint()
+		var b column.WriteBatch
+		if hint.rest == nil || b.Decode(hint.rest) != nil {
+			return rows
+		}
+		rows += b.Rows()
+	}
+	return rows
+}
+
 // What a newer version wrote is refused, and not taken for damage: a damaged
 // replica is replaced.
 func TestNewerFormatIsRefused(t *testing.T) {
 	b := sampleManifest().append(nil)
-	b[len(manifestMagic)] = manifestV2 + 1
+	b[len(manifestMagic)] = manifestV3 + 1
 	if _, err := decodeManifest(b); dsdb.KindOf(err) != dsdb.KindCorrupt {
 		t.Errorf("damaged manifest: %v", err)
 	}
-	if _, err := decodeManifest(seal(b[:len(b)-4])); dsdb.KindOf(err) != dsdb.KindInvalid || !strings.Contains(err.Error(), "format 3 was written by a newer version of dsdb") {
+	if _, err := decodeManifest(seal(b[:len(b)-4])); dsdb.KindOf(err) != dsdb.KindInvalid || !strings.Contains(err.Error(), "format 4 was written by a newer version of dsdb") {
 		t.Errorf("newer manifest: %v", err)
 	}
 }

@@ -15,15 +15,15 @@ type match struct {
 }
 
 // applyDelete hides rows, and forgets the series that have none left.
-func (s *Shard) applyDelete(h header, d Delete) error {
+func (s *Shard) applyDelete(h header, d keptDelete) error {
 	s.mu.Lock()
-	matches := matchSeries(s.index.View(), d)
+	matches := matchSeries(s.index.View(), d.Delete)
 	if d.DropSeries || d.Range.Start <= s.o.Range.Start && d.Range.End >= s.o.Range.End {
 		defer s.mu.Unlock()
 		for _, m := range matches {
 			s.index.Drop(m.ids)
 		}
-		s.finishDeleteLocked(h)
+		s.finishDeleteLocked(h, d)
 		return nil
 	}
 	for _, m := range matches {
@@ -42,13 +42,15 @@ func (s *Shard) applyDelete(h header, d Delete) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.index.Drop(empty)
-	s.finishDeleteLocked(h)
+	s.finishDeleteLocked(h, d)
 	return nil
 }
 
 // finishDeleteLocked ends a delete. s.mu is held.
-func (s *Shard) finishDeleteLocked(h header) {
+func (s *Shard) finishDeleteLocked(h header, d keptDelete) {
 	s.finishLocked(h, dsdb.Verdict{})
+	d.body = slices.Clone(d.body)
+	s.deletes.add(d)
 	s.counters.deletes++
 	s.dropTombstonesLocked()
 }

@@ -15,6 +15,7 @@ const (
 	entryDelete   = 2
 	entryChecksum = 3
 	entryWrites   = 4
+	entryHints    = 5
 
 	withID = 0x80
 )

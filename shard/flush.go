@@ -18,11 +18,12 @@ import (
 // frozen is what a flush writes: a memtable that takes no more rows, and the
 // index, as of some position of the log. A flush that fails leaves it to the next.
 type frozen struct {
-	at     position
-	mem    *memtable
-	tables []tableSnap // of mem, with the deletes up to at
-	state  *series.State
-	window *dedupe.Window
+	at      position
+	mem     *memtable
+	tables  []tableSnap // of mem, with the deletes up to at
+	state   *series.State
+	window  *dedupe.Window
+	deletes deleteLog
 }
 
 // Flush makes everything that is applied so far durable: the memtable as a
@@ -55,7 +56,7 @@ func (s *Shard) freeze() *frozen {
 	if s.closed || s.applied.index <= s.disk.flushed.index {
 		return nil
 	}
-	s.frozen = &frozen{at: s.applied, mem: s.active, tables: s.active.snap(), state: s.index.State(), window: s.window.Clone()}
+	s.frozen = &frozen{at: s.applied, mem: s.active, tables: s.active.snap(), state: s.index.State(), window: s.window.Clone(), deletes: s.deletes}
 	for i := range s.frozen.tables {
 		s.frozen.tables[i].dropDeletesAfter(s.applied.index)
 		if mutant.FlushLosesLastRow && s.frozen.tables[i].rows > 0 {
@@ -76,7 +77,7 @@ func (t *tableSnap) dropDeletesAfter(index uint64) {
 // flush writes the files of fr and the manifest. diskMu is held.
 func (s *Shard) flush(fr *frozen) error {
 	next := *s.disk
-	next.flushed, next.series, next.window = fr.at, uint64(fr.state.Len()), fr.window
+	next.flushed, next.series, next.window, next.deletes = fr.at, uint64(fr.state.Len()), fr.window, fr.deletes
 	if mutant.WindowNotInManifest {
 		next.window = &dedupe.Window{}
 	}

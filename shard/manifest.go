@@ -22,10 +22,11 @@ const (
 )
 
 // The versions of the manifest that can be read; the last is written. Version 1
-// has no window.
+// has no window, versions 1 and 2 remember no deletes.
 const (
 	manifestV1 = 1
 	manifestV2 = 2
+	manifestV3 = 3
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -41,6 +42,7 @@ type manifest struct {
 	indexes    []fileMeta  // in the order in which they are loaded
 	tombstones []tombstone // with indexes up to flushed
 	window     *dedupe.Window
+	deletes    deleteLog // up to flushed
 }
 
 // fileMeta is what the manifest knows of a file.
@@ -71,7 +73,7 @@ func (f fileMeta) append(dst []byte) []byte {
 // append appends the manifest's file.
 func (m *manifest) append(dst []byte) []byte {
 	start, le := len(dst), binary.LittleEndian
-	dst = append(append(dst, manifestMagic...), manifestV2)
+	dst = append(append(dst, manifestMagic...), manifestV3)
 	for _, v := range []uint64{uint64(m.shard), m.flushed.index, m.flushed.term, m.next, m.series} {
 		dst = le.AppendUint64(dst, v)
 	}
@@ -101,6 +103,7 @@ func (m *manifest) append(dst []byte) []byte {
 	at := len(dst)
 	dst = m.window.Append(append(dst, 0, 0, 0, 0))
 	le.PutUint32(dst[at:], uint32(len(dst)-at-4))
+	dst = m.deletes.append(dst)
 	return append(dst[:start], seal(dst[start:])...)
 }
 
@@ -120,8 +123,8 @@ func decodeManifest(src []byte) (*manifest, error) {
 	if got, want := crc32.Checksum(src[:end], castagnoli), binary.LittleEndian.Uint32(src[end:]); got != want {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: checksum is %08x, not %08x", end, want, got)
 	}
-	if v := src[head-1]; v > manifestV2 {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "manifest of format %d was written by a newer version of dsdb: this program reads up to %d", v, manifestV2)
+	if v := src[head-1]; v > manifestV3 {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "manifest of format %d was written by a newer version of dsdb: this program reads up to %d", v, manifestV3)
 	}
 	r := &fixedReader{src: src[:end], at: head}
 	m := &manifest{shard: dsdb.ShardID(r.u64()), window: &dedupe.Window{}}
@@ -143,6 +146,9 @@ func decodeManifest(src []byte) (*manifest, error) {
 	if src[head-1] >= manifestV2 {
 		r.window(m.window)
 	}
+	if src[head-1] >= manifestV3 {
+		r.deletes(&m.deletes)
+	}
 	if r.bad || r.at != end || !m.ordered() {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: malformed manifest", r.at)
 	}
@@ -158,6 +164,9 @@ func (m *manifest) ordered() bool {
 			return false
 		}
 		last = s.maxIndex
+	}
+	if n := len(m.deletes.kept); n > 0 && m.deletes.kept[n-1].index > m.flushed.index {
+		return false
 	}
 	return last <= m.flushed.index
 }
@@ -198,14 +207,18 @@ func (r *fixedReader) count(size int) int {
 	return n
 }
 
+// take reads a length and as many bytes.
+func (r *fixedReader) take() []byte {
+	n := r.count(1)
+	r.at += n
+	return r.src[r.at-n : r.at]
+}
+
 // window reads a window and the length before it.
 func (r *fixedReader) window(w *dedupe.Window) {
-	n := r.count(1)
-	if r.bad || w.Load(r.src[r.at:r.at+n]) != nil {
+	if b := r.take(); !r.bad && w.Load(b) != nil {
 		r.bad = true
-		return
 	}
-	r.at += n
 }
 
 func (r *fixedReader) file() fileMeta {

@@ -16,6 +16,7 @@ import (
 // Scripts in testdata drive one shard. The commands:
 //
 //	write                          points in line protocol, applied as one log entry
+//	hint since=I                   points that come late, made when entry I was known
 //	delete [from=T] [to=T] [measurement=M] [host=H]
 //	drop [measurement=M] [host=H]
 //	flush, compact [full]          print the files afterwards
@@ -40,6 +41,11 @@ func (m *machine) run(t *testing.T, d *datadriven.TestData) string {
 			return fmt.Sprintf("rejected %d: %s", v.Rejected, v.Reason)
 		}
 		return ""
+	case "hint":
+		v := m.apply(AppendHints(nil, dsdb.ProposalID{}, [][]byte{AppendHint(nil, uint64(intArg(d, "since", 0)), batchOf(parsePoints(t, d.Input)))}))
+		superseded, deleted, err := Delivered(v)
+		check(t, err)
+		return strings.TrimSpace(fmt.Sprintf("superseded %d, deleted %d, rejected %d %s", superseded, deleted, v.Rejected, v.Reason))
 	case "delete", "drop":
 		m.apply(AppendDelete(nil, dsdb.ProposalID{}, parseDelete(d)))
 		return ""

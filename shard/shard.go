@@ -7,8 +7,9 @@
 //
 // Of two values of the same series, time and field the later applied wins:
 // files hold contiguous ranges of raft indexes and rank by them, memtables rank
-// above files. Deletes are entries like writes. A second copy of an entry, which
-// a retry put into the log, is known by its proposal id and has no effect.
+// above files. Hints (hint.go) add only what is missing. Deletes are entries
+// like writes. A second copy of an entry, which a retry put into the log, is
+// known by its proposal id and has no effect.
 //
 // The package owns the shard's folder. It knows neither raft nor the query
 // language. FORMAT.md describes its files.
@@ -83,6 +84,7 @@ type state struct {
 	tombstones []tombstone   // by index; concern frozen and files
 	applied    position
 	window     *dedupe.Window // the proposals among what is applied; Apply alone changes it
+	deletes    deleteLog      // those among what is applied; Apply alone changes it
 	counters   counters
 	closed     bool
 }
@@ -127,7 +129,7 @@ func Open(o Options) (*Shard, error) {
 func (s *Shard) reset(m *manifest) {
 	s.nextFile.Store(max(s.nextFile.Load(), m.next))
 	s.generation++
-	s.state = state{active: &memtable{}, disk: m, tombstones: m.tombstones, applied: m.flushed, window: m.window.Clone()}
+	s.state = state{active: &memtable{}, disk: m, tombstones: m.tombstones, applied: m.flushed, window: m.window.Clone(), deletes: m.deletes}
 	for _, meta := range m.segments {
 		s.files = append(s.files, s.newFile(meta))
 	}

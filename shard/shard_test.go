@@ -102,15 +102,37 @@ func (m *machine) write(points []point) {
 func (m *machine) delete(d Delete) {
 	m.t.Helper()
 	m.apply(AppendDelete(nil, m.id(), d))
-	m.twin.delete(d)
+	m.twin.delete(uint64(len(m.log)), d)
+}
+
+// hint delivers points, some of which are there, made a while ago.
+func (m *machine) hint() {
+	m.t.Helper()
+	var hints []hint
+	var encoded [][]byte
+	for range 1 + m.r.IntN(3) {
+		late := m.clock - m.r.Int64N(m.clock+1)
+		h := hint{uint64(len(m.log) - m.r.IntN(min(len(m.log), 30)+1)), randomPoints(m.r, &late)}
+		hints = append(hints, h)
+		encoded = append(encoded, AppendHint(nil, h.since, batchOf(h.points)))
+	}
+	v := m.apply(AppendHints(nil, m.id(), encoded))
+	rejected, superseded, deleted := m.twin.deliver(hints)
+	gotSuperseded, gotDeleted, err := Delivered(v)
+	check(m.t, err)
+	if v.Rejected != rejected || gotSuperseded != superseded || gotDeleted != deleted {
+		m.t.Fatalf("hints: %d rejected, %d superseded, %d deleted, want %d, %d, %d", v.Rejected, gotSuperseded, gotDeleted, rejected, superseded, deleted)
+	}
 }
 
 // step does one random thing.
 func (m *machine) step() {
 	m.t.Helper()
 	switch n := m.r.IntN(100); {
-	case n < 55:
+	case n < 50:
 		m.write(randomPoints(m.r, &m.clock))
+	case n < 56:
+		m.hint()
 	case n < 65:
 		m.delete(randomDelete(m.r))
 	case n < 68:

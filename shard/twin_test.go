@@ -19,10 +19,11 @@ type twin struct {
 	rng    dsdb.TimeRange
 	series map[string]map[int64]map[string]string
 	types  map[string]dsdb.FieldType // measurement/field
+	gone   map[uint64]Delete         // by index
 }
 
 func newTwin(rng dsdb.TimeRange) *twin {
-	return &twin{rng: rng, series: map[string]map[int64]map[string]string{}, types: map[string]dsdb.FieldType{}}
+	return &twin{rng: rng, series: map[string]map[int64]map[string]string{}, types: map[string]dsdb.FieldType{}, gone: map[uint64]Delete{}}
 }
 
 // point is one row as tests write it. Values are printed as render does.
@@ -66,7 +67,51 @@ func (w *twin) write(points []point) (rejected int) {
 	return rejected
 }
 
-func (w *twin) delete(d Delete) {
+// hint is points that come late, and what was known of deletes when they were written.
+type hint struct {
+	since  uint64
+	points []point
+}
+
+// deliver applies hints that come in one entry: the values that are missing
+// before it, those of the last hint first, so that those of the first stay.
+func (w *twin) deliver(hints []hint) (rejected, superseded, deleted int) {
+	var left [][]point
+	for _, h := range hints {
+		var keep []point
+		for _, p := range h.points {
+			if w.deletedSince(h.since, p) {
+				deleted++
+				continue
+			}
+			have := w.series[string(dsdb.AppendSeriesKey(nil, p.measurement, p.tags))][p.time]
+			p.fields = slices.DeleteFunc(slices.Clone(p.fields), func(f field) bool { return have[f.name] != "" })
+			if len(p.fields) == 0 {
+				superseded++
+				continue
+			}
+			keep = append(keep, p)
+		}
+		left = append(left, keep)
+	}
+	for _, points := range slices.Backward(left) {
+		rejected += w.write(points)
+	}
+	return rejected, superseded, deleted
+}
+
+func (w *twin) deletedSince(since uint64, p point) bool {
+	for index, d := range w.gone {
+		if index > since && (d.Measurements == nil || slices.Contains(d.Measurements, p.measurement)) && d.Where.Match(p.tags) &&
+			(d.DropSeries || d.Range.Contains(p.time)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *twin) delete(index uint64, d Delete) {
+	w.gone[index] = d
 	for key, rows := range w.series {
 		m, tags, _ := dsdb.ParseSeriesKey([]byte(key))
 		if d.Measurements != nil && !slices.Contains(d.Measurements, m) || !d.Where.Match(tags) {

@@ -61,6 +61,8 @@ const (
 	LWWByArrival           = false // files count in the order in which they were made, not in that of the log
 	CompactionDropsOverlap = false // a merge leaves out files whose times overlap
 	PageChecksumSkipped    = false // the checksums of segment files are not looked at
+	HintOverwritesNewer    = false // a hint counts like a write of when it comes
+	HintResurrects         = false // a hint brings back what was deleted since it was made
 )
 
 // Of catalogue, coordinator and transport.

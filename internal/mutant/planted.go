@@ -58,6 +58,8 @@ var (
 	LWWByArrival           = planted("lww-by-arrival")
 	CompactionDropsOverlap = planted("compaction-drops-overlap")
 	PageChecksumSkipped    = planted("page-checksum-skipped")
+	HintOverwritesNewer    = planted("hint-overwrites-newer")
+	HintResurrects         = planted("hint-resurrects")
 )
 
 // Of catalogue, coordinator and transport.

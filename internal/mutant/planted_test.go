@@ -18,8 +18,7 @@ import (
 var only = flag.String("mutant", "", "plant this one alone")
 
 // hunts says who finds which mutant: a test of a package, of the seeds of
-// internal/sim one. Hints of replication do not exist, so neither does a mutant
-// of them.
+// internal/sim one.
 var hunts = []struct{ mutant, pkg, test, flags string }{
 	{"skip-log-sync", "wal", "TestPowerCut", ""},
 	{"error-swallowed", "wal", "TestFailedSyncIsFatal", ""},
@@ -58,6 +57,8 @@ var hunts = []struct{ mutant, pkg, test, flags string }{
 	{"lww-by-arrival", "shard", "TestScripts", ""},
 	{"compaction-drops-overlap", "shard", "TestScripts", ""},
 	{"page-checksum-skipped", "segment", "TestFlippedBit", ""},
+	{"hint-overwrites-newer", "shard", "TestScripts", ""},
+	{"hint-resurrects", "shard", "TestScripts", ""},
 
 	{"stale-epoch-accepted", "meta", "TestScripts", ""},
 	{"last-copy-dropped", "meta", "TestScripts", ""},
