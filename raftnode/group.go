@@ -98,6 +98,7 @@ type GroupStatus struct {
 	Leader     dsdb.ReplicaID // 0: none is known
 	LeaderNode dsdb.NodeID    // where that is; 0: not known
 	Leading    bool           // this replica leads
+	Quiescent  bool           // nothing but heartbeats has happened for a while, and those are rare
 	Removed    bool           // this replica has left the group and may be destroyed, a leader said
 	Members    Members
 	Settled    bool           // while leading: those who are no members any more may be destroyed
@@ -148,7 +149,7 @@ func (p *progress) news() <-chan struct{} {
 func (p *progress) status() GroupStatus {
 	s := GroupStatus{
 		Replica: p.replica, Leader: dsdb.ReplicaID(p.leader.Load()), LeaderNode: dsdb.NodeID(p.leaderNode.Load()),
-		Leading: p.leading.Load(), Removed: p.removed.Load(), Settled: p.settled.Load(), Term: p.term.Load(),
+		Leading: p.leading.Load(), Removed: p.removed.Load(), Settled: p.settled.Load(), Quiescent: p.quiescent.Load(), Term: p.term.Load(),
 		Commit: p.commit.Load(), Applied: p.applied.Load(), Last: p.last.Load(),
 		Cached: p.cached.Load(), Waiting: p.waiting.Load(),
 	}

@@ -43,6 +43,7 @@ func play(t *testing.T, seed uint64) (r *run) {
 	}
 	r.flushes()
 	r.measure()
+	r.lull()
 	operator := startOperator(r)
 	nemesis := StartNemesis(r.Cluster)
 	r.Run(trouble)
@@ -74,7 +75,7 @@ func (r *run) client() {
 		}
 		g := r.Groups()[r.Rand.IntN(len(r.groups))]
 		n, key := r.target(g), r.Rand.IntN(registers)
-		if n == nil {
+		if n == nil || r.Now() < r.lulls[g] {
 			r.client()
 			return
 		}
@@ -89,6 +90,16 @@ func (r *run) client() {
 		default:
 			r.set(n, g, key, r.padding(), func(error) { next() })
 		}
+	})
+}
+
+// lull has clients leave a group alone, now and then, for so long that it becomes quiescent.
+func (r *run) lull() {
+	r.After(r.Between(0, 20*time.Second), func() {
+		g := r.Groups()[r.Rand.IntN(len(r.groups))]
+		r.lulls[g] = r.Now() + r.Between(7*time.Second, 12*time.Second)
+		r.count("lulls")
+		r.lull()
 	})
 }
 

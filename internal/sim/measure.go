@@ -26,6 +26,9 @@ func (c *Cluster) measure() {
 		s := sizes{Appends: n.run.writer.Waiting(), Tasks: len(n.run.tasks), Backlog: len(n.backlog)}
 		for _, g := range n.run.groups {
 			st := n.Status(g)
+			if st.Leading && st.Quiescent {
+				c.count("looks at quiescent leaders")
+			}
 			s.Waiting, s.Cached = s.Waiting+st.Waiting, max(s.Cached, st.Cached)
 		}
 		c.most = c.most.max(s)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 	"testing/cryptotest"
+	"time"
 
 	"github.com/anishathalye/porcupine"
 
@@ -21,11 +22,12 @@ type run struct {
 	*Cluster
 	t      *testing.T
 	groups map[dsdb.GroupID]*history
-	seats  []*seat        // in the order in which they were made
-	spent  dsdb.ReplicaID // the newest id of a replica
-	write  uint64         // id of the newest write
-	stamp  int64          // orders the starts and ends of calls
-	quiet  bool           // clients have stopped
+	seats  []*seat                        // in the order in which they were made
+	spent  dsdb.ReplicaID                 // the newest id of a replica
+	write  uint64                         // id of the newest write
+	stamp  int64                          // orders the starts and ends of calls
+	quiet  bool                           // clients have stopped
+	lulls  map[dsdb.GroupID]time.Duration // until when clients leave groups alone
 }
 
 // seat is a replica of a group, from the moment at which it was given its id
@@ -48,7 +50,7 @@ func (s *seat) peer() raftnode.Peer { return raftnode.Peer{Replica: s.replica, N
 func newRun(t *testing.T, seed uint64, shape func(*World) (nodes int, founders [][]int)) *run {
 	cryptotest.SetGlobalRandom(t, seed)
 	w := NewWorld(seed)
-	r := &run{t: t, groups: map[dsdb.GroupID]*history{}}
+	r := &run{t: t, groups: map[dsdb.GroupID]*history{}, lulls: map[dsdb.GroupID]time.Duration{}}
 	nodes, founders := shape(w)
 	o := Options{Nodes: nodes, Replicas: r.replicas, Dir: dir}
 	if *events {

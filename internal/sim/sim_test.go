@@ -120,7 +120,7 @@ var storeSuite = &suite{"TestStores", func(t *testing.T, seed uint64) outcome {
 // What is counted, each of which must happen in the runs.
 var (
 	clientCounts = []string{"writes acknowledged", "writes refused", "writes without space",
-		"writes of unknown outcome", "reads", "reads of followers", "writes that all voters have", "registers checked", "elections"}
+		"writes of unknown outcome", "reads", "reads of followers", "writes that all voters have", "registers checked", "elections", "lulls", "looks at quiescent leaders"}
 	memberCounts   = []string{"membership changes", "simple changes", "joint changes", "changes that failed", "transfers asked for", "transfers", "demotions"}
 	snapshotCounts = []string{"flushes", "snapshots sent", "snapshots that did not arrive", "snapshots installed", "receivers of snapshots struck"}
 	processCounts  = []string{"kills", "power cuts", "power cuts of voters", "power cuts of leaders in joint changes", "power cuts amid changes of files",
