@@ -170,7 +170,7 @@ func (r *recovery) sortSpares() error {
 			return err
 		}
 		if info.Size() == l.o.SegmentSize && len(l.spares) < l.o.MaxSpare && len(r.segs) > 0 {
-			l.spares = append(l.spares, spare{p, info.Size()})
+			l.spares = append(l.spares, spare{path: p, size: info.Size()})
 		} else if err := l.fs.Remove(p); err != nil {
 			return err
 		}

@@ -24,6 +24,7 @@ type segment struct {
 	path    string
 	file    vfs.File
 	size    int64  // bytes on disk
+	written int64  // up to here all of them have been written since they were reserved
 	end     int64  // offset behind the last batch
 	live    int    // runs of entries of groups that lie here
 	freedAt uint64 // the batch that took away the last of them
@@ -38,8 +39,9 @@ func (s *segment) release(batch uint64) {
 
 // spare is a preallocated file that waits to become a segment.
 type spare struct {
-	path string
-	size int64
+	path    string
+	size    int64
+	written int64 // as of a segment
 }
 
 func fileName(prefix string, n uint64, ext string) string {
@@ -147,6 +149,36 @@ type newSegment struct {
 	ballast bool        // the last spare may be taken
 }
 
+// After a batch of at most smallBatch bytes come zeros up to writeAhead.
+const (
+	smallBatch = 16 << 10
+	writeAhead = 128 << 10
+)
+
+var zeros [writeAhead]byte
+
+// put writes a batch at the end of the segment. The first write to a block that
+// was only reserved changes the file's metadata, which doubles what the next sync
+// has to write: so that a series of small batches does not pay that each time,
+// the first of them writes zeros where the others will lie.
+func (s *segment) put(batch []byte) error {
+	if _, err := s.file.WriteAt(batch, s.end); err != nil {
+		return err
+	}
+	end := s.end + int64(len(batch))
+	if end <= s.written {
+		return nil
+	}
+	s.written = end
+	if ahead := min(writeAhead, s.size-end); len(batch) <= smallBatch && ahead > 0 {
+		if _, err := s.file.WriteAt(zeros[:ahead], end); err != nil {
+			return err
+		}
+		s.written += ahead
+	}
+	return nil
+}
+
 // openSegment makes a segment that is complete before it has its name: header
 // and first batch are durable, then the file is renamed, then the name is made
 // durable. So a segment of the log always begins with a sound header and batch.
@@ -162,7 +194,7 @@ func (l *Log) openSegment(n newSegment) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	seg := &segment{seq: n.header.seq, file: f, size: s.size, end: used,
+	seg := &segment{seq: n.header.seq, file: f, size: s.size, written: max(s.written, used), end: used,
 		path: path.Join(l.dir, fileName(livePrefix, n.header.seq, segmentExt))}
 	if err := l.fill(seg, s, n); err != nil {
 		f.Close()
@@ -249,5 +281,5 @@ func (l *Log) retire(s *segment, keep []spare) ([]spare, error) {
 		return keep, l.fs.Remove(s.path)
 	}
 	to := path.Join(l.dir, name)
-	return append(keep, spare{to, s.size}), l.fs.Rename(s.path, to)
+	return append(keep, spare{to, s.size, s.written}), l.fs.Rename(s.path, to)
 }

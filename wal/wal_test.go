@@ -280,3 +280,48 @@ func TestRestartsDoNotFillTheDisk(t *testing.T) {
 		mem = mem.CrashClone(0, i)
 	}
 }
+
+// Small batches in blocks that were only reserved share one write of zeros; in a
+// segment that was in use before nothing is written but batches.
+func TestZerosAreWrittenAheadOfSmallBatches(t *testing.T) {
+	mem, writes := vfs.NewMem(1), 0
+	fs := vfs.Faulty(mem, func(op, _ string) error {
+		if op == vfs.OpWrite {
+			writes++
+		}
+		return nil
+	})
+	l, _ := open(t, fs, Options{SegmentSize: 512 << 10})
+	write(t, l, create(1, 1))
+	count := func(batches uint64) int {
+		before := writes
+		for range batches {
+			_, last := l.Bounds(1)
+			write(t, l, Update{Group: 1, Entries: entries(last+1, last+2, 1, 10)})
+		}
+		return writes - before
+	}
+	if n := count(1 + writeAhead/pageSize); n != 2+writeAhead/pageSize { // the first zeros lie behind the group
+		t.Errorf("%d writes for %d batches of a page", n, 1+writeAhead/pageSize)
+	}
+	for l.Stats().Spares < 2 { // the last one is kept for a full disk
+		count(1)
+		_, last := l.Bounds(1)
+		write(t, l, Update{Group: 1, Truncate: &Position{last, 1}, Conf: []byte("voters")})
+		if err := l.Recycle(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for segment := l.active(); l.active() == segment; {
+		count(1)
+	}
+	if n := count(50); n != 50 {
+		t.Errorf("%d writes for 50 batches in a segment that was in use before", n)
+	}
+	l.Close()
+	again, report := open(t, mem, Options{SegmentSize: 512 << 10})
+	if !report.Clean || len(report.Corrupt) > 0 || report.Torn != nil {
+		t.Errorf("after a restart: %+v", report)
+	}
+	again.Close()
+}

@@ -263,7 +263,7 @@ func (l *Log) commit() error {
 	}
 	h.seq = l.lastBatch + 1
 	l.finish(&h, w.buf, seg.seq, seg.end)
-	if _, err := seg.file.WriteAt(w.buf, seg.end); err != nil {
+	if err := seg.put(w.buf); err != nil {
 		return l.fail(fmt.Errorf("wal: write %s at %d: %w", seg.path, seg.end, err))
 	}
 	if err := l.sync(seg.file); err != nil && !mutant.ErrorSwallowed {
