@@ -3,7 +3,7 @@
 # make check   before every commit, under two minutes
 # make lint    gofmt, vet, staticcheck
 # make sim     a thousand logs and a hundred whole clusters under simulated clocks, networks and disks (SEEDS=N STORES=N)
-# make mutants   plants bugs, one after the other, and has each found by the test that is named for it (MUTANT=name)
+# make mutants   plants bugs, one after the other, and has each found by the test that is named for it (MUTANT=name; root, iproute2)
 # make chaos   real nodes in network namespaces, killed, paused, cut off (root, iproute2; SECONDS=60 NODES=3 SEED=n)
 # make fuzz T=10m   every fuzz target for T
 # make bench   the benchmarks beside the code, with benchstat
@@ -73,8 +73,8 @@ check: lint
 sim:
 	go test -count=1 -timeout 120m ./internal/sim -run 'TestSeeds|TestStores' -seeds=$(SEEDS) -stores=$(STORES) -v
 
-mutants:
-	go test -count=1 -timeout 20m -tags mutants ./internal/mutant -run TestMutants -v $(if $(MUTANT),-mutant=$(MUTANT))
+mutants: bin/previous/$(PREVIOUS)
+	DSDB_PREVIOUS=$(CURDIR)/bin/previous/$(PREVIOUS) go test -count=1 -timeout 20m -tags mutants ./internal/mutant -run TestMutants -v $(if $(MUTANT),-mutant=$(MUTANT))
 
 chaos:
 	go test -count=1 -timeout 30m ./internal/chaos -run TestChaos -v -seconds=$(SECONDS) -nodes=$(NODES) -least=500 $(if $(SEED),-seed=$(SEED))

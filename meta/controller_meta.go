@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // metaGroup decides who belongs to the meta group and who votes there: every
@@ -138,6 +139,9 @@ func (s *step) electorate(l *leadership) []Replica {
 		return slices.Concat(keep, dead)
 	}
 	odd := func(n int) int { return (min(n, s.o.MaxVoters) - 1) | 1 }
+	if mutant.VotersUnbounded {
+		odd = func(n int) int { return (n - 1) | 1 }
+	}
 	size := odd(len(keep) + len(spare))
 	if size < len(keep)+len(dead) {
 		size = odd(len(keep) + len(spare) + len(dead))

@@ -317,7 +317,9 @@ func (d *Data) move(p *Process, a Addresses, isMeta, isData bool) error {
 			return dsdb.Errorf(dsdb.KindConflict, "address %s belongs to node %d (process %s): if this node is to take its place, because its folders are lost, start it with --replace %d", taken, q.ID(), q.UUID, q.ID())
 		}
 	}
-	p.Addresses = a
+	if p.TCPAddr == "" || !mutant.AddressKept {
+		p.Addresses = a
+	}
 	return nil
 }
 
@@ -344,6 +346,9 @@ func (c *BootNode) apply(d *Data) error {
 	}
 	d.Processes = slices.Clone(d.Processes)
 	p := &d.Processes[i]
+	if mutant.DroppedComesBack {
+		p.MetaState, p.DataState = Active, Active
+	}
 	if err := p.refused(); err != nil {
 		return err
 	}

@@ -159,6 +159,9 @@ func (c *Core) sendSnapshot(g *group, node dsdb.NodeID, e Envelope) {
 	f := &flight{pinned: p, to: e.Message.GetTo(), since: g.clock.now}
 	p.uses++
 	g.sending.flights = append(g.sending.flights, f)
+	if mutant.LaggardsLeft {
+		return
+	}
 	c.out.Snapshots = append(c.out.Snapshots, SendTask{Node: node, Snapshot: Snapshot{e, p.manifest}, group: g, flight: f})
 	c.logger.Info("raft snapshot is sent", "group", uint64(g.id), "replica", f.to, "node", uint64(node), "index", p.position.Index)
 }

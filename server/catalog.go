@@ -6,6 +6,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/exec"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
 )
@@ -57,6 +58,11 @@ func (c *catalog) Shards(db, rp string, r dsdb.TimeRange) ([]planner.Shard, erro
 	for _, p := range policies {
 		for _, g := range p.GroupsIn(r) {
 			for _, s := range g.Shards {
+				if mutant.LocalShardsOnly {
+					if _, err := c.n.shards.get(s.ID); err != nil {
+						continue
+					}
+				}
 				if !c.n.shards.unborn(s) {
 					out = append(out, planner.Shard{ID: s.ID, Range: g.Range})
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
 	"github.com/dasudian/dsdb/shard"
@@ -30,6 +31,11 @@ func (n *Node) delete(ctx context.Context, s *session, c *planner.Command) error
 }
 
 func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *planner.Target, c *planner.Command) error {
+	if mutant.DeleteOnlyHere {
+		if _, err := n.shards.get(id); err != nil {
+			return nil
+		}
+	}
 	del := shard.Delete{Where: c.Delete.Where, Range: c.Delete.Range,
 		DropSeries: c.Kind != planner.DeleteRows || c.Delete.Range == dsdb.AllTime}
 	if t.Name != "" || t.Regex != nil {

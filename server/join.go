@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/meta"
 )
 
@@ -99,7 +100,7 @@ func (n *Node) foundCluster(id meta.Identity) (meta.Identity, error) {
 // which everybody finds only himself.
 func (n *Node) reachable(list []string) error {
 	host, _, err := net.SplitHostPort(n.addrs.TCP)
-	if err != nil || !isLoopbackHost(host) {
+	if err != nil || !isLoopbackHost(host) || mutant.LoopbackTold {
 		return err
 	}
 	for _, a := range list {
@@ -173,7 +174,7 @@ func (j *joining) round(ctx context.Context) (id meta.Identity, waits string, er
 	if ctx.Err() != nil {
 		return j.id, "", ctx.Err()
 	}
-	if me == 0 && 2*without > len(j.list) {
+	if me == 0 && 2*without > len(j.list) || mutant.EachFoundsItsOwn {
 		j.n.log.Info("founding a cluster: this node is the first of the -join list, and most of the list know of none", "asked", len(j.list), "answered", without)
 		id, err := j.n.foundCluster(j.id)
 		return id, "", err
@@ -221,7 +222,7 @@ func (j *joining) askAll(ctx context.Context) []answer {
 // ask asks the node at an address to be admitted, following it to the leader.
 func (j *joining) ask(ctx context.Context, address string) (meta.Identity, error) {
 	n := j.n
-	body, err := json.Marshal(joinRequest{UUID: j.id.UUID, Meta: n.cfg.Meta.Enabled, Data: n.cfg.Data.Enabled,
+	body, err := json.Marshal(joinRequest{UUID: j.id.UUID, Meta: n.cfg.Meta.Enabled || mutant.RolesIgnored, Data: n.cfg.Data.Enabled || mutant.RolesIgnored,
 		Addresses: n.addresses(), Replace: n.opt.Replace, Instance: n.door.instance})
 	if err != nil {
 		return j.id, err

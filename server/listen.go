@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/httpd"
 	"github.com/dasudian/dsdb/server/rpc"
@@ -302,6 +303,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if path != "/join" || g.proven(w, r) {
 			d.admitter.ServeHTTP(w, r)
 		}
+	case g.purpose&forClients == 0 && mutant.HTTPUnanswered:
+		panic(http.ErrAbortHandler)
 	case g.purpose&forClients == 0:
 		w.Header().Set("X-Dsdb-Version", d.n.opt.Version)
 		http.Error(w, fmt.Sprintf("this address is for the nodes of the cluster; clients are served at %s", d.n.addrs.HTTP), http.StatusNotFound)

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,6 +24,9 @@ import (
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
 )
+
+// patience is how long a test waits for what is to happen.
+var patience = flag.Duration("patience", 30*time.Second, "how long tests wait for what is to happen")
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
@@ -65,7 +69,7 @@ func tryOpen(t testing.TB, fs vfs.FS, cfg config.Config) (*client, error) {
 	book := &logBook{}
 	n, err := Open(context.Background(), cfg, Options{FS: fs, Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Fatal: func(err error) { t.Errorf("the log failed: %v", err) }})
-	return &client{t: t, node: n, log: book, patience: 30 * time.Second}, err
+	return &client{t: t, node: n, log: book, patience: *patience}, err
 }
 
 func open(t testing.TB, fs vfs.FS, cfg config.Config) *client {
@@ -236,7 +240,7 @@ func (c *client) flushAll() {
 // eventually waits until ok, or fails.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(*patience); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never came true: %s", what)
 		}

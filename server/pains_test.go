@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
+	"github.com/dasudian/dsdb/server/rpc"
 )
 
 // What clusters of InfluxDB 0.9 and 0.10 made their users suffer, by the numbers
@@ -114,7 +116,7 @@ func TestC12PointsWithoutTheirCatalogue(t *testing.T) {
 }
 
 // C17: what is dropped and deleted is so on every node, also on one that was
-// away meanwhile.
+// away meanwhile, and wherever the shards are.
 func TestC17DropsReachNodesThatWereAway(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 3)
@@ -136,7 +138,22 @@ func TestC17DropsReachNodesThatWereAway(t *testing.T) {
 	for _, m := range nodes {
 		m.expect("db", "SHOW SERIES; SHOW DATABASES", "key=m,t=c\ndatabases name=db")
 	}
+
+	nodes[0].mustQuery("", "CREATE DATABASE spread WITH REPLICATION 1")
+	for i := range 9 {
+		nodes[0].mustWrite("spread", fmt.Sprintf("m,t=a v=1 %[1]d\nm,t=b v=1 %[1]d\nm,t=c v=1 %[1]d\nother v=1 %[1]d", int64(i)*week))
+	}
+	nodes[1].mustQuery("spread", "DROP SERIES FROM m WHERE t = 'a'; DELETE FROM m WHERE t = 'b'; DROP MEASUREMENT other")
+	for _, m := range nodes {
+		if len(m.node.shards.list()) > 9 {
+			t.Error("a node has all shards: the test shows nothing")
+		}
+		m.expect("spread", "SHOW SERIES; SHOW MEASUREMENTS; SELECT count(v) FROM m; SELECT v FROM other", "key=m,t=c\nmeasurements name=m\nm time=0 count=9")
+	}
 }
+
+// week is the length of a time group of points that are kept for ever.
+const week = int64(7 * 24 * time.Hour)
 
 // C18: what describes the points is complete on every node, though none has all
 // of them.
@@ -144,7 +161,6 @@ func TestC18SchemaOfTheWholeCluster(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 3)
 	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 1")
-	const week = int64(7 * 24 * time.Hour)
 	var keys, values, points []string
 	for i := range 9 {
 		nodes[i%3].mustWrite("db", fmt.Sprintf("m,k%d=x,t=v%d f%d=1 %d", i, i, i, int64(i)*week))
@@ -156,7 +172,7 @@ func TestC18SchemaOfTheWholeCluster(t *testing.T) {
 		if len(m.node.shards.list()) == 9 {
 			t.Error("a node has all shards: the test shows nothing")
 		}
-		m.expect("db", "SHOW TAG KEYS", strings.Join(keys, "\n")+"\nm tagKey=t")
+		m.expect("db", "SHOW MEASUREMENTS; SHOW TAG KEYS", "measurements name=m\n"+strings.Join(keys, "\n")+"\nm tagKey=t")
 		m.expect("db", "SHOW TAG VALUES WITH KEY = t", strings.Join(values, "\n"))
 		if got := strings.Count(m.mustQuery("db", "SHOW SERIES"), "key="); got != 9 {
 			t.Errorf("%d series", got)
@@ -170,20 +186,40 @@ func TestC18SchemaOfTheWholeCluster(t *testing.T) {
 	}
 }
 
-// C20: many clients write through one node at a time, and none times out: the
-// nodes share few connections without waiting for each other on them.
+// C20: many clients write through one node at a time, and none times out, though
+// calls between the nodes are under way that take long: they share connections
+// without waiting for each other on them.
 func TestC20ManyWritersThroughOneNode(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 3)
 	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	ctx, cancel := context.WithCancel(t.Context())
+	var slow sync.WaitGroup
+	for _, m := range nodes {
+		m.node.peers.Handle("slow", func(ctx context.Context, _ rpc.Process, _ []byte) ([]byte, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+	}
+	for _, from := range nodes {
+		for _, to := range nodes {
+			for i := 0; i < 32 && from != to; i++ {
+				slow.Go(func() { _, _ = from.node.call(ctx, to.node.id.DataID, "slow", nil) }) // ends with the test
+			}
+		}
+	}
+	defer slow.Wait()
+	defer cancel()
 	const writers, writes = 64, 15
-	errs := make(chan error, writers*writes)
+	errs := make(chan error, writers)
 	var all sync.WaitGroup
 	for w := range writers {
 		all.Go(func() {
-			for i := range writes {
-				errs <- nodes[w%2].write("db", fmt.Sprintf("m,w=%d v=%di %d", w, i, i))
+			var err error
+			for i := 0; i < writes && err == nil; i++ {
+				err = nodes[w%2].write("db", fmt.Sprintf("m,w=%d v=%di %d", w, i, i))
 			}
+			errs <- err
 		})
 	}
 	all.Wait()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/raftnode"
 	"github.com/dasudian/dsdb/server/rpc"
@@ -189,6 +190,11 @@ func (n *Node) awaitCatalogue(ctx context.Context) error {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
 		err := n.readIndex(attempt, dsdb.MetaGroup)
 		cancel()
+		if mutant.AllMustStart {
+			if reached, voters, _ := n.quorum(); reached < voters {
+				err = errors.New("not all are here")
+			}
+		}
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // These are set in the environment of the process that runs in the hub.
@@ -45,7 +47,7 @@ func onNetwork(t *testing.T, nodes int, test func(t *testing.T, c *Cluster)) {
 	}
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "dsdbd")
-	if out, err := exec.Command("go", "build", "-o", binary, "github.com/dasudian/dsdb/cmd/dsdbd").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", mutant.Tag, "-o", binary, "github.com/dasudian/dsdb/cmd/dsdbd").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	mountSmallDisk(t, filepath.Join(dir, fmt.Sprintf("node%d", nodes)))

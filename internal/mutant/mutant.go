@@ -16,6 +16,9 @@
 // The package knows nothing of the others.
 package mutant
 
+// Tag is the tag that a program with mutants is built with; "": this one is not.
+const Tag = ""
+
 // Of the log.
 const (
 	SkipLogSync       = false // a batch is taken for durable that was only written
@@ -48,6 +51,7 @@ const (
 	SnapshotDoneLost      = false // raft is not told that a snapshot did not arrive
 	LostToldDone          = false // a write that a change of leader overwrote is acknowledged
 	UnknownToldRefused    = false // a write that is in the log is said to have certainly not happened
+	LaggardsLeft          = false // a replica that lacks what the log has forgotten is sent nothing
 )
 
 // Of shards.
@@ -70,10 +74,37 @@ const (
 	StaleEpochAccepted  = false // a process starts from an older copy of its folders
 	LastCopyDropped     = false // a node may be dropped that holds the last copy of a shard
 	LagIgnored          = false // the controller takes members for up to date however much they lack
+	VotersUnbounded     = false // every meta node votes, however many there are
+	DroppedComesBack    = false // a node that was dropped takes its roles up again when it starts
+	AddressKept         = false // the catalogue keeps the addresses that a node had when it joined
 	UnknownForgotten    = false // a coordinator forgets that an earlier try may have succeeded
 	SequenceUnbounded   = false // proposals are outstanding that the state machines no longer tell apart
 	ReadIndexShared     = false // a read shares a call to the leader that was on its way before it
 	SnapshotWithoutSync = false // the files of an arriving snapshot are not made durable
 	SnapshotUnchecked   = false // the files of an arriving snapshot are not compared with their checksums
 	StrangerAccepted    = false // a process need not prove that it knows the shared secret
+	FewCallsAtOnce      = false // three calls to a process may be under way, others wait for them
+	VersionsMustMatch   = false // nodes of another version are not talked to
+)
+
+// Of the way into a cluster, and back.
+const (
+	EachFoundsItsOwn  = false // every node of a -join list founds a cluster
+	RolesIgnored      = false // a node joins with both roles
+	LoopbackTold      = false // a node tells nodes elsewhere that it is reached at loopback
+	BlankMetaAccepted = false // a node begins anew although it holds points
+	AllMustStart      = false // a node that starts waits for all meta nodes
+)
+
+// Of requests.
+const (
+	ReplicaReadAsIs   = false // a query does not wait until its replica has what was acknowledged
+	LocalShardsOnly   = false // a query reads the shards of its own node
+	DeleteOnlyHere    = false // a deletion concerns the shards of its own node
+	ExpiredUntold     = false // points that a policy no longer keeps are dropped without a word
+	DroppedShardTaken = false // points of a shard that was dropped meanwhile are acknowledged
+	SilenceIsUp       = false // a node that does not answer is shown as up
+	QuorumUnsaid      = false // it is not said that a quorum is missing
+	WaitsForEver      = false // what waits for a quorum has no deadline
+	HTTPUnanswered    = false // HTTP that is sent to the port of the nodes is cut off
 )

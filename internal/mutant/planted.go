@@ -4,73 +4,104 @@ package mutant
 
 import "os"
 
+// Tag is the tag that a program with mutants is built with.
+const Tag = "mutants"
+
 // Names are those of all mutants.
 var Names []string
 
-// planted names a mutant and reports whether it is the one that was chosen.
-func planted(name string) bool {
+// plant names a mutant and reports whether it is the one that was chosen.
+func plant(name string) bool {
 	Names = append(Names, name)
 	return name == os.Getenv("DSDB_MUTANT")
 }
 
 // Of the log.
 var (
-	SkipLogSync       = planted("skip-log-sync")
-	ErrorSwallowed    = planted("error-swallowed")
-	SkipDirFsync      = planted("skip-dir-fsync")
-	ChecksumSkipped   = planted("checksum-skipped")
-	TornEqualsCorrupt = planted("torn-equals-corrupt")
-	RecycleEarly      = planted("recycle-early")
-	ReuseReplicaID    = planted("reuse-replica-id")
+	SkipLogSync       = plant("skip-log-sync")
+	ErrorSwallowed    = plant("error-swallowed")
+	SkipDirFsync      = plant("skip-dir-fsync")
+	ChecksumSkipped   = plant("checksum-skipped")
+	TornEqualsCorrupt = plant("torn-equals-corrupt")
+	RecycleEarly      = plant("recycle-early")
+	ReuseReplicaID    = plant("reuse-replica-id")
 )
 
 // Of raft groups.
 var (
-	AckBeforeSync         = planted("ack-before-sync")
-	SkipVotePersist       = planted("skip-vote-persist")
-	TruncateAboveFlushed  = planted("truncate-above-flushed")
-	TruncateUnderSnapshot = planted("truncate-under-snapshot")
-	ApplyTwice            = planted("apply-twice-with-new-version")
-	CommitBehindFlush     = planted("commit-behind-flush")
-	ShortLogAccepted      = planted("short-log-accepted")
-	WrongJointQuorum      = planted("wrong-joint-quorum")
-	PromoteWithoutCatchUp = planted("promote-without-catch-up")
-	JoinerCounted         = planted("joiner-counted")
-	ConfOfOtherIndex      = planted("conf-of-other-index")
-	LeftTooEarly          = planted("left-too-early")
-	OldReplicaIDAccepted  = planted("old-replica-id-accepted")
-	ReadIndexWithoutWait  = planted("readindex-without-wait-applied")
-	StaleLeaderServes     = planted("stale-leader-serves")
-	InstallUnannounced    = planted("install-unannounced")
-	SnapshotDoneLost      = planted("snapshot-done-lost")
-	LostToldDone          = planted("lost-told-done")
-	UnknownToldRefused    = planted("unknown-told-refused")
+	AckBeforeSync         = plant("ack-before-sync")
+	SkipVotePersist       = plant("skip-vote-persist")
+	TruncateAboveFlushed  = plant("truncate-above-flushed")
+	TruncateUnderSnapshot = plant("truncate-under-snapshot")
+	ApplyTwice            = plant("apply-twice-with-new-version")
+	CommitBehindFlush     = plant("commit-behind-flush")
+	ShortLogAccepted      = plant("short-log-accepted")
+	WrongJointQuorum      = plant("wrong-joint-quorum")
+	PromoteWithoutCatchUp = plant("promote-without-catch-up")
+	JoinerCounted         = plant("joiner-counted")
+	ConfOfOtherIndex      = plant("conf-of-other-index")
+	LeftTooEarly          = plant("left-too-early")
+	OldReplicaIDAccepted  = plant("old-replica-id-accepted")
+	ReadIndexWithoutWait  = plant("readindex-without-wait-applied")
+	StaleLeaderServes     = plant("stale-leader-serves")
+	InstallUnannounced    = plant("install-unannounced")
+	SnapshotDoneLost      = plant("snapshot-done-lost")
+	LostToldDone          = plant("lost-told-done")
+	UnknownToldRefused    = plant("unknown-told-refused")
+	LaggardsLeft          = plant("laggards-left")
 )
 
 // Of shards.
 var (
-	DedupeOff              = planted("dedupe-off")
-	WindowNotInManifest    = planted("window-not-in-manifest")
-	FlushLosesLastRow      = planted("flush-loses-last-row")
-	FlushWithoutSync       = planted("flush-without-fsync")
-	ManifestNameUnsynced   = planted("skip-manifest-fsync")
-	TombstoneResurrect     = planted("tombstone-resurrect")
-	LWWByArrival           = planted("lww-by-arrival")
-	CompactionDropsOverlap = planted("compaction-drops-overlap")
-	PageChecksumSkipped    = planted("page-checksum-skipped")
-	HintOverwritesNewer    = planted("hint-overwrites-newer")
-	HintResurrects         = planted("hint-resurrects")
+	DedupeOff              = plant("dedupe-off")
+	WindowNotInManifest    = plant("window-not-in-manifest")
+	FlushLosesLastRow      = plant("flush-loses-last-row")
+	FlushWithoutSync       = plant("flush-without-fsync")
+	ManifestNameUnsynced   = plant("skip-manifest-fsync")
+	TombstoneResurrect     = plant("tombstone-resurrect")
+	LWWByArrival           = plant("lww-by-arrival")
+	CompactionDropsOverlap = plant("compaction-drops-overlap")
+	PageChecksumSkipped    = plant("page-checksum-skipped")
+	HintOverwritesNewer    = plant("hint-overwrites-newer")
+	HintResurrects         = plant("hint-resurrects")
 )
 
 // Of catalogue, coordinator and transport.
 var (
-	StaleEpochAccepted  = planted("stale-epoch-accepted")
-	LastCopyDropped     = planted("last-copy-dropped")
-	LagIgnored          = planted("lag-ignored")
-	UnknownForgotten    = planted("unknown-forgotten")
-	SequenceUnbounded   = planted("sequence-unbounded")
-	ReadIndexShared     = planted("readindex-shared-too-late")
-	SnapshotWithoutSync = planted("snapshot-without-fsync")
-	SnapshotUnchecked   = planted("snapshot-unchecked")
-	StrangerAccepted    = planted("stranger-accepted")
+	StaleEpochAccepted  = plant("stale-epoch-accepted")
+	LastCopyDropped     = plant("last-copy-dropped")
+	LagIgnored          = plant("lag-ignored")
+	VotersUnbounded     = plant("voters-unbounded")
+	DroppedComesBack    = plant("dropped-comes-back")
+	AddressKept         = plant("address-kept")
+	UnknownForgotten    = plant("unknown-forgotten")
+	SequenceUnbounded   = plant("sequence-unbounded")
+	ReadIndexShared     = plant("readindex-shared-too-late")
+	SnapshotWithoutSync = plant("snapshot-without-fsync")
+	SnapshotUnchecked   = plant("snapshot-unchecked")
+	StrangerAccepted    = plant("stranger-accepted")
+	FewCallsAtOnce      = plant("few-calls-at-once")
+	VersionsMustMatch   = plant("versions-must-match")
+)
+
+// Of the way into a cluster, and back.
+var (
+	EachFoundsItsOwn  = plant("each-founds-its-own")
+	RolesIgnored      = plant("roles-ignored")
+	LoopbackTold      = plant("loopback-told")
+	BlankMetaAccepted = plant("blank-meta-accepted")
+	AllMustStart      = plant("all-must-start")
+)
+
+// Of requests.
+var (
+	ReplicaReadAsIs   = plant("replica-read-as-is")
+	LocalShardsOnly   = plant("local-shards-only")
+	DeleteOnlyHere    = plant("delete-only-here")
+	ExpiredUntold     = plant("expired-untold")
+	DroppedShardTaken = plant("dropped-shard-taken")
+	SilenceIsUp       = plant("silence-is-up")
+	QuorumUnsaid      = plant("quorum-unsaid")
+	WaitsForEver      = plant("waits-for-ever")
+	HTTPUnanswered    = plant("http-unanswered")
 )

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // Bounds of calls on one connection.
@@ -148,6 +149,11 @@ func (s *calls) do(ctx context.Context, method string, body []byte) ([]byte, err
 	}
 	c := callPool.Get().(*call)
 	s.mu.Lock()
+	for mutant.FewCallsAtOnce && len(s.pending) >= 3 && ctx.Err() == nil {
+		s.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		s.mu.Lock()
+	}
 	if s.err != nil {
 		s.mu.Unlock()
 		return nil, lost(s.conn, s.err, dsdb.KindUnavailable)

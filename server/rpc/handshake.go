@@ -204,6 +204,8 @@ func (x *exchange) check(g *greeting) error {
 	case g.process.Cluster != x.self.process.Cluster:
 		return refusef(badCluster, "the process at %s is of cluster %016x, this one of %016x",
 			g.process.Addr, g.process.Cluster, x.self.process.Cluster)
+	case mutant.VersionsMustMatch && g.process.Version != x.self.process.Version:
+		return refusef(badProtocol, "the process at %s is of version %s", g.process.Addr, g.process.Version)
 	case g.secret && len(x.secret) == 0:
 		return refusef(badSecret, "one process has a shared secret, the one at %s has none", x.self.process.Addr)
 	case !g.secret && len(x.secret) > 0:
