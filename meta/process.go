@@ -323,15 +323,31 @@ func (d *Data) move(p *Process, a Addresses, isMeta, isData bool) error {
 	return nil
 }
 
+// vacate takes addresses from the processes that had them before p.
+func (d *Data) vacate(p *Process, a Addresses) {
+	same := func(a, b string) bool { return a == b && a != "" }
+	for i := range d.Processes {
+		q := &d.Processes[i]
+		if q.UUID != p.UUID && (same(q.TCPAddr, a.TCPAddr) || same(q.MetaHTTPAddr, a.MetaHTTPAddr) || same(q.HTTPAddr, a.HTTPAddr)) {
+			q.Addresses = Addresses{}
+		}
+	}
+}
+
 // BootNode records that a process starts, and where it is reached now. The
 // epochs of a process grow: a start with one that is not above the last is that
 // of folders that were copied or put back, and is refused, unless the nonce says
 // that it is the same start.
+//
+// An address that another process has is refused, unless the process has found
+// itself there: then the other one, which was there before it, has none until it
+// starts and says where it is.
 type BootNode struct {
 	UUID string `json:"uuid"`
 	Addresses
 	Epoch uint64 `json:"epoch"`
 	Nonce uint64 `json:"nonce,omitempty"`
+	Found bool   `json:"found,omitempty"` // the process has found itself at its addresses
 }
 
 func (c *BootNode) op() string { return "BootNode" }
@@ -355,6 +371,9 @@ func (c *BootNode) apply(d *Data) error {
 	again := c.Epoch == p.Epoch && c.Nonce == p.Nonce && c.Nonce != 0
 	if c.Epoch <= p.Epoch && !again && !mutant.StaleEpochAccepted {
 		return dsdb.Errorf(dsdb.KindConflict, "the folders of node %d (process %s) are an older copy: this is start %d of them, and the cluster has seen start %d; start it with empty folders and --replace %d", p.ID(), p.UUID, c.Epoch, p.Epoch, p.ID())
+	}
+	if c.Found {
+		d.vacate(p, c.Addresses)
 	}
 	if err := d.move(p, c.Addresses, p.Has(MetaNode), p.Has(DataNode)); err != nil {
 		return err

@@ -109,7 +109,7 @@ func randomMembership(r *rand.Rand) Command {
 	case 3:
 		return &JoinCluster{UUID: uuid, Data: true, Addresses: at, Epoch: epoch, Replace: node}
 	case 4:
-		return &BootNode{UUID: uuid, Addresses: at, Epoch: epoch, Nonce: uint64(r.IntN(2))}
+		return &BootNode{UUID: uuid, Addresses: at, Epoch: epoch, Nonce: uint64(r.IntN(2)), Found: r.IntN(4) == 0}
 	case 5:
 		return &DropNode{ID: node, Kind: kind, Force: r.IntN(2) == 0, Now: 1}
 	case 6:

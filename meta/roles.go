@@ -24,7 +24,9 @@ func (c *SetRoles) op() string { return "SetRoles" }
 
 func (c *SetRoles) answer(d *Data) []byte { return d.joined(c.UUID) }
 
-func (c *SetRoles) wants(kind NodeKind) bool { return kind == MetaNode && c.Meta || kind == DataNode && c.Data }
+func (c *SetRoles) wants(kind NodeKind) bool {
+	return kind == MetaNode && c.Meta || kind == DataNode && c.Data
+}
 
 // Changes reports whether the process is to get or to lose a role. It is false
 // for one that is not in the cluster.

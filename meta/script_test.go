@@ -215,7 +215,7 @@ func (s script) memberCommand() Command {
 		return &JoinCluster{UUID: uuid, Meta: s.has("meta"), Data: s.has("data"), Addresses: addresses(host),
 			Epoch: s.optional("epoch"), Nonce: s.optional("nonce"), Replace: dsdb.NodeID(s.optional("replace"))}
 	case "boot":
-		return &BootNode{UUID: uuid, Addresses: addresses(host), Epoch: s.optional("epoch"), Nonce: s.optional("nonce")}
+		return &BootNode{UUID: uuid, Addresses: addresses(host), Epoch: s.optional("epoch"), Nonce: s.optional("nonce"), Found: s.has("found")}
 	case "drop-node":
 		return &DropNode{ID: node, Kind: NodeKind(s.str("kind")), Force: s.has("force"), Now: s.now()}
 	case "set-roles":

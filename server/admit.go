@@ -62,6 +62,7 @@ type nodeStatus struct {
 	Cluster  string      `json:"cluster,omitempty"` // "": it is in none yet
 	MetaID   dsdb.NodeID `json:"meta_id,omitempty"`
 	DataID   dsdb.NodeID `json:"data_id,omitempty"`
+	TCPAddr  string      `json:"tcp_addr,omitempty"`
 	State    string      `json:"state"` // running, starting, stopping
 	Waiting  string      `json:"waiting,omitempty"`
 	Leader   string      `json:"leader,omitempty"`  // [meta] http address of the leader of the meta nodes
@@ -127,7 +128,7 @@ func writeJSON(w http.ResponseWriter, v any) {
 func (a *admitter) status() nodeStatus {
 	n, id := a.n, a.member.Load()
 	s := nodeStatus{Version: n.opt.Version, Instance: instanceText(n.door.instance), UUID: id.UUID,
-		MetaID: id.MetaID, DataID: id.DataID, State: "running", Waiting: n.phase.waiting()}
+		MetaID: id.MetaID, DataID: id.DataID, TCPAddr: n.addrs.TCP, State: "running", Waiting: n.phase.waiting()}
 	if id.ClusterID != 0 {
 		s.Cluster = strconv.FormatUint(id.ClusterID, 10)
 	}

@@ -39,6 +39,7 @@ func newControl(n *Node) *control {
 func (c *control) answer(p *rpc.Peers) {
 	p.Handle(methodReport, c.n.serveReport)
 	p.Handle(methodCatalogue, c.n.serveCatalogue)
+	p.Handle(methodPeers, c.n.servePeers)
 	p.Handle(methodChange, c.serveChange)
 	p.Handle(methodTransfer, c.serveTransfer)
 }

@@ -70,7 +70,7 @@ func (n *Node) remain(ctx context.Context, id meta.Identity, list []string) erro
 	if len(list) == 0 {
 		return nil
 	}
-	n.log.Info("join is ignored: this node is a member of a cluster already", "cluster", id.ClusterID, "meta_id", id.MetaID, "data_id", id.DataID)
+	n.log.Info("join is no more than a hint where other nodes may be: this node is a member of a cluster already", "cluster", id.ClusterID, "meta_id", id.MetaID, "data_id", id.DataID)
 	j := &joining{n: n, id: id, list: list, client: newPeerClient(n.door.outgoing)}
 	defer j.client.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, remainWait)

@@ -72,6 +72,7 @@ func (n *Node) openCatalogue(ctx context.Context) error {
 		return err
 	}
 	n.spawn(func() { n.followNodes(running) })
+	n.spawn(func() { n.seekPeers(running) })
 	if n.alone() {
 		err := n.found(ctx)
 		if err == nil {
@@ -253,13 +254,15 @@ func (n *Node) announce(ctx context.Context) error {
 	c := &meta.BootNode{UUID: n.id.UUID, Addresses: n.addresses(), Epoch: n.id.Epoch, Nonce: n.door.instance}
 	for {
 		err := n.command(ctx, c)
-		switch dsdb.KindOf(err) {
-		case dsdb.KindUnavailable, dsdb.KindTimeout, dsdb.KindNotLeader:
-		default:
-			if err == nil {
-				err = n.flushMeta()
-			}
+		switch kind := dsdb.KindOf(err); {
+		case kind == dsdb.KindUnavailable, kind == dsdb.KindTimeout, kind == dsdb.KindNotLeader:
+		case kind == dsdb.KindConflict && !c.Found && n.findsItself(ctx, c.Addresses):
+			c.Found = true // it may be the address of another, which is not there any more
+			continue
+		case err != nil:
 			return err
+		default:
+			return n.flushMeta()
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -36,7 +36,7 @@ func newFlags(name, does string) flags {
 	f := flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
 	f.config = f.String("config", "", "`FILE` with the configuration, in TOML; also DSDB_CONFIG_PATH")
 	f.pidfile = f.String("pidfile", "", "`FILE` to write the process id to")
-	f.join = f.String("join", "", "`HOST:PORT[,…]` of nodes of the cluster to join: their [meta] http-bind-address")
+	f.join = f.String("join", "", "`HOST:PORT[,…]` of nodes of the cluster to join: their [meta] http-bind-address; for a member a hint where others are")
 	f.hostname = f.String("hostname", "", "`NAME` or address at which others reach this machine")
 	f.replace = f.Uint64("replace", 0, "`ID` of the node whose place this one takes when it joins, since that one's folders are lost")
 	f.Usage = func() {

@@ -92,23 +92,30 @@ func (p *Peers) connect(ctx context.Context, addr string) (net.Conn, error) {
 
 // dial opens a connection of a class to the peer.
 func (q *peer) dial(ctx context.Context, cl class) (*conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
-	defer cancel()
 	addr := q.addr()
 	if addr == "" {
 		return nil, fmt.Errorf("process %s has no address", q.uuid)
 	}
+	c, err := q.dialAt(ctx, addr, cl)
+	if err != nil {
+		q.refused(err)
+	}
+	return c, err
+}
+
+// dialAt opens a connection to the peer at an address where it may be.
+func (q *peer) dialAt(ctx context.Context, addr string, cl class) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTime)
+	defer cancel()
 	short, done := context.WithTimeout(ctx, connectTime)
 	raw, err := q.owner.connect(short, addr)
 	done()
 	if err != nil {
-		q.refused(err)
 		return nil, fmt.Errorf("peer %s: %w", addr, err)
 	}
 	tune(raw, cl)
 	c, err := q.greet(ctx, raw, addr, cl)
 	if err != nil {
-		q.refused(err)
 		q.owner.refusals.note(q.owner, q.uuid, err)
 		return nil, fmt.Errorf("peer %s: %w", addr, err)
 	}
