@@ -10,6 +10,8 @@ package httpd
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -87,6 +89,7 @@ type Config struct {
 	LogRequests    bool
 	AcceptUnsigned bool
 	Auth           Auth
+	Wall           func() time.Time // the time of points that come without; nil: time.Now
 }
 
 // Handler serves the API. Make it with New, and Close it after its http.Server has shut down.
@@ -111,6 +114,9 @@ type Handler struct {
 
 // New returns a handler in front of b. Its metrics go to reg, which /metrics serves.
 func New(cfg Config, b Backend, log *slog.Logger, reg *prometheus.Registry) *Handler {
+	if cfg.Wall == nil {
+		cfg.Wall = time.Now
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &Handler{cfg: cfg, backend: b, log: log, metrics: newMetrics(reg), gate: newGate(cfg.Auth),
 		mux: http.NewServeMux(), boot: uint64(time.Now().UnixNano()), ctx: ctx, cancel: cancel}
@@ -182,7 +188,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.reportPanic(rec, r, id, p)
 		}
 		d := time.Since(start)
-		h.metrics.observe(h.pattern(r), r.Method, rec.code(), d)
+		h.metrics.observe(r.Pattern, r.Method, rec.code(), d) // the path as registered: a bounded set
 		if h.cfg.LogRequests {
 			h.log.Info("request", "method", r.Method, "path", r.URL.Path, "status", rec.code(), "bytes", rec.bytes,
 				"remote", r.RemoteAddr, "agent", r.UserAgent(), "request_id", id, "duration", d.Seconds())
@@ -200,12 +206,6 @@ func (h *Handler) reportPanic(rec *recorder, r *http.Request, id string, p any) 
 	if rec.status == 0 {
 		writeError(rec, http.StatusInternalServerError, "internal error; the log of this node has the details under request id "+id)
 	}
-}
-
-// pattern is the registered path that serves r: a bounded set for metric labels.
-func (h *Handler) pattern(r *http.Request) string {
-	_, p := h.mux.Handler(r)
-	return p
 }
 
 func (h *Handler) setHeaders(hd http.Header, r *http.Request) string {
@@ -237,8 +237,19 @@ var (
 
 // requestID returns an id in the shape of a UUID, unique to this process and request.
 func (h *Handler) requestID() string {
+	var id [16]byte
 	n := h.serial.Add(1)
-	return fmt.Sprintf("%08x-%04x-1%03x-8%03x-%012x", uint32(h.boot), uint16(h.boot>>32), uint16(h.boot>>48)&0xfff, n>>48&0xfff, n&0xffffffffffff)
+	binary.BigEndian.PutUint32(id[:], uint32(h.boot))
+	binary.BigEndian.PutUint32(id[4:], uint32(h.boot>>32)&0xffff0fff|0x1000)
+	binary.BigEndian.PutUint64(id[8:], n&0x0fffffffffffffff|8<<60)
+	text := make([]byte, 0, 36)
+	for i, b := range id {
+		if i == 4 || i == 6 || i == 8 || i == 10 {
+			text = append(text, '-')
+		}
+		text = hex.AppendEncode(text, []byte{b})
+	}
+	return string(text)
 }
 
 // recorder remembers the status and size of an answer.
