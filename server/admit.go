@@ -262,6 +262,10 @@ func (a *admitter) serveJoin(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	if a.secret == nil && r.Header.Get(proofHeader) != "" { // it will not trust the answer: nothing must be registered
+		http.Error(w, "this cluster has no shared secret, and the node that asks has one: set [meta] shared-secret on all nodes or on none", http.StatusUnauthorized)
+		return
+	}
 	if !a.proven(r, body) {
 		a.n.log.Warn("a node that does not know the shared secret asked to join", "from", r.RemoteAddr)
 		http.Error(w, "the shared secret of the cluster is another one, or missing: set [meta] shared-secret as on the other nodes", http.StatusUnauthorized)

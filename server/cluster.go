@@ -143,7 +143,7 @@ func (n *Node) missingQuorum() string {
 	} else {
 		text += ", no leader yet"
 	}
-	return text
+	return text + n.spaceLeft()
 }
 
 // quorum counts the meta nodes that vote, and those of them that this node is

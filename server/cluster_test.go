@@ -670,7 +670,10 @@ func TestTSEC18JoinWantsTheSharedSecret(t *testing.T) {
 		t.Errorf("%s", servers)
 	}
 	open := newMachine(t).start()
-	newMachine(t, joins(open), secret(one)).refused("does not know the shared secret")
+	newMachine(t, joins(open), secret(one)).refused("this cluster has no shared secret")
+	if servers := open.mustQuery("", "SHOW SERVERS"); strings.Count(servers, "\n") != 1 {
+		t.Errorf("a node that was refused is listed:\n%s", servers)
+	}
 }
 
 // Debian gives the name of a machine to 127.0.1.1: whoever listens there is not found.

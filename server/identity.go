@@ -32,6 +32,9 @@ func (n *Node) lockFolders() error {
 		}
 	}
 	release, err := n.fs.Lock(path.Join(n.cfg.Meta.Dir, "lock"))
+	if at := new(iofs.PathError); errors.As(err, &at) { // the file cannot be made or opened
+		return fmt.Errorf("folder %s: %w", n.cfg.Meta.Dir, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%s is in use by another dsdbd: stop that one, or give this one other folders: %w", n.cfg.Meta.Dir, err)
 	}

@@ -14,6 +14,21 @@ import (
 	"github.com/dasudian/dsdb/internal/vfs"
 )
 
+// A node that is new and has no space for its log waits for some, and says so.
+func TestStartOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	disk := vfs.NewMem(1)
+	m.fs = disk
+	disk.SetCapacity(64 << 10) // for the small files, not for the log
+	m.launch()
+	eventually(t, "the node says what it waits for", func() bool {
+		return strings.Contains(m.log.String(), "waiting for the log to take the catalogue's entries; the disk of ")
+	})
+	disk.SetCapacity(0)
+	m.ready()
+}
+
 // On a full disk writes are refused with 503 and reads go on, also while
 // flushes and compactions find no space either. When there is space again
 // writes work, and nothing that was acknowledged is missing.

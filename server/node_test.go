@@ -281,3 +281,15 @@ func (b *logBook) clear() {
 }
 
 func now() int64 { return time.Now().UnixNano() }
+
+// What cannot be written is not said to be in use.
+func TestFolderWithoutAccessIsNotSaidToBeInUse(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.fs, m.cfg.Meta.Dir = vfs.OS(), t.TempDir()
+	m.cfg.Data.Dir, m.cfg.Data.WALDir = t.TempDir(), t.TempDir()
+	if err := os.Mkdir(m.cfg.Meta.Dir+"/lock", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m.refused("folder " + m.cfg.Meta.Dir + ": open ")
+}

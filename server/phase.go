@@ -39,6 +39,27 @@ func (p *phase) say(log *slog.Logger, text string) {
 	p.text = text
 }
 
+// sayWhile says every sayEvery what the node waits for, until over is called.
+func (p *phase) sayWhile(log *slog.Logger, text func() string) (over func()) {
+	tick, stop, stopped := time.NewTicker(sayEvery), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-tick.C:
+				p.say(log, text())
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return func() {
+		tick.Stop()
+		close(stop)
+		<-stopped
+	}
+}
+
 // done records that the node serves.
 func (p *phase) done() {
 	p.mu.Lock()

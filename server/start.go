@@ -121,6 +121,7 @@ func (n *Node) startMeta(ctx context.Context) error {
 		return dsdb.Errorf(dsdb.KindCorrupt, "%s has lost the log of this node, with votes and writes that others count on: move the node's folders away and start it with --replace %d: it gets everything from the others",
 			n.cfg.Data.WALDir, n.id.Peer())
 	}
+	defer n.phase.sayWhile(n.log, func() string { return "the log to take the catalogue's entries" + n.spaceLeft() })()
 	if err := n.host.Start(ctx, []raftnode.GroupSpec{spec}); err != nil {
 		return fmt.Errorf("catalogue: %w", err)
 	}
@@ -132,6 +133,16 @@ func (n *Node) startMeta(ctx context.Context) error {
 	}
 	n.id.Begun = true
 	return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, n.id)
+}
+
+// spaceLeft says how much space there is for the log, if that is so little that
+// it may be what a start waits for.
+func (n *Node) spaceLeft() string {
+	free, _, err := n.fs.Free(n.cfg.Data.WALDir)
+	if err != nil || free > 1<<20 {
+		return ""
+	}
+	return fmt.Sprintf("; the disk of %s is full: %d bytes are free", n.cfg.Data.WALDir, free)
 }
 
 // alone reports whether this node is all of the meta group.

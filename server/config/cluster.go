@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -92,6 +93,11 @@ func isIP(s string) bool {
 	return err == nil
 }
 
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
 // Peers returns the addresses of Join in order, each once.
 func (m *Meta) Peers() ([]string, error) {
 	var out []string
@@ -104,8 +110,8 @@ func (m *Meta) Peers() ([]string, error) {
 		if err != nil {
 			host, port, err = net.SplitHostPort(net.JoinHostPort(strings.Trim(a, "[]"), joinPort))
 		}
-		if err != nil || host == "" || strings.Contains(a, "/") {
-			return nil, fmt.Errorf("config: join address %q: want host:port", a)
+		if err != nil || host == "" || strings.ContainsAny(a, "/ ;") || !isPort(port) {
+			return nil, fmt.Errorf("config: join address %q: want host:port, several separated by commas", a)
 		}
 		if a = net.JoinHostPort(host, port); !seen[a] {
 			seen[a] = true

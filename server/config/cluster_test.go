@@ -103,6 +103,10 @@ func TestClusterKeysAreChecked(t *testing.T) {
 		"[meta]\nhttps-ca = \"/ca\"\n":                       "https-enabled",
 		"hostname = \"n1:8086\"\n":                           "without port",
 		"[meta]\njoin = \":8091\"\n":                         "want host:port",
+		"[meta]\njoin = \"a:8091 b:8091\"\n":                 "separated by commas",
+		"[meta]\njoin = \"a;b:8091\"\n":                      "separated by commas",
+		"[meta]\njoin = \"a:\"\n":                            "want host:port",
+		"[meta]\njoin = \"a:80910\"\n":                       "want host:port",
 		"[meta]\nbind-address = \"a:1\"\n[http]\nbind-address = \"a:1\"\nhttps-enabled = true\nhttps-certificate = \"/c\"\n": "share a:1",
 	} {
 		if _, _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
