@@ -36,6 +36,7 @@ type machine struct {
 	cfg config.Config
 
 	replace dsdb.NodeID
+	wall    func() time.Time   // nil: the true one
 	stop    context.CancelFunc // of Open, while that has not returned
 	started chan error
 }
@@ -90,7 +91,7 @@ func (m *machine) launch() {
 	m.client = &client{m.t, nil, book, *patience}
 	m.stop, m.started = stop, make(chan error, 1)
 	go func() {
-		n, err := Open(ctx, m.cfg, Options{FS: m.fs, Version: "test", Replace: m.replace,
+		n, err := Open(ctx, m.cfg, Options{FS: m.fs, Version: "test", Replace: m.replace, Wall: m.wall,
 			Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelInfo})),
 			Fatal:  func(err error) { m.t.Errorf("the log failed: %v", err) }})
 		m.client.node = n

@@ -122,7 +122,7 @@ func (n *Node) databaseCommand(c *planner.Command) (meta.Command, error) {
 	case planner.DropPolicy:
 		return &meta.DropRetentionPolicy{Database: c.Database, Name: c.Name}, nil
 	case planner.DropShard:
-		return &meta.DropShard{ID: c.Shard, Now: time.Now().UnixNano()}, nil
+		return &meta.DropShard{ID: c.Shard, Now: n.opt.Wall().UnixNano()}, nil
 	}
 	return nil, fmt.Errorf("statement %v has no execution", c.Kind)
 }

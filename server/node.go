@@ -54,9 +54,10 @@ type Options struct {
 	FS      vfs.FS
 	Logger  *slog.Logger
 	Version string
-	Replace dsdb.NodeID // when it joins: the node whose place it takes; 0: none's
-	Fatal   func(error) // the log failed: the process must end at once, without acknowledging anything more
-	Locked  func()      // called when the folders are known to be no other process's; nil: nobody cares
+	Replace dsdb.NodeID      // when it joins: the node whose place it takes; 0: none's
+	Wall    func() time.Time // the date and time for users: of points without a time, of now(), of retention; nil: time.Now
+	Fatal   func(error)      // the log failed: the process must end at once, without acknowledging anything more
+	Locked  func()           // called when the folders are known to be no other process's; nil: nobody cares
 }
 
 // Node is one running node. Make it with Open; Serve waits for its end; Close ends it.
@@ -93,6 +94,9 @@ type Node struct {
 // own, if it is told of none), and returns when it can serve. The HTTP API
 // answers before that, that the node is starting. ctx ends the attempt.
 func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
+	if o.Wall == nil {
+		o.Wall = time.Now
+	}
 	for {
 		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger}
 		n.shards = newShards(n)
@@ -197,7 +201,7 @@ func (n *Node) httpConfig(version string) httpd.Config {
 	}
 	return httpd.Config{Version: version, MaxBody: int64(h.MaxBody), MaxDecoded: 4 * int64(h.MaxBody), MaxWrites: writes,
 		WriteWait: time.Duration(h.EnqueuedTimeout), WriteTimeout: time.Duration(c.WriteTimeout), QueryTimeout: time.Duration(c.QueryTimeout),
-		MaxQueries: c.MaxConcurrentQueries, Verify: n.serveVerify, Pprof: h.Pprof, LogRequests: h.LogEnabled}
+		MaxQueries: c.MaxConcurrentQueries, Verify: n.serveVerify, Pprof: h.Pprof, LogRequests: h.LogEnabled, Wall: n.opt.Wall}
 }
 
 // spawn runs fn on a goroutine that Close waits for.

@@ -72,7 +72,7 @@ func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Tim
 // run plans and runs a statement, up to its first frame. The result closes the session.
 func (n *Node) run(ctx context.Context, s *session, r *httpd.QueryRequest, began time.Time) (res exec.Result, err error) {
 	plan, err := planner.Compile(r.Statement, &catalog{ctx, s}, planner.Options{
-		Now: began.UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy})
+		Now: n.opt.Wall().UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy})
 	if err != nil {
 		return nil, err
 	}

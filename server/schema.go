@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
@@ -38,7 +37,7 @@ func (w *write) groups(t *column.Table, fn func(at int64, g *meta.ShardGroup)) {
 // ensureGroups drops points that the retention policy no longer keeps and has
 // the missing time groups of the others created, all by one command.
 func (w *write) ensureGroups(ctx context.Context) error {
-	now := time.Now().UnixNano()
+	now := w.n.opt.Wall().UnixNano()
 	w.dropExpired(now)
 	var times []int64
 	span := max(int64(w.policy.ShardGroupDuration), 1)

@@ -33,7 +33,7 @@ func (n *Node) runTasks(ctx context.Context) {
 	n.spawn(func() { tasks.Every(ctx, reportFailedEvery, n.log, "reporting damaged replicas", n.reportFailed) })
 }
 
-// onLeader returns what does task on the node that leads the meta group, so that
+// onLeader returns what does task, at a date, on the node that leads the meta group, so that
 // a cluster does it once. Two leaders for a moment do no harm: the commands that
 // it ends in are idempotent.
 func (n *Node) onLeader(task func(context.Context, time.Time) error) func(context.Context, time.Time) error {
@@ -41,7 +41,7 @@ func (n *Node) onLeader(task func(context.Context, time.Time) error) func(contex
 		if !n.host.Status(dsdb.MetaGroup).Leading {
 			return nil
 		}
-		return task(ctx, now)
+		return task(ctx, n.opt.Wall())
 	}
 }
 

@@ -99,7 +99,7 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 	}
 	h.metrics.writeBytes.Add(float64(s.body.Len()))
 	report, err := s.parser.Parse(&s.batch, s.body.Bytes(), lineproto.Options{
-		Now: time.Now().UnixNano(), Precision: unit, Unsigned: h.cfg.AcceptUnsigned})
+		Now: h.cfg.Wall().UnixNano(), Precision: unit, Unsigned: h.cfg.AcceptUnsigned})
 	if err != nil {
 		h.failWrite(w, "parse", err)
 		return
