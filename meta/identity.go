@@ -22,6 +22,7 @@ type Identity struct {
 	Replica   dsdb.ReplicaID `json:"replica,omitempty"` // of the meta group
 	Epoch     uint64         `json:"epoch,omitempty"`   // how often the process was started
 	Begun     bool           `json:"begun,omitempty"`   // the log has had its replica of the meta group
+	Refused   string         `json:"refused,omitempty"` // why the cluster has refused the folder, for good
 }
 
 // Peer returns the id by which the process is known in the meta group.

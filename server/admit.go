@@ -40,6 +40,9 @@ const (
 	statusWait = time.Second
 )
 
+// stateRunning is the state of a node whose start the cluster has accepted.
+const stateRunning = "running"
+
 // joinRequest is what a node that wants to join tells of itself.
 type joinRequest struct {
 	UUID string `json:"uuid"`
@@ -128,7 +131,7 @@ func writeJSON(w http.ResponseWriter, v any) {
 func (a *admitter) status() nodeStatus {
 	n, id := a.n, a.member.Load()
 	s := nodeStatus{Version: n.opt.Version, Instance: instanceText(n.door.instance), UUID: id.UUID,
-		MetaID: id.MetaID, DataID: id.DataID, TCPAddr: n.addrs.TCP, State: "running", Waiting: n.phase.waiting()}
+		MetaID: id.MetaID, DataID: id.DataID, TCPAddr: n.addrs.TCP, State: stateRunning, Waiting: n.phase.waiting()}
 	if id.ClusterID != 0 {
 		s.Cluster = strconv.FormatUint(id.ClusterID, 10)
 	}

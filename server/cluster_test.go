@@ -452,9 +452,9 @@ func TestLostLogIsRefused(t *testing.T) {
 	nodes[1].refused("lost the log", fmt.Sprintf("--replace %d", nodes[1].node.id.MetaID))
 }
 
-// Copies of a node's folders are refused: beside the node, and when the node
-// has been started since.
-func TestCopiedFoldersAreRefused(t *testing.T) {
+// Copies of a node's folders are refused: beside the node, and, as a backup that
+// was restored, when the node has been started since. The others go on without.
+func TestS13CopiedFoldersAreRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	first := newMachine(t).start()
@@ -467,19 +467,40 @@ func TestCopiedFoldersAreRefused(t *testing.T) {
 	m.start()
 	third := newMachine(t, joins(first)).start()
 	allVote(t, first, m, third)
+	m.mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	m.mustWrite("db", "m v=1 0")
+	settled(t, []*machine{first, m, third}, 3)
 	m.halt()
-	if err := os.CopyFS(dir+"/copy", os.DirFS(dir+"/original")); err != nil {
-		t.Fatal(err)
+	copied := func(name string) *machine {
+		t.Helper()
+		if err := os.CopyFS(dir+"/"+name, os.DirFS(dir+"/original")); err != nil {
+			t.Fatal(err)
+		}
+		c := newMachine(t)
+		c.fs = vfs.OS()
+		at(&c.cfg, name)
+		return c
 	}
+	clone, old, restored := copied("clone"), copied("old"), copied("restored")
+	restored.cfg.HTTP.BindAddress, restored.cfg.Meta.BindAddress, restored.cfg.Meta.HTTPBindAddress = m.cfg.HTTP.BindAddress, m.cfg.Meta.BindAddress, m.cfg.Meta.HTTPBindAddress
 	m.start()
-	clone := newMachine(t)
-	clone.fs = vfs.OS()
-	at(&clone.cfg, "copy")
 	clone.refused("the folders of this one are a copy")
 	m.halt()
 	m.start()
 	m.halt()
-	clone.refused("are an older copy", "--replace")
+	for range 3 { // each start counts
+		clone.refused("was refused before", "the folders of this one are a copy")
+		old.refused("are an older copy", "--replace")
+		restored.refused("are an older copy", "--replace")
+	}
+	for _, o := range []*machine{first, third} {
+		o.mustWrite("db", fmt.Sprintf("m v=1 %d", o.node.id.MetaID))
+		if strings.Contains(o.log.String(), "panic") {
+			t.Errorf("%s", o.log)
+		}
+	}
+	m.start()
+	m.expect("db", "SELECT count(v) FROM m", "m time=0 count=3")
 }
 
 // C2: a meta node that was dropped stays away, also after a restart of all, and

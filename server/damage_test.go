@@ -65,7 +65,7 @@ func historied(t *testing.T, fs vfs.FS) *client {
 
 // One bit flips in any file of a stopped node: every answer is what it was, or
 // an error, and the error or the log names the file.
-func TestFlippedBits(t *testing.T) {
+func TestS19FlippedBits(t *testing.T) {
 	flips := 40
 	if raceEnabled || testing.Short() {
 		flips = 5

@@ -47,6 +47,9 @@ func (n *Node) lockFolders() error {
 // file: it is refused.
 func (n *Node) identity() (meta.Identity, error) {
 	id, err := meta.ReadIdentity(n.fs, n.cfg.Meta.Dir)
+	if err == nil && id.Refused != "" {
+		return id, dsdb.Errorf(dsdb.KindConflict, "%s was refused before: %s", n.cfg.Meta.Dir, id.Refused)
+	}
 	if err == nil && id.ClusterID != 0 {
 		return id, n.checkDataFolder(id)
 	}
@@ -83,6 +86,18 @@ func (n *Node) begin(id meta.Identity) error {
 	n.id, n.dataID = id, id.DataID
 	n.door.admitter.member.Store(&id)
 	return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, id)
+}
+
+// renounce writes down that the cluster has refused the folders of this node, and
+// returns why: each start counts, and one day would count more than the latest
+// that the cluster has seen.
+func (n *Node) renounce(why error) error {
+	id := n.id
+	id.Refused = why.Error()
+	if err := meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, id); err != nil {
+		return errors.Join(why, err)
+	}
+	return why
 }
 
 // checkDataFolder makes sure that the folder of the points is this node's.

@@ -403,7 +403,11 @@ func (n *Node) twin(ctx context.Context) error {
 			continue // nobody there, or no other; that this node does not reach itself need not keep others from it
 		}
 		if s.UUID == n.id.UUID {
-			return fmt.Errorf("node %d runs already and answers at %s: the folders of this one are a copy of that one's; start it with empty folders and -join to make it a node of its own", n.id.Peer(), address)
+			err := fmt.Errorf("node %d runs already and answers at %s: the folders of this one are a copy of that one's; start it with empty folders and -join to make it a node of its own", n.id.Peer(), address)
+			if s.State == stateRunning {
+				err = n.renounce(err)
+			}
+			return err
 		}
 		if address == n.addrs.MetaHTTP {
 			return fmt.Errorf("another node (process %s) answers at %s, which this one tells the cluster to be its own address: give it one of its own", s.UUID, address)

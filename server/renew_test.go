@@ -52,7 +52,7 @@ func firstBatch(b []byte) int {
 // A node of which a bit of the log, or of the catalogue, is wrong starts all the
 // same: what cannot be trusted is replaced, under new ids, by what the other
 // nodes hold, and nothing is lost meanwhile.
-func TestNodeWithDamagedLogIsMadeWhole(t *testing.T) {
+func TestS19NodeWithDamagedLogIsMadeWhole(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 3)
 	defer func() {

@@ -140,7 +140,7 @@ func (c *client) replica(t testing.TB, id dsdb.ShardID) (meta.Replica, bool) {
 
 // A replica with damaged files is replaced by a new one on the same node, in a
 // folder of its own, and the old files are freed.
-func TestDamagedReplicaIsReplaced(t *testing.T) {
+func TestS19DamagedReplicaIsReplaced(t *testing.T) {
 	nodes := openCluster(t, 3)
 	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
 	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")

@@ -234,7 +234,7 @@ func (n *Node) outcast(ctx context.Context) error {
 		}
 		s, err := c.status(ctx, p.MetaHTTPAddr, n.starter())
 		if err == nil && s.UUID == p.UUID && s.Refuses != "" {
-			return dsdb.Errorf(dsdb.KindConflict, "%s says: %s", p.MetaHTTPAddr, s.Refuses)
+			return n.renounce(dsdb.Errorf(dsdb.KindConflict, "%s says: %s", p.MetaHTTPAddr, s.Refuses))
 		}
 	}
 	return nil
