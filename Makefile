@@ -1,14 +1,14 @@
 # make demo    build, start a node, load real data, ask, kill, ask again
 # make test    everything that must hold (with the race detector where there is a C compiler)
 # make check   before every commit, under two minutes
-# make lint    gofmt, vet, staticcheck
+# make lint    gofmt, vet, staticcheck; the rules of docker build --check, the specification of Compose
 # make sim     a thousand logs and a hundred whole clusters under simulated clocks, networks and disks (SEEDS=N STORES=N)
 # make mutants   plants bugs, one after the other, and has each found by the test that is named for it (MUTANT=name; root, iproute2)
 # make chaos   real nodes in network namespaces, killed, paused, cut off (root, iproute2; SECONDS=60 NODES=3 SEED=n)
 # make fuzz T=10m   every fuzz target for T
 # make bench   the benchmarks beside the code, with benchstat
 # make packages   the .deb and the .rpm, in bin/
-# make test-packages   the guides, played on five hosts made of namespaces (root, Debian)
+# make test-packages   .deb, .rpm and what the Dockerfile runs, and the guides, on hosts made of namespaces (root, Debian)
 # make test-upgrade   a cluster of the previous release, upgraded node by node under load (root, iproute2)
 # make build   bin/dsdbd, bin/dsdb, bin/dsdb-bench
 SHELL   := /bin/sh
@@ -42,7 +42,7 @@ packages:
 
 test-packages: packages
 	$(if $(shell command -v lintian),lintian --fail-on error bin/*.deb,@echo "lintian is not installed: apt-get install lintian")
-	go test -count=1 -timeout 20m -tags packages ./internal/chaos -run 'TestPackage|TestGuides|TestClusteringGuide' -v -deb=$$(ls $(CURDIR)/bin/*.deb)
+	go test -count=1 -timeout 20m -tags packages ./internal/chaos -run 'TestPackage|TestContainers|TestGuides|TestClusteringGuide' -v -packages=$(CURDIR)/bin
 
 # The daemon of the previous release is built once.
 bin/previous/$(PREVIOUS):
@@ -66,6 +66,7 @@ lint:
 	go vet ./...
 	GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 	$(TOOL) staticcheck ./...
+	go run -C tools/containers . $(CURDIR)/packaging/Dockerfile $(CURDIR)/packaging/compose.yaml
 
 check: lint
 	@$(TESTSUM) -- -short -timeout 2m ./...

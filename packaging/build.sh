@@ -13,7 +13,7 @@ ARCH=$(go env GOARCH)
 export VERSION ARCH
 
 out=bin/package
-rm -rf $out
+rm -rf $out bin/*.deb bin/*.rpm
 mkdir -p $out
 bin/dsdbd config -config packaging/dsdb.conf >/dev/null # it must be understood
 cp packaging/dsdb.conf $out/dsdb.conf

@@ -22,12 +22,12 @@ _dsdbd() {
 _dsdb() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
 	case $before in
-	-format) mapfile -t COMPREPLY < <(compgen -W "column json csv" -- "$word") ;;
+	-format) mapfile -t COMPREPLY < <(compgen -W "column csv json line" -- "$word") ;;
 	-precision) mapfile -t COMPREPLY < <(compgen -W "rfc3339 h m s ms u ns" -- "$word") ;;
 	-consistency) mapfile -t COMPREPLY < <(compgen -W "any one quorum all" -- "$word") ;;
 	-path) mapfile -t COMPREPLY < <(compgen -f -- "$word") ;;
 	-host) mapfile -t COMPREPLY < <(compgen -A hostname -- "$word") ;;
-	*) mapfile -t COMPREPLY < <(compgen -W "-host -port -username -password -database -ssl -format -precision -consistency -pretty -execute -import -path -compressed -pps -version" -- "$word") ;;
+	*) mapfile -t COMPREPLY < <(compgen -W "-host -port -username -password -database -ssl -unsafeSsl -format -precision -consistency -pretty -execute -import -path -compressed -pps -version" -- "$word") ;;
 	esac
 }
 

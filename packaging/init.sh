@@ -28,6 +28,7 @@ wait=60 # seconds that a stop may take before it is enforced
 INFLUXD_OPTS=
 DSDB_OPTS=
 if [ -r /etc/default/dsdb ]; then
+	# shellcheck source=/dev/null
 	. /etc/default/dsdb
 fi
 
@@ -54,6 +55,7 @@ start() {
 	[ -r $config ] || { echo "$name: $config is missing" >&2; exit 1; }
 	mkdir -p /run/dsdb /var/log/dsdb
 	chown $user:$user /run/dsdb /var/log/dsdb
+	# shellcheck disable=SC3045 # what is /bin/sh on Debian knows it
 	ulimit -n 65536 2>/dev/null || true
 	# The options are words of a command line: they are to be split.
 	# shellcheck disable=SC2086

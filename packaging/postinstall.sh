@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the user, the folders and the links. The service is enabled but not started: its
-# configuration is to be looked at first.
+# Makes the user, the folders and the links, for the .deb and the .rpm. The service
+# is enabled but not started: its configuration is to be looked at first.
 set -e
 
 if ! getent group dsdb >/dev/null; then
@@ -27,7 +27,5 @@ if [ -d /run/systemd/system ]; then
 	systemctl enable dsdb.service || true
 elif command -v update-rc.d >/dev/null; then
 	update-rc.d dsdb defaults >/dev/null
-elif command -v chkconfig >/dev/null; then
-	chkconfig --add dsdb
 fi
 exit 0

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Removing the package keeps the data. Purging it removes the logs, the
-# options and, since the word says so, the data and the user.
+# Removing the package keeps the data. Purging it, which only Debian knows, removes
+# the logs, the options and, since the word says so, the data and the user. An .rpm
+# is removed with 0, what will be left of the package.
 set -e
 
 case "$1" in
-remove)
+remove | 0)
 	if [ -d /run/systemd/system ]; then
 		systemctl daemon-reload || true
 	fi

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stops the daemon before its files go. An upgrade does not: the new version is
-# taken over by a restart, when the operator wants it.
+# Stops the daemon before its files go (remove of a .deb, 0 of an .rpm). An upgrade
+# does not: the new version is taken over by a restart, when the operator wants it.
 set -e
 
 case "$1" in

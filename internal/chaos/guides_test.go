@@ -3,7 +3,6 @@
 package chaos
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,9 +11,6 @@ import (
 	"testing"
 	"time"
 )
-
-// deb is what `make test-packages` has built.
-var deb = flag.String("deb", "", "the package to install")
 
 // machines makes hosts influx1, influx2, … whose names resolve as Debian has
 // it: one's own to 127.0.1.1, those of the others to their addresses.
@@ -68,14 +64,19 @@ func must(t *testing.T, h *Host, script string) string {
 	return out
 }
 
-// prepare puts the package onto a host, which is to be like one that is new:
-// without what keeps services from being stopped in containers, and without
-// what the machine below may have installed.
+// prepare puts the package onto a host.
 func prepare(t *testing.T, h *Host) {
 	t.Helper()
-	if err := h.Copy(*deb, "/tmp/dsdb.deb"); err != nil {
+	if err := h.Copy(built(t, "deb"), "/tmp/dsdb.deb"); err != nil {
 		t.Fatal(err)
 	}
+	blank(t, h)
+}
+
+// blank makes a host like one that is new: without what keeps services from being
+// stopped in containers, and without what the machine below may have installed.
+func blank(t *testing.T, h *Host) {
+	t.Helper()
 	must(t, h, "rm -f /usr/sbin/policy-rc.d")
 	must(t, h, "for p in influxdb influxdb-client; do if dpkg -s $p >/dev/null 2>&1; then dpkg -r $p; fi; done")
 }
@@ -180,29 +181,4 @@ func checkServers(t *testing.T, hosts []*Host, port, data, meta int) {
 		}
 		time.Sleep(300 * time.Millisecond)
 	}
-}
-
-// TestPackage installs, upgrades over an edited configuration, removes and purges.
-func TestPackage(t *testing.T) {
-	h := machines(t, 1)[0]
-	install(t, h)
-	must(t, h, "test -x /usr/bin/dsdbd && influx -version && getent passwd dsdb && ! pgrep dsdbd")
-	must(t, h, "service dsdb start && service dsdb status")
-	must(t, h, `dsdb -execute 'CREATE DATABASE kept'`)
-	must(t, h, `echo '# mine' >> /etc/dsdb/dsdb.conf`)
-	install(t, h) // the same again is an upgrade
-	must(t, h, `grep -q '# mine' /etc/dsdb/dsdb.conf && service dsdb restart`)
-	out := ""
-	for range 50 {
-		if out, _ = h.Run(`dsdb -execute 'SHOW DATABASES'`); strings.Contains(out, "kept") {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	if !strings.Contains(out, "kept") {
-		t.Errorf("the upgrade lost data: %s", out)
-	}
-	must(t, h, `service dsdb stop; ! service dsdb status; test $(service dsdb status >/dev/null; echo $?) = 3`)
-	must(t, h, `service dsdb start && dpkg -r dsdb && ! pgrep dsdbd && test -d /var/lib/dsdb/meta && test -f /etc/dsdb/dsdb.conf`)
-	must(t, h, `dpkg -P dsdb && ! test -e /var/lib/dsdb && ! test -e /etc/dsdb/dsdb.conf && ! getent passwd dsdb`)
 }
