@@ -2,6 +2,7 @@ package meta
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -63,6 +64,13 @@ type GroupReport struct {
 	Commit   uint64         `json:"commit"`
 	Members  Members        `json:"members"`
 	Progress []Progress     `json:"progress,omitempty"` // of the others
+}
+
+// Equal reports whether two reports say the same.
+func (g *GroupReport) Equal(o *GroupReport) bool {
+	return g.Group == o.Group && g.Replica == o.Replica && g.Term == o.Term && g.Commit == o.Commit &&
+		slices.Equal(g.Members.Voters, o.Members.Voters) && slices.Equal(g.Members.Outgoing, o.Members.Outgoing) &&
+		slices.Equal(g.Members.Learners, o.Members.Learners) && slices.Equal(g.Progress, o.Progress)
 }
 
 // Members are the members of a raft group as of its last applied change.

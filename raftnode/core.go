@@ -185,11 +185,12 @@ type Core struct {
 	seq     uint64 // of proposals and read contexts
 	groups  map[dsdb.GroupID]*group
 	ticking [TickSlices][]*group
-	clocks  int      // groups in ticking
-	rounds  uint64   // calls of Tick with slice 0
-	orphans []*group // whose clock.campaignIn is not 0
-	dirty   []*group // touched since the last Drain, in order of first touch
-	refuse  error    // why proposals are refused, nil if they are not
+	clocks  int             // groups in ticking
+	awake   [TickSlices]int // of these, by slice, those that are not quiescent
+	rounds  uint64          // calls of Tick with slice 0
+	orphans []*group        // whose clock.campaignIn is not 0
+	dirty   []*group        // touched since the last Drain, in order of first touch
+	refuse  error           // why proposals are refused, nil if they are not
 	out     Outputs
 	scratch []byte          // data of proposals on their way into raft
 	blank   []*raftpb.Entry // entries to carry them
@@ -227,7 +228,7 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	}
 	g.contacts.heard(g, Peer{e.From, from})
 	if wakes, only := wakes(e.Message); wakes {
-		if g.wake(); only {
+		if c.wake(g); only {
 			return
 		}
 	}

@@ -376,8 +376,9 @@ func (h *Host) call(ctx context.Context, e event) (dsdb.Verdict, error) {
 	return w.wait(ctx)
 }
 
-// tick moves the clocks of all cores, a slice at a time. It sleeps while there
-// is no group that needs a clock.
+// tick moves the clocks of all cores, a slice at a time; those slices that rest all
+// at once, which saves waking the workers for each. It sleeps while there is no
+// group that needs a clock.
 func (h *Host) tick() {
 	t := time.NewTicker(TickEvery / TickSlices)
 	defer t.Stop()
@@ -389,9 +390,17 @@ func (h *Host) tick() {
 		}
 		idle := true
 		for _, w := range h.workers {
-			if w.ticking.Load() > 0 {
-				w.push(event{kind: evTick, slice: slice})
-				idle = false
+			if w.ticking.Load() == 0 {
+				continue
+			}
+			idle = false
+			awake := w.awake.Load()
+			due := awake & (1 << slice)
+			if slice == 0 {
+				due |= allSlices &^ awake
+			}
+			if due != 0 {
+				w.push(event{kind: evTick, slices: due})
 			}
 		}
 		if !idle {

@@ -50,7 +50,7 @@ func (c *Core) Install(from dsdb.NodeID, s Snapshot, dir string, w Waiter) {
 			return
 		}
 		g.contacts.heard(g, Peer{s.Envelope.From, from})
-		g.wake()
+		c.wake(g)
 		g.incoming = &installation{snapshot: s, dir: dir, members: members, waiter: w}
 		c.guard(g, func() { _ = g.node.Step(s.Envelope.Message) }) // refused: see refusedInstall
 		c.touch(g)

@@ -128,7 +128,7 @@ func (g *group) failMatches(c *Core, err error) {
 func (c *Core) PeerDown(node dsdb.NodeID) {
 	c.clocked(func(g *group) {
 		if g.contacts.activeOn(g, node) {
-			g.wake()
+			c.wake(g)
 		}
 		if g.seen.lead == 0 || g.seen.leading || g.nodeOf(dsdb.ReplicaID(g.seen.lead)) != node {
 			return
@@ -226,7 +226,7 @@ func (c *Core) turn(g *group, gone dsdb.NodeID) uint64 {
 func (c *Core) Unreachable(node dsdb.NodeID) {
 	c.clocked(func(g *group) {
 		if g.contacts.activeOn(g, node) {
-			g.wake()
+			c.wake(g)
 		}
 		if !g.seen.leading {
 			return

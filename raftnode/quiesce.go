@@ -20,20 +20,51 @@ import (
 // it wakes the others by a message of its own: the leader shows itself, or, if
 // it is not there any more, the others are elected as soon as ever.
 const (
-	quiescentPace  = 4 // ticks to one of raft's
+	quiescentPace  = 6 // ticks to one of raft's
 	followerIdle   = uint64(3 * time.Second / TickEvery)
 	leaderIdle     = 2 * followerIdle
 	wakeOthersIdle = followerIdle / 3 // a follower that was idle for less woke the others not long ago
 )
 
 // wake has raft's clock go at full speed.
-func (g *group) wake() {
+func (c *Core) wake(g *group) {
 	g.clock.idle = 0
-	if g.clock.quiescent {
-		g.clock.quiescent = false
-		g.progress.quiescent.Store(false)
+	c.setQuiescent(g, false)
+}
+
+func (c *Core) setQuiescent(g *group, on bool) {
+	if g.clock.quiescent == on {
+		return
+	}
+	c.countAwake(g, -1)
+	g.clock.quiescent = on
+	c.countAwake(g, 1)
+	g.progress.quiescent.Store(on)
+}
+
+// countAwake adds n to the groups of g's slice that are awake, if g is.
+func (c *Core) countAwake(g *group, n int) {
+	if g.clock.running && !g.clock.quiescent {
+		c.awake[uint64(g.id)%TickSlices] += n
 	}
 }
+
+// Awake returns the slices that hold groups that are not quiescent, as bits. The
+// other slices may be ticked together: nothing there depends on when, within a tick.
+func (c *Core) Awake() (slices uint64) {
+	if len(c.orphans) > 0 {
+		return allSlices
+	}
+	for i, n := range c.awake {
+		if n > 0 {
+			slices |= 1 << i
+		}
+	}
+	return slices
+}
+
+// allSlices has a bit for each slice.
+const allSlices = 1<<TickSlices - 1
 
 // wakeAll wakes the group on all its nodes. A leader need not say so: what it is
 // asked for leads to messages.
@@ -41,7 +72,7 @@ func (c *Core) wakeAll(g *group) {
 	if !g.seen.leading && g.clock.idle >= wakeOthersIdle {
 		c.wakeOthers(g)
 	}
-	g.wake()
+	c.wake(g)
 }
 
 func (c *Core) wakeOthers(g *group) {
@@ -85,8 +116,7 @@ func (c *Core) advanceClock(g *group) bool {
 	k.now++
 	k.idle++
 	if !k.quiescent && g.mayQuiesce() {
-		k.quiescent = true
-		g.progress.quiescent.Store(true)
+		c.setQuiescent(g, true)
 	}
 	if k.quiescent && c.rounds%quiescentPace != 0 {
 		return false

@@ -147,7 +147,7 @@ func (c *Core) handle(g *group, rd raft.Ready) {
 func (c *Core) observe(g *group, rd raft.Ready) {
 	was := g.seen
 	if rd.SoftState != nil {
-		g.wake()
+		c.wake(g)
 		g.seen.lead, g.seen.leading = rd.SoftState.Lead, rd.SoftState.RaftState == raft.StateLeader
 	}
 	if hs := rd.HardState; !raft.IsEmptyHardState(hs) {

@@ -134,7 +134,9 @@ func (c *Core) setClock(g *group, on bool) {
 	if g.clock.running == on {
 		return
 	}
+	c.countAwake(g, -1)
 	g.clock.running = on
+	c.countAwake(g, 1)
 	slice := &c.ticking[uint64(g.id)%TickSlices]
 	if on {
 		c.clocks++

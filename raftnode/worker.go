@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"errors"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -36,7 +37,7 @@ const (
 // event is one input of a worker's core; kind says which members are set.
 type event struct {
 	kind     eventKind
-	slice    int
+	slices   uint64 // as bits
 	group    dsdb.GroupID
 	node     dsdb.NodeID
 	index    uint64 // for evTransfer a replica
@@ -110,7 +111,8 @@ type worker struct {
 	core    *Core
 	in      inbox[event]
 	applier *applier
-	ticking atomic.Int64 // groups that the clock moves
+	ticking atomic.Int64  // groups that the clock moves
+	awake   atomic.Uint64 // slices of them that do not rest, see Core.Awake
 	done    sync.WaitGroup
 }
 
@@ -156,6 +158,7 @@ func (w *worker) run() {
 			w.core.Stop()
 		}
 		w.spread(w.core.Drain())
+		w.awake.Store(w.core.Awake())
 		w.setClock(w.core.Ticking())
 	}
 }
@@ -175,7 +178,9 @@ func (w *worker) setClock(groups int) {
 func (w *worker) feed(e *event) {
 	switch e.kind {
 	case evTick:
-		w.core.Tick(e.slice)
+		for rest := e.slices; rest != 0; rest &= rest - 1 {
+			w.core.Tick(bits.TrailingZeros64(rest))
+		}
 	case evOpen:
 		e.waiter.Done(dsdb.Verdict{}, w.open(e.more.specs))
 	case evStep:

@@ -41,7 +41,7 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 	}
 	group := n.host.Status(dsdb.MetaGroup)
 	var rows []exec.ProcessRow
-	for i, r := range n.reports(ctx, view, statusWait) {
+	for i, r := range n.reports(ctx, view, statusWait, n.wholeReport) {
 		p := &view.Processes[i]
 		if p.Gone() {
 			continue

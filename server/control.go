@@ -3,10 +3,12 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"sync"
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/wire"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/raftnode"
 	"github.com/dasudian/dsdb/server/rpc"
@@ -26,18 +28,20 @@ type control struct {
 	n     *Node
 	began time.Time
 	slots chan struct{} // bounds the actions that are carried out at the same time
+	told  reportTold    // to the process that leads the meta group
+	heard reportHeard   // from all, while this process does
 
 	mu     sync.Mutex
 	undone []meta.Action // guarded by mu: those that failed since the last step
 }
 
 func newControl(n *Node) *control {
-	return &control{n: n, began: time.Now(), slots: make(chan struct{}, 16)}
+	return &control{n: n, began: time.Now(), slots: make(chan struct{}, 16), heard: reportHeard{n: n}}
 }
 
 // answer registers what other nodes may ask of this one about the cluster.
 func (c *control) answer(p *rpc.Peers) {
-	p.Handle(methodReport, c.n.serveReport)
+	p.Handle(methodReport, c.serveReport)
 	p.Handle(methodCatalogue, c.n.serveCatalogue)
 	p.Handle(methodPeers, c.n.servePeers)
 	p.Handle(methodChange, c.serveChange)
@@ -73,6 +77,7 @@ func (c *control) run(ctx context.Context) {
 			o := meta.DefaultControllerOptions()
 			o.MaxVoters = c.n.cfg.Meta.MaxVoters
 			decider, term = meta.NewController(o), st.Term
+			c.heard.forget()
 		}
 		if c.step(ctx, decider) {
 			t.Reset(controlBusy)
@@ -84,7 +89,7 @@ func (c *control) run(ctx context.Context) {
 // whether anything was.
 func (c *control) step(ctx context.Context, decider *meta.Controller) bool {
 	view := c.n.meta.View()
-	for _, r := range c.n.reports(ctx, view, reportWait) {
+	for _, r := range c.n.reports(ctx, view, reportWait, c.heard.report) {
 		if r != nil {
 			decider.Observe(c.now(), r.NodeReport)
 		}
@@ -186,6 +191,21 @@ func changes(steps []meta.MemberChange) []raftnode.Change {
 		}
 	}
 	return out
+}
+
+// serveReport answers the call "report": all, or if the body is the number of a
+// report, or 0, what is not as in that.
+func (c *control) serveReport(_ context.Context, from rpc.Process, body []byte) ([]byte, error) {
+	r := c.n.report()
+	if len(body) > 0 {
+		w := wire.NewReader(body)
+		since := w.Uint(math.MaxUint64)
+		if err := w.End(); err != nil {
+			return nil, err
+		}
+		c.told.reduce(&r, from.UUID, since, c.n.id.Epoch<<32)
+	}
+	return json.Marshal(r)
 }
 
 // serveChange answers the call "change" for a group that this node leads.

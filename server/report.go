@@ -9,7 +9,6 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/raftnode"
-	"github.com/dasudian/dsdb/server/rpc"
 )
 
 // The methods by which the leader of the meta group learns how nodes are and
@@ -32,6 +31,7 @@ type report struct {
 	Lag      uint64 `json:"lag"`       // most entries that one of its replicas is known to be behind
 	DiskUsed uint64 `json:"disk_used"` // bytes, of the disk that holds the points
 	DiskFree uint64 `json:"disk_free"` // bytes
+	reportDelta
 }
 
 // report tells how this process is.
@@ -88,12 +88,12 @@ func members(peers []raftnode.Peer) []meta.Member {
 	return out
 }
 
-// reportOf asks a process how it is.
-func (n *Node) reportOf(ctx context.Context, p *meta.Process) (r report, err error) {
+// reportOf asks a process how it is; body is that of the call.
+func (n *Node) reportOf(ctx context.Context, p *meta.Process, body []byte) (r report, err error) {
 	if p.UUID == n.id.UUID {
 		return n.report(), nil
 	}
-	b, err := n.peers.Call(ctx, p.ID(), methodReport, nil)
+	b, err := n.peers.Call(ctx, p.ID(), methodReport, body)
 	if err != nil {
 		return r, err
 	}
@@ -104,9 +104,14 @@ func (n *Node) reportOf(ctx context.Context, p *meta.Process) (r report, err err
 	return r, nil
 }
 
-// reports asks all processes of the catalogue at the same time; nil stands for
-// one that did not answer, or is gone.
-func (n *Node) reports(ctx context.Context, view *meta.Data, wait time.Duration) []*report {
+// wholeReport asks a process how it is.
+func (n *Node) wholeReport(ctx context.Context, p *meta.Process) (report, error) {
+	return n.reportOf(ctx, p, nil)
+}
+
+// reports asks all processes of the catalogue at the same time by ask; nil stands
+// for one that did not answer, or is gone.
+func (n *Node) reports(ctx context.Context, view *meta.Data, wait time.Duration, ask func(context.Context, *meta.Process) (report, error)) []*report {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	out := make([]*report, len(view.Processes))
@@ -119,7 +124,7 @@ func (n *Node) reports(ctx context.Context, view *meta.Data, wait time.Duration)
 		}
 		asked++
 		go func() {
-			if r, err := n.reportOf(ctx, p); err == nil {
+			if r, err := ask(ctx, p); err == nil {
 				out[i] = &r
 			}
 			done <- struct{}{}
@@ -129,9 +134,4 @@ func (n *Node) reports(ctx context.Context, view *meta.Data, wait time.Duration)
 		<-done
 	}
 	return out
-}
-
-// serveReport answers the call "report".
-func (n *Node) serveReport(context.Context, rpc.Process, []byte) ([]byte, error) {
-	return json.Marshal(n.report())
 }
