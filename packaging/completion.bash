@@ -3,12 +3,12 @@
 _dsdbd() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
 	case $before in
-	-config | --config | -pidfile | --pidfile | segment | wal)
+	-config | --config | -pidfile | --pidfile | segment | wal | meta)
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return
 		;;
 	inspect)
-		mapfile -t COMPREPLY < <(compgen -W "segment wal" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "segment wal meta" -- "$word")
 		return
 		;;
 	esac

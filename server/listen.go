@@ -33,7 +33,7 @@ type purpose uint8
 const (
 	forClients purpose = 1 << iota // the API of [http]
 	forPeers                       // the connections of other nodes
-	forJoining                     // the API of [meta]: join, status, peers
+	forJoining                     // the API of [meta]: join, status, peers, snapshot
 )
 
 // door is where requests come in. It is there before the node is: until the
@@ -45,6 +45,8 @@ type door struct {
 	gates    []*gate
 	admitter *admitter
 	failed   chan error // why a listener ended
+	stopping context.Context
+	stop     context.CancelFunc // ends stopping: requests that wait for something are to end
 
 	api     atomic.Pointer[httpd.Handler]
 	peers   atomic.Pointer[rpc.Peers]
@@ -68,6 +70,7 @@ type gate struct {
 // openDoor opens the listeners and serves them.
 func (n *Node) openDoor(id meta.Identity) error {
 	d := &door{n: n, instance: randomID(), failed: make(chan error, 3)}
+	d.stopping, d.stop = context.WithCancel(context.Background())
 	n.door = d
 	n.onClose(func() error { d.close(); return nil })
 	d.admitter = newAdmitter(n, id)
@@ -305,6 +308,8 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	case g.purpose&forClients == 0 && mutant.HTTPUnanswered:
 		panic(http.ErrAbortHandler)
+	case path == "/snapshot" && g.purpose&forJoining != 0:
+		d.serveAPI(w, r)
 	case g.purpose&forClients == 0:
 		w.Header().Set("X-Dsdb-Version", d.n.opt.Version)
 		http.Error(w, fmt.Sprintf("this address is for the nodes of the cluster; clients are served at %s", d.n.addrs.HTTP), http.StatusNotFound)
@@ -313,12 +318,17 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, `{"error":"too many connections"}`, http.StatusServiceUnavailable)
 	default:
-		if h := d.api.Load(); h != nil {
-			h.ServeHTTP(w, r)
-			return
-		}
-		httpd.Starting(d.n.opt.Version, d.n.phase.err).ServeHTTP(w, r)
+		d.serveAPI(w, r)
 	}
+}
+
+// serveAPI passes a request to the API for clients, which also knows who is an admin.
+func (d *door) serveAPI(w http.ResponseWriter, r *http.Request) {
+	if h := d.api.Load(); h != nil {
+		h.ServeHTTP(w, r)
+		return
+	}
+	httpd.Starting(d.n.opt.Version, d.n.phase.err).ServeHTTP(w, r)
 }
 
 // proven reports whether a node that calls has shown a certificate, if it must.
@@ -356,6 +366,7 @@ func (d *door) client() netip.AddrPort {
 
 // shutdown stops taking requests and returns when those that run have ended.
 func (d *door) shutdown(ctx context.Context) error {
+	d.stop()
 	var errs []error
 	for _, g := range d.gates {
 		if err := g.server.Shutdown(ctx); err != nil {
@@ -368,6 +379,7 @@ func (d *door) shutdown(ctx context.Context) error {
 // close ends all listeners and their connections, but for those of other nodes.
 func (d *door) close() {
 	d.closing.Do(func() {
+		d.stop()
 		for _, g := range d.gates {
 			_ = g.server.Close()
 			_ = g.listen.Close()

@@ -201,7 +201,7 @@ func (n *Node) httpConfig(version string) httpd.Config {
 	}
 	return httpd.Config{Version: version, MaxBody: int64(h.MaxBody), MaxDecoded: 4 * int64(h.MaxBody), MaxWrites: writes,
 		WriteWait: time.Duration(h.EnqueuedTimeout), WriteTimeout: time.Duration(c.WriteTimeout), QueryTimeout: time.Duration(c.QueryTimeout),
-		MaxQueries: c.MaxConcurrentQueries, Verify: n.serveVerify, Pprof: h.Pprof, LogRequests: h.LogEnabled, Wall: n.opt.Wall}
+		MaxQueries: c.MaxConcurrentQueries, Verify: n.serveVerify, Snapshot: n.serveSnapshot, Pprof: h.Pprof, LogRequests: h.LogEnabled, Wall: n.opt.Wall}
 }
 
 // spawn runs fn on a goroutine that Close waits for.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/segment"
 	"github.com/dasudian/dsdb/shard"
 	"github.com/dasudian/dsdb/wal"
@@ -21,9 +22,11 @@ const inspectUsage = `Says what a file of DSDB holds. It changes nothing; the da
   dsdbd inspect segment FILE              what is in a segment, and how it is encoded
   dsdbd inspect segment -arrow OUT FILE   its rows as an Arrow IPC stream; OUT - is standard output
   dsdbd inspect wal FILE                  the records of a file of the log
+  dsdbd inspect meta FILE                 the catalogue: a file of [meta] dir, or what GET /snapshot answers
 
 Segments lie in [data] dir, below shard/, beside the index that names their
-series: keep them together. The log lies in [data] wal-dir.
+series: keep them together. The log lies in [data] wal-dir, the catalogue in
+[meta] dir, below catalogue/.
 `
 
 // inspect runs "dsdbd inspect".
@@ -37,7 +40,7 @@ func inspect(args []string) int {
 	switch args[0] {
 	case "segment":
 		f.StringVar(arrow, "arrow", "", "`FILE` to write the rows to")
-	case "wal":
+	case "wal", "meta":
 	default:
 		fmt.Fprintf(os.Stderr, "dsdbd inspect: unknown kind of file %q\n\n%s", args[0], inspectUsage)
 		return 2
@@ -71,6 +74,8 @@ func inspectFile(fs vfs.FS, kind, path, arrow string) error {
 	switch {
 	case kind == "wal":
 		return wal.Inspect(fs, path, os.Stdout)
+	case kind == "meta":
+		return meta.Inspect(fs, path, os.Stdout)
 	case arrow == "":
 		return inspectSegment(fs, path, os.Stdout)
 	case arrow == "-":

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,4 +192,38 @@ func rowsOfArrow(t *testing.T, path string) (out []string) {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// What GET /snapshot answers is read by inspect, as is the file that the daemon leaves.
+func TestInspectMeta(t *testing.T) {
+	home := t.TempDir()
+	d := start(t, home)
+	d.query("", "CREATE DATABASE db")
+	rs, err := http.Get(d.base + "/snapshot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rs.Body.Close()
+	b, err := io.ReadAll(rs.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := filepath.Join(home, "answer.snap")
+	if err := os.WriteFile(answer, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.stop(syscall.SIGTERM)
+	files, err := filepath.Glob(filepath.Join(home, ".dsdb", "meta", "catalogue", "*.snap"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v %v", files, err)
+	}
+	for _, file := range append(files, answer) {
+		code, text, stderr := dsdbd(t, nil, "inspect", "meta", file)
+		if code != 0 || stderr != "" || !strings.Contains(text, "meta node 1 (active) data node 2 (active)") {
+			t.Errorf("%s: %d %s\n%s", file, code, stderr, text)
+		}
+		if file == answer && !strings.Contains(text, `database "db", default policy "autogen"`) {
+			t.Errorf("the database is not in\n%s", text)
+		}
+	}
 }

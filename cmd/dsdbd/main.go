@@ -1,8 +1,8 @@
 // Command dsdbd is the DSDB daemon: one node that stores and serves time series.
 //
-//	dsdbd [run] [-config FILE]     serve
-//	dsdbd config [-config FILE]    print the configuration that would be used
-//	dsdbd inspect segment|wal FILE print what a file holds
+//	dsdbd [run] [-config FILE]          serve
+//	dsdbd config [-config FILE]         print the configuration that would be used
+//	dsdbd inspect segment|wal|meta FILE print what a file holds
 //	dsdbd version
 package main
 
@@ -24,6 +24,7 @@ const usage = `dsdbd is the DSDB daemon: a time-series database that speaks Infl
   dsdbd config [-config FILE]        print the configuration that would be used, with comments
   dsdbd inspect segment [-arrow OUT] FILE   say what is in a segment, or write its rows as Arrow IPC
   dsdbd inspect wal FILE             say what is in a segment of the log
+  dsdbd inspect meta FILE            say what is in a snapshot of the catalogue
   dsdbd version                      print the version
 
 Every key of the configuration can be set by an environment variable too:

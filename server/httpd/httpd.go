@@ -85,6 +85,7 @@ type Config struct {
 	QueryTimeout   time.Duration
 	MaxQueries     int              // running at the same time; above: an error
 	Verify         http.HandlerFunc // POST /debug/verify; nil: it is not there
+	Snapshot       http.HandlerFunc // GET /snapshot; nil: it is not there
 	Pprof          bool
 	LogRequests    bool
 	AcceptUnsigned bool
@@ -146,6 +147,9 @@ func (h *Handler) routes(reg *prometheus.Registry) {
 	h.handle("/debug/vars", h.gate.adminOnly(varsHandler(reg, h.cfg.Version)), "GET")
 	if h.cfg.Verify != nil {
 		h.handle("/debug/verify", h.gate.adminOnly(h.cfg.Verify), "POST")
+	}
+	if h.cfg.Snapshot != nil {
+		h.handle("/snapshot", h.gate.adminOnly(h.cfg.Snapshot), "GET", "HEAD")
 	}
 	if h.cfg.Pprof {
 		h.routePprof()
