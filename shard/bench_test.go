@@ -94,25 +94,37 @@ func scanAll(b *testing.B, s *Shard, scan dsdb.Scan) {
 }
 
 // filled is a shard with 1000 series × 600 rows × 10 fields in its memtable.
-func filled(b *testing.B) *Shard {
+func filled(b *testing.B) *Shard { return filledBy(b, func(i int) int { return i }) }
+
+// filledBy is filled in which the i-th entry holds the rows of number order(i) in time.
+func filledBy(b *testing.B, order func(i int) int) *Shard {
 	s := benchShard(b)
 	for i := range 600 {
-		_, err := s.Apply([]dsdb.Entry{{Index: uint64(i) + 1, Data: cpuEntry(1000, int64(i)*1e10)}})
+		_, err := s.Apply([]dsdb.Entry{{Index: uint64(i) + 1, Data: cpuEntry(1000, int64(order(i))*1e10)}})
 		check(b, err)
 	}
 	return s
 }
 
+// BenchmarkFlush flushes rows that came in the order of time, and those of two
+// clients that overtake each other every five rows.
 func BenchmarkFlush(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		s := filled(b)
-		b.StartTimer()
-		_, err := s.Flush()
-		check(b, err)
+	for name, order := range map[string]func(int) int{
+		"order=time":  func(i int) int { return i },
+		"order=pairs": func(i int) int { return i/10*10 + (i+5)%10 },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				s := filledBy(b, order)
+				b.StartTimer()
+				_, err := s.Flush()
+				check(b, err)
+			}
+			mvs(b, 600*1000*10)
+		})
 	}
-	mvs(b, 600*1000*10)
 }
 
 func BenchmarkFullCompaction(b *testing.B) {

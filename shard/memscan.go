@@ -1,9 +1,9 @@
 package shard
 
 import (
+	"cmp"
 	"math"
 	"slices"
-	"sort"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
@@ -83,7 +83,16 @@ type memRows struct {
 	times  []int64
 	places []place
 	starts []uint32
-	staged int // where the values of the first row are staged; -1: they are not
+	staged int          // where the values of the series' rows are staged, in the order of writing; -1: they are not
+	order  []uint32     // which of them row i is; empty: the i-th
+	sorter []writtenRow // scratch memory of sort
+}
+
+// writtenRow is a row of a series and its number in the order of writing.
+type writtenRow struct {
+	time  int64
+	place place
+	at    uint32
 }
 
 // place is where a row of a table lies: chunk<<16 | position in it.
@@ -94,7 +103,7 @@ type place uint32
 // until the next call.
 func (s *memScan) series(i int, id dsdb.SeriesID, rng dsdb.TimeRange, newest int) *memRows {
 	m, tl := &s.found, s.tails[i]
-	m.scan, m.times, m.starts = s, m.times[:0], nil
+	m.scan, m.times, m.starts, m.order = s, m.times[:0], nil, m.order[:0]
 	if s.groups != nil {
 		m.staged = s.groups.stage(s, i)
 		m.take(s.groups.of(i), id)
@@ -164,30 +173,56 @@ func (s *memScan) deleted(num uint32, id dsdb.SeriesID, t int64) bool {
 
 // sort orders rows that are in the order of writing by time, and joins those of equal time.
 func (m *memRows) sort() {
+	rows := m.sorter[:0]
+	for i, t := range m.times {
+		rows = append(rows, writtenRow{t, m.places[i], uint32(i)})
+	}
+	sortRows(rows)
+	m.order = m.order[:0]
+	distinct := 0
+	for i, r := range rows {
+		m.times[i], m.places[i], m.order = r.time, r.place, append(m.order, r.at)
+		if i == 0 || r.time != rows[i-1].time {
+			distinct++
+		}
+	}
+	if m.sorter = rows; distinct < len(rows) {
+		m.join(distinct)
+	}
+}
+
+// join joins the rows of equal time of sorted rows, of which distinct times remain.
+func (m *memRows) join(distinct int) {
 	m.staged = -1
-	sort.Stable(byTime{m})
-	times := m.times[:0:0]
+	times := make([]int64, 0, distinct)
 	for i, t := range m.times {
 		if i == 0 || t != m.times[i-1] {
 			times = append(times, t)
 			m.starts = append(m.starts, uint32(i))
 		}
 	}
-	if len(times) == len(m.times) {
-		m.starts = nil
-		return
-	}
 	m.starts = append(m.starts, uint32(len(m.places)))
 	m.times = times
 }
 
-type byTime struct{ *memRows }
-
-func (b byTime) Len() int           { return len(b.places) }
-func (b byTime) Less(i, j int) bool { return b.times[i] < b.times[j] }
-func (b byTime) Swap(i, j int) {
-	b.places[i], b.places[j] = b.places[j], b.places[i]
-	b.times[i], b.times[j] = b.times[j], b.times[i]
+// sortRows sorts rows by time, those of equal time by their order of writing, in
+// which they are. They are seldom far from where they belong: clients that write
+// side by side overtake each other by a request or two.
+func sortRows(rows []writtenRow) {
+	moves := 16 * len(rows)
+	for i := 1; i < len(rows); i++ {
+		r, j := rows[i], i
+		for ; j > 0 && rows[j-1].time > r.time; j-- {
+			rows[j] = rows[j-1]
+		}
+		rows[j] = r
+		if moves -= i - j; moves < 0 {
+			slices.SortFunc(rows, func(a, b writtenRow) int {
+				return cmp.Or(cmp.Compare(a.time, b.time), cmp.Compare(a.at, b.at))
+			})
+			return
+		}
+	}
 }
 
 // blocks appends the rows as blocks, known by their first row.
@@ -224,7 +259,11 @@ func (m *memRows) loadSlot(dst *column.Vector, slot, from, to int) (found bool) 
 	switch {
 	case !m.scan.dense[slot] || m.starts != nil || dst.Type == dsdb.String:
 	case m.staged >= 0:
-		loadBits(dst, m.scan.groups.staged[slot][m.staged+from:m.staged+to])
+		if staged := m.scan.groups.staged[slot][m.staged:]; len(m.order) > 0 {
+			loadOrdered(dst, staged, m.order[from:to])
+		} else {
+			loadBits(dst, staged[from:to])
+		}
 		return true
 	default:
 		m.loadDense(dst, slot, m.places[from:to])
@@ -273,6 +312,19 @@ func loadBits(dst *column.Vector, bits []uint64) {
 	}
 	for _, b := range bits {
 		dst.Ints = append(dst.Ints, int64(b))
+	}
+}
+
+// loadOrdered loads the numbers of bits that order names.
+func loadOrdered(dst *column.Vector, bits []uint64, order []uint32) {
+	if dst.Type == dsdb.Float {
+		for _, i := range order {
+			dst.Floats = append(dst.Floats, math.Float64frombits(bits[i]))
+		}
+		return
+	}
+	for _, i := range order {
+		dst.Ints = append(dst.Ints, int64(bits[i]))
 	}
 }
 
