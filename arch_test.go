@@ -32,7 +32,7 @@ var floors = []struct {
 	{3, "exec", "github.com/apache/arrow/go/v15"},
 	{4, "server/config", "github.com/BurntSushi/toml"},
 	{4, "server/httpd", "github.com/influxdata/influxql github.com/klauspost/compress github.com/prometheus/client_golang github.com/tinylib/msgp github.com/golang-jwt/jwt"},
-	{4, "server/coord server/rpc server/tasks", ""},
+	{4, "server/coord server/hints server/rpc server/tasks", ""},
 	{5, "server", "github.com/influxdata/influxql github.com/prometheus/client_golang golang.org/x/crypto"},
 	{6, "bench", "github.com/HdrHistogram/hdrhistogram-go golang.org/x/sys"},
 	{6, "internal/chaos internal/sim", ""},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"runtime"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -45,6 +46,11 @@ var (
 	metaLeads    = desc("meta_leader", "1 if this node leads the meta nodes, else 0.")
 	mismatches   = desc("replica_mismatches_total", "Shards whose replicas were found to hold different points.")
 	outOfService = desc("replicas_out_of_service", "Replicas on this node that are damaged and wait to be replaced.")
+	hintBytes    = desc("hints_waiting_bytes", "Bytes of points that were written at consistency any and wait on this node for the leader of their shard.")
+	hintPoints   = desc("hints_waiting_points", "These points.")
+	hintDisk     = desc("hints_disk_bytes", "Bytes of the files of hinted handoff.")
+	hintsDamaged = desc("hints_damaged_total", "Writes at consistency any that were damaged on this node's disk before they were delivered.")
+	hintOutcomes = desc("hints_points_total", "What became of points that were written at consistency any without a leader.", "outcome")
 	tilesStats   = desc("query_tiles_answered_total", "Tiles that queries answered from their statistics.")
 	tilesDecoded = desc("query_tiles_decoded_total", "Tiles that queries decoded.")
 )
@@ -73,9 +79,30 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(outOfService, float64(len(c.n.shards.failed())))
 	c.shards(gauge)
 	c.cluster(gauge)
+	c.hints(ch)
 	t := exec.Totals()
 	counter(tilesStats, float64(t.TilesByStats))
 	counter(tilesDecoded, float64(t.TilesDecoded))
+}
+
+// hints reads the figures of hinted handoff.
+func (c *nodeCollector) hints(ch chan<- prometheus.Metric) {
+	h := c.n.handoff
+	if h.queue == nil {
+		return
+	}
+	s, p := h.queue.Stats(), &h.points
+	ch <- prometheus.MustNewConstMetric(hintBytes, prometheus.GaugeValue, float64(s.Bytes))
+	ch <- prometheus.MustNewConstMetric(hintPoints, prometheus.GaugeValue, float64(s.Points))
+	ch <- prometheus.MustNewConstMetric(hintDisk, prometheus.GaugeValue, float64(s.Disk))
+	ch <- prometheus.MustNewConstMetric(hintsDamaged, prometheus.CounterValue, float64(p.damaged.Load()))
+	for _, o := range []struct {
+		name  string
+		count *atomic.Uint64
+	}{{"stored", &p.stored}, {"delivered", &p.delivered}, {"superseded", &p.superseded}, {"deleted", &p.deleted},
+		{"rejected", &p.rejected}, {"expired", &p.expired}, {"dropped", &p.dropped}} {
+		ch <- prometheus.MustNewConstMetric(hintOutcomes, prometheus.CounterValue, float64(o.count.Load()), o.name)
+	}
 }
 
 func (c *nodeCollector) cluster(gauge func(*prometheus.Desc, float64)) {

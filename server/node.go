@@ -77,6 +77,7 @@ type Node struct {
 	host       *raftnode.Host
 	peers      *rpc.Peers
 	routes     *routes
+	handoff    *handoff
 	meta       *meta.Store
 	shards     *shards
 	control    *control
@@ -135,6 +136,9 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	if err := n.openLog(n.id); err != nil {
+		return err
+	}
+	if err := n.openHandoff(n.id); err != nil {
 		return err
 	}
 	if err := n.openCatalogue(ctx); err != nil {

@@ -33,13 +33,14 @@ type routes struct {
 	indexes   readIndexes
 	fresh     freshness
 	merger    merger
+	heard     heard
 	closed    chan struct{} // closed when the node ends
 }
 
 func newRoutes(id meta.Identity) *routes {
 	return &routes{began: time.Now(), sequencer: coord.NewSequencer(id.Peer(), id.Epoch), closed: make(chan struct{}),
 		indexes: readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}, fresh: freshness{at: map[dsdb.GroupID]time.Time{}},
-		merger: merger{groups: map[dsdb.GroupID]*queue{}}}
+		merger: merger{groups: map[dsdb.GroupID]*queue{}}, heard: heard{groups: map[dsdb.GroupID]uint64{}}}
 }
 
 // now is the time of attempts, in milliseconds.
@@ -133,6 +134,7 @@ func (n *Node) seekLeader(ctx context.Context, p *proposalCall) (o outcome, err 
 		b, err := n.call(ctx, node, methodPropose, p.append(nil))
 		if err == nil {
 			o, err = decodeOutcome(b)
+			n.routes.heard.note(p.group, o.Index)
 		}
 		return err
 	})

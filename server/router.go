@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -23,8 +24,9 @@ const proposalsPerWrite = 64
 // Write stores the points of a request: it makes sure that their time groups
 // and field types are in the catalogue, splits the batch by shard, and proposes
 // each part to its raft group, wherever that is. It returns nil when all points
-// are durable on a quorum of the replicas (on all with consistency level all). A
-// KindConflict error means that some were refused and the others are stored.
+// are durable on a quorum of the replicas (on all with consistency level all), or
+// with level any, if r.Hinted, some on this node only. A KindConflict error means
+// that some were refused and the others are stored.
 func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	if err := n.admit(); err != nil {
 		return err
@@ -33,16 +35,18 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	if err != nil {
 		return err
 	}
-	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch, matched: r.Consistency == "all",
+	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch, matched: r.Consistency == "all", any: r.Consistency == "any" && n.handoff.takes(),
 		outcomes: outcomes{rejected: r.Refused, reason: r.Reason}}
 	w.dropLong()
-	if err := w.ensureGroups(ctx); err != nil {
-		return err
+	if err = w.ensureGroups(ctx); err == nil {
+		err = w.ensureFields(ctx)
 	}
-	if err := w.ensureFields(ctx); err != nil {
-		return err
+	if err != nil {
+		return w.homeless(err)
 	}
-	if err := w.propose(ctx); err != nil {
+	err = w.propose(ctx)
+	r.Hinted = w.hinted
+	if err != nil {
 		return err
 	}
 	return w.result()
@@ -83,6 +87,7 @@ type write struct {
 	policy   *meta.RetentionPolicy
 	batch    *column.WriteBatch
 	matched  bool // every voter must have the points
+	any      bool // they may become hints
 	outcomes
 }
 
@@ -92,6 +97,7 @@ type outcomes struct {
 	rejected int
 	reason   string
 	short    *outcome // the first that not every voter has, though it should
+	hinted   bool     // some points became hints
 }
 
 func (o *outcomes) reject(rows int, reason string) {
@@ -246,30 +252,50 @@ const (
 	entryRows  = 1 << 20
 )
 
-// proposeTo has one shard apply its part, in several entries if it is large.
+// proposeTo has one shard apply its part.
 func (w *write) proposeTo(ctx context.Context, p part) error {
-	g, rows := p.shard.Group(), p.batch.Rows()
+	if w.any {
+		return w.proposeOrHint(ctx, p)
+	}
+	if err := w.proposePart(ctx, p); err != nil {
+		return writeFailed(err)
+	}
+	return nil
+}
+
+// pieces divides a batch by rows so that no entry is too large, if the one of all
+// takes so many bytes.
+func pieces(b *column.WriteBatch, size int) []*column.WriteBatch {
+	rows := b.Rows()
+	n := min(max(1+size/entryBytes, 1+rows/entryRows), rows)
+	if n == 1 {
+		return []*column.WriteBatch{b}
+	}
+	row := 0
+	parts := new(column.Partitioner).Split(b, n, func(int, int, int64) int { row++; return (row - 1) * n / rows })
+	return slices.DeleteFunc(parts, func(b *column.WriteBatch) bool { return b == nil })
+}
+
+// proposePart proposes the part of one shard, in several entries if it is large.
+func (w *write) proposePart(ctx context.Context, p part) error {
+	g := p.shard.Group()
 	ctx, cancel := w.n.bound(ctx)
 	defer cancel()
 	id, err := w.n.takeID(ctx, g)
 	if err != nil {
-		return writeFailed(err)
+		return err
 	}
 	defer w.n.routes.sequencer.Release(g, id)
 	entry := shard.AppendWrite(nil, id, p.batch)
-	pieces := min(max(1+len(entry)/entryBytes, 1+rows/entryRows), rows)
-	if pieces == 1 {
+	parts := pieces(p.batch, len(entry))
+	if len(parts) == 1 {
 		return w.proposeEntry(ctx, g, entry)
 	}
-	row := 0
-	for i, b := range new(column.Partitioner).Split(p.batch, pieces, func(int, int, int64) int { row++; return (row - 1) * pieces / rows }) {
-		if b == nil {
-			continue
-		}
+	for i, b := range parts {
 		if i > 0 {
 			next, err := w.n.takeID(ctx, g)
 			if err != nil {
-				return writeFailed(err)
+				return err
 			}
 			defer w.n.routes.sequencer.Release(g, next)
 			id = next
@@ -290,13 +316,23 @@ func (w *write) proposeEntry(ctx context.Context, g dsdb.GroupID, entry []byte) 
 		o, err = w.n.proposeAs(ctx, &proposalCall{group: g, matched: w.matched, points: true, payload: entry})
 	}
 	if mutant.DroppedShardTaken && dsdb.KindOf(err) == dsdb.KindNotFound {
-		return nil
+		err = nil
 	}
-	if err != nil {
-		return writeFailed(err)
+	if err == nil {
+		w.add(&o)
 	}
-	w.add(&o)
-	return nil
+	return err
+}
+
+// homeless adds to an error about time groups or fields that cannot be made why
+// the points do not become hints: nobody could tell where they belong.
+func (w *write) homeless(err error) error {
+	switch kind := dsdb.KindOf(err); {
+	case w.any && (kind == dsdb.KindUnavailable || kind == dsdb.KindTimeout):
+		return &dsdb.Error{Kind: kind, Err: err, Text: err.Error() +
+			"; consistency any keeps points only of time groups and fields that exist: to make new ones takes a quorum of meta nodes"}
+	}
+	return err
 }
 
 // writeFailed words an error so that clients keep the points and try again:

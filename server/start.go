@@ -21,9 +21,8 @@ import (
 // openLog recovers the log and says what it found.
 func (n *Node) openLog(id meta.Identity) error {
 	o := wal.Options{SegmentSize: min(largestLogFile, int64(n.cfg.Data.WALMaxSize)/16)}
-	binary.LittleEndian.PutUint64(o.ClusterID[:], id.ClusterID)
-	if _, err := hex.Decode(o.NodeUUID[:], []byte(compact(id.UUID))); err != nil {
-		return fmt.Errorf("node id %q: %w", id.UUID, err)
+	if err := stamp(&o, id); err != nil {
+		return err
 	}
 	began := time.Now()
 	l, report, err := wal.Open(n.fs, n.cfg.Data.WALDir, o)
@@ -33,6 +32,15 @@ func (n *Node) openLog(id meta.Identity) error {
 	n.wal = l
 	n.onClose(l.Close)
 	n.logReport(report, time.Since(began))
+	return nil
+}
+
+// stamp sets whose files a log is made of.
+func stamp(o *wal.Options, id meta.Identity) error {
+	binary.LittleEndian.PutUint64(o.ClusterID[:], id.ClusterID)
+	if _, err := hex.Decode(o.NodeUUID[:], []byte(compact(id.UUID))); err != nil {
+		return fmt.Errorf("node id %q: %w", id.UUID, err)
+	}
 	return nil
 }
 

@@ -16,6 +16,7 @@ const keepDeleted = time.Hour
 func (n *Node) runTasks(ctx context.Context) {
 	n.spawn(func() { n.maintainer.Run(ctx) })
 	n.spawn(func() { n.followCatalogue(ctx) })
+	n.spawn(func() { n.handoff.run(ctx) })
 	if c := n.cfg.AntiEntropy; c.Enabled && c.CheckInterval > 0 {
 		n.spawn(func() { n.verifyShards(ctx, time.Duration(c.CheckInterval)) })
 	}
@@ -37,7 +38,7 @@ func (n *Node) runTasks(ctx context.Context) {
 // a cluster does it once. Two leaders for a moment do no harm: the commands that
 // it ends in are idempotent.
 func (n *Node) onLeader(task func(context.Context, time.Time) error) func(context.Context, time.Time) error {
-	return func(ctx context.Context, now time.Time) error {
+	return func(ctx context.Context, _ time.Time) error {
 		if !n.host.Status(dsdb.MetaGroup).Leading {
 			return nil
 		}

@@ -25,17 +25,18 @@ import (
 // Config is everything that can be configured, one struct per TOML section.
 // Make it with Default and change it with Load.
 type Config struct {
-	Hostname    string      `toml:"hostname" doc:"name or address at which others reach this machine; empty: that of the bind addresses"`
-	BindAddress string      `toml:"bind-address" doc:"InfluxDB's other name of [meta] bind-address, which wins"`
-	Join        string      `toml:"join" doc:"InfluxDB's other name of [meta] join, which wins"`
-	Meta        Meta        `toml:"meta"`
-	Data        Data        `toml:"data"`
-	Coordinator Coordinator `toml:"coordinator"`
-	Retention   Retention   `toml:"retention"`
-	Precreation Precreation `toml:"shard-precreation"`
-	AntiEntropy AntiEntropy `toml:"anti-entropy"`
-	HTTP        HTTP        `toml:"http"`
-	Logging     Logging     `toml:"logging"`
+	Hostname      string        `toml:"hostname" doc:"name or address at which others reach this machine; empty: that of the bind addresses"`
+	BindAddress   string        `toml:"bind-address" doc:"InfluxDB's other name of [meta] bind-address, which wins"`
+	Join          string        `toml:"join" doc:"InfluxDB's other name of [meta] join, which wins"`
+	Meta          Meta          `toml:"meta"`
+	Data          Data          `toml:"data"`
+	Coordinator   Coordinator   `toml:"coordinator"`
+	Retention     Retention     `toml:"retention"`
+	Precreation   Precreation   `toml:"shard-precreation"`
+	AntiEntropy   AntiEntropy   `toml:"anti-entropy"`
+	HintedHandoff HintedHandoff `toml:"hinted-handoff"`
+	HTTP          HTTP          `toml:"http"`
+	Logging       Logging       `toml:"logging"`
 }
 
 // Data is [data]: the points.
@@ -83,6 +84,17 @@ type AntiEntropy struct {
 	CheckInterval Duration `toml:"check-interval" doc:"how often each shard; it is read as a whole"`
 }
 
+// HintedHandoff is [hinted-handoff]: writes at consistency any without a leader.
+type HintedHandoff struct {
+	Enabled          bool     `toml:"enabled" doc:"a write at consistency any whose shard has no leader is kept on this node until it has one; false: it is refused as at quorum"`
+	Dir              string   `toml:"dir" doc:"folder of the points that wait"`
+	MaxSize          Size     `toml:"max-size" doc:"bytes of that folder; above it writes at consistency any are refused as at quorum"`
+	MaxAge           Duration `toml:"max-age" doc:"points that wait longer are given up, with an error in the log; 0: never"`
+	RetryRateLimit   Size     `toml:"retry-rate-limit" doc:"bytes per second that are delivered to a shard; 0: no limit"`
+	RetryInterval    Duration `toml:"retry-interval" doc:"pause after the leader of a shard was not found; doubled each time"`
+	RetryMaxInterval Duration `toml:"retry-max-interval" doc:"longest such pause"`
+}
+
 // HTTP is [http]: the API for clients.
 type HTTP struct {
 	Enabled         bool     `toml:"enabled" doc:"serve the API"`
@@ -120,6 +132,8 @@ func Default(dir string) Config {
 		Retention:   Retention{Enabled: true, CheckInterval: Duration(30 * time.Minute)},
 		Precreation: Precreation{Enabled: true, CheckInterval: Duration(10 * time.Minute), AdvancePeriod: Duration(30 * time.Minute)},
 		AntiEntropy: AntiEntropy{Enabled: true, CheckInterval: Duration(24 * time.Hour)},
+		HintedHandoff: HintedHandoff{Enabled: true, Dir: filepath.Join(dir, "hh"), MaxSize: 1 << 30, MaxAge: Duration(168 * time.Hour),
+			RetryInterval: Duration(time.Second), RetryMaxInterval: Duration(time.Minute)},
 		HTTP: HTTP{Enabled: true, BindAddress: "127.0.0.1:8086", MaxBody: 25_000_000, MaxConnections: 4096,
 			EnqueuedTimeout: Duration(30 * time.Second)},
 		Logging: Logging{Format: "auto", Level: "info"},
@@ -241,6 +255,12 @@ func (c *Config) validate() error {
 		return errors.New("config: meta.dir must be specified")
 	case c.Data.Dir == "" || c.Data.WALDir == "":
 		return errors.New("config: data.dir and data.wal-dir must be specified")
+	case c.HintedHandoff.Dir == "":
+		return errors.New("config: hinted-handoff.dir must be specified")
+	case c.HintedHandoff.Enabled && c.HintedHandoff.MaxSize < 1<<20:
+		return fmt.Errorf("config: hinted-handoff.max-size %s: want 1m or more", c.HintedHandoff.MaxSize)
+	case c.HintedHandoff.RetryInterval <= 0 || c.HintedHandoff.RetryMaxInterval < c.HintedHandoff.RetryInterval:
+		return errors.New("config: hinted-handoff.retry-interval must be positive, and retry-max-interval no less")
 	case c.Data.CacheSnapshotMemory <= 0:
 		return errors.New("config: data.cache-snapshot-memory-size must be positive")
 	case c.HTTP.HTTPS && c.HTTP.Certificate == "":

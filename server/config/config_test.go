@@ -50,7 +50,7 @@ bind-address = "localhost:8088"
   dir = "/m"
   election-timeout = "1s"
 [hinted-handoff]
-  max-size = 1073741824
+  purge-interval = "1h"
 [monitor]
   store-enabled = false
 [[graphite]]
@@ -67,7 +67,7 @@ bind-address = "localhost:8088"
 		t.Fatal(err)
 	}
 	got := strings.Join(warnings, "\n")
-	for _, want := range []string{"reporting-disabled", "meta.election-timeout", "hinted-handoff.max-size", "monitor.store-enabled",
+	for _, want := range []string{"reporting-disabled", "meta.election-timeout", "hinted-handoff.purge-interval", "monitor.store-enabled",
 		"graphite.templates", "udp.enabled", "continuous_queries.log-enabled", "DSDB_ADMIN_ENABLED"} {
 		if n := strings.Count(got, want+" has no effect"); n != 1 {
 			t.Errorf("%s: %d warnings, want 1", want, n)
@@ -86,6 +86,9 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"[coordinator]\n  write-timeout = \"soon\"\n", `"soon" is not a duration such as 10s or 24h`},
 		{"[logging]\n  level = \"loud\"\n", `logging.level "loud": use debug, info, warn or error`},
 		{"[http\n", "to end table name"},
+		{"[hinted-handoff]\n  dir = \"\"\n", "hinted-handoff.dir must be specified"},
+		{"[hinted-handoff]\n  max-size = 100\n", "hinted-handoff.max-size 100: want 1m or more"},
+		{"[hinted-handoff]\n  retry-interval = \"2m\"\n", "retry-max-interval no less"},
 	} {
 		if _, _, err := load(t, c.text); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: got %v, want %s", c.text, err, c.want)

@@ -7,7 +7,7 @@ import (
 
 // Why a known key does nothing here.
 const (
-	noHandoff = "writes are handed off through the log of their shard"
+	noHandoff = "hinted handoff needs no such setting"
 	noPool    = "connections between nodes need no such setting"
 	noRepair  = "replicas repair themselves from the log of their shard"
 	noLease   = "there is nothing to lease"
@@ -45,7 +45,7 @@ var ignoredSections = map[string]map[string]string{
 		"series are limited by memory alone": "max-series-per-database max-values-per-tag",
 		"input is always checked":            "strict-error-handling validate-keys",
 	},
-	"hinted-handoff": {noHandoff: "enabled dir max-size max-age retry-rate-limit retry-interval retry-max-interval purge-interval retry-concurrency batch-size max-writes-pending"},
+	"hinted-handoff": {noHandoff: "purge-interval retry-concurrency batch-size max-writes-pending"},
 	"cluster":        {noPool: clusterKeys + " force-remote-mapping shard-mapper-timeout"},
 	"coordinator":    {noPool: clusterKeys},
 	"anti-entropy":   {noRepair: "max-fetch max-sync max-repair-queue"},

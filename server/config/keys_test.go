@@ -63,14 +63,14 @@ data compact-throughput-burst "48m"    | segments
 data trace-logging-enabled false       | [logging]
 data strict-error-handling false       | always checked
 data validate-keys false               | always checked
-hinted-handoff enabled true            | handed off through the log
-hinted-handoff dir "/hh"               | handed off through the log
-hinted-handoff max-size 1073741824     | handed off through the log
-hinted-handoff max-age "168h"          | handed off through the log
-hinted-handoff retry-rate-limit 0      | handed off through the log
-hinted-handoff retry-interval "1s"     | handed off through the log
-hinted-handoff retry-max-interval "1m" | handed off through the log
-hinted-handoff purge-interval "1h"     | handed off through the log
+hinted-handoff enabled false           | acts
+hinted-handoff dir "/hh"               | acts
+hinted-handoff max-size 1073741825     | acts
+hinted-handoff max-age "167h"          | acts
+hinted-handoff retry-rate-limit 1      | acts
+hinted-handoff retry-interval "2s"     | acts
+hinted-handoff retry-max-interval "2m" | acts
+hinted-handoff purge-interval "1h"     | no such setting
 cluster force-remote-mapping false     | no such setting
 cluster write-timeout "7s"             | acts
 cluster shard-writer-timeout "5s"      | no such setting

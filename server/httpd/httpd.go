@@ -40,6 +40,8 @@ type WriteRequest struct {
 	Batch            *column.WriteBatch
 	Refused          int    // points of the body that are not in Batch, for they may not be stored
 	Reason           string // of the first of them
+
+	Hinted bool // set by the backend: some points are durable on this node only, for want of a leader
 }
 
 // ReadConsistency says what a query may miss.

@@ -34,6 +34,7 @@ type fakeBackend struct {
 	asked  *QueryRequest // last
 	err    error
 	ready  error
+	hinted bool
 }
 
 func (b *fakeBackend) Write(_ context.Context, r *WriteRequest) error {
@@ -41,6 +42,7 @@ func (b *fakeBackend) Write(_ context.Context, r *WriteRequest) error {
 		t := &r.Batch.Tables[i]
 		b.writes = append(b.writes, fmt.Sprintf("%s/%s %s: %d rows at %v", r.Database, r.Policy, t.Measurement, t.Rows(), t.Times))
 	}
+	r.Hinted = b.hinted && r.Consistency == "any"
 	return b.err
 }
 
@@ -140,6 +142,25 @@ func TestWriteAnswersInInfluxDBsWords(t *testing.T) {
 				t.Error("no X-Influxdb-Error")
 			}
 		})
+	}
+}
+
+// A client is told that points are durable on one node only, also if others of
+// the same body were refused.
+func TestHintedWritesAreMarked(t *testing.T) {
+	for _, c := range []struct {
+		path, want string
+		err        error
+	}{
+		{"/write?db=d&consistency=any", "1", nil},
+		{"/write?db=d&consistency=any", "1", dsdb.Errorf(dsdb.KindConflict, "partial write: x dropped=1")},
+		{"/write?db=d&consistency=quorum", "", nil},
+		{"/write?db=d", "", nil},
+	} {
+		r := serve(t, &fakeBackend{hinted: true, err: c.err})("POST", c.path, "m v=1 1")
+		if got := r.Header.Get("X-DSDB-Hinted"); got != c.want || (c.err == nil) != (r.StatusCode == 204) {
+			t.Errorf("%s: status %d, X-DSDB-Hinted %q, want %q", c.path, r.StatusCode, got, c.want)
+		}
 	}
 }
 

@@ -106,7 +106,11 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 	}
 	if report.Points > 0 || report.Dropped > 0 {
 		req.Batch, req.Refused, req.Reason = &s.batch, report.Dropped, report.Reason
-		if err := h.store(r.Context(), req); err != nil {
+		err := h.store(r.Context(), req)
+		if req.Hinted {
+			w.Header().Set("X-DSDB-Hinted", "1")
+		}
+		if err != nil {
 			h.failWrite(w, "store", withBadLines(err, &report))
 			return
 		}
