@@ -72,3 +72,27 @@ func TestAReplicaThatHasLeftIsNotStartedByAnOldCatalogue(t *testing.T) {
 		t.Errorf("the other shard answers %s", got)
 	}
 }
+
+// Nothing is kept for a shard that is no more: whoever creates and drops shards
+// for years has no more to remember than are there.
+func TestDroppedShardsAreForgotten(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	c.mustQuery("", "CREATE DATABASE d")
+	c.mustWrite("d", "m v=1 1")
+	groups := c.node.wal.Groups()
+	g := groups[len(groups)-1]
+	c.node.routes.leaders.Learn(g, c.node.dataID)
+	if id, _ := c.node.routes.sequencer.Take(g); id.Seq < 2 {
+		t.Fatalf("proposal %d is the next to the shard", id.Seq)
+	} else {
+		c.node.routes.sequencer.Release(g, id)
+	}
+	c.mustQuery("", "DROP DATABASE d")
+	eventually(t, "it is forgotten who led the shard", func() bool { return c.node.routes.leaders.Leader(g) == 0 })
+	eventually(t, "and which proposals it had", func() bool {
+		id, _ := c.node.routes.sequencer.Take(g)
+		c.node.routes.sequencer.Release(g, id)
+		return id.Seq == 1
+	})
+	c.close()
+}

@@ -46,7 +46,8 @@ func (n *Node) onLeader(task func(context.Context, time.Time) error) func(contex
 	}
 }
 
-// followCatalogue opens and removes shards as the catalogue changes.
+// followCatalogue opens and removes shards as the catalogue changes, and forgets
+// what it knew of the groups of those that were dropped.
 func (n *Node) followCatalogue(ctx context.Context) {
 	for {
 		changed := n.meta.Watch()
@@ -59,6 +60,9 @@ func (n *Node) followCatalogue(ctx context.Context) {
 				return
 			}
 		}
+		there := func(g dsdb.GroupID) bool { return !n.dropped(g) }
+		n.routes.leaders.Retain(there)
+		n.routes.sequencer.Retain(there)
 		select {
 		case <-changed:
 		case <-ctx.Done():

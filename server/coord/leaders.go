@@ -41,3 +41,14 @@ func (l *Leaders) Forget(g dsdb.GroupID, node dsdb.NodeID) {
 		delete(l.of, g)
 	}
 }
+
+// Retain forgets the groups that keep does not want: those that are no more.
+func (l *Leaders) Retain(keep func(dsdb.GroupID) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for g := range l.of {
+		if !keep(g) {
+			delete(l.of, g)
+		}
+	}
+}

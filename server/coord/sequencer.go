@@ -77,3 +77,15 @@ func (s *Sequencer) Release(g dsdb.GroupID, id dsdb.ProposalID) {
 		q.released = nil
 	}
 }
+
+// Retain forgets the groups that keep does not want and to which no proposal is
+// outstanding. They must be gone for good: ids to them would begin anew.
+func (s *Sequencer) Retain(keep func(dsdb.GroupID) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for g, q := range s.groups {
+		if q.oldest == q.next && !keep(g) {
+			delete(s.groups, g)
+		}
+	}
+}

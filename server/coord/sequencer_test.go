@@ -116,3 +116,27 @@ func TestSequencerIsShared(t *testing.T) {
 		t.Errorf("%d ids", len(seen))
 	}
 }
+
+// What is known of groups that are gone is forgotten, but not while a proposal to
+// one is outstanding.
+func TestGroupsThatAreGoneAreForgotten(t *testing.T) {
+	s, l := NewSequencer(4, 9), &Leaders{}
+	for g := range dsdb.GroupID(3) {
+		id, _ := s.Take(g)
+		if l.Learn(g, 4); g != 1 {
+			s.Release(g, id)
+		}
+	}
+	gone := func(g dsdb.GroupID) bool { return g == 2 }
+	s.Retain(gone)
+	l.Retain(gone)
+	for g, want := range map[dsdb.GroupID]uint64{0: 1, 1: 2, 2: 2} {
+		if id, _ := s.Take(g); id.Seq != want {
+			t.Errorf("group %d: next is proposal %d, want %d", g, id.Seq, want)
+		}
+	}
+	s.Release(1, dsdb.ProposalID{Node: 4, Epoch: 9, Seq: 1})
+	if l.Leader(0) != 0 || l.Leader(1) != 0 || l.Leader(2) != 4 {
+		t.Errorf("leaders %d, %d, %d", l.Leader(0), l.Leader(1), l.Leader(2))
+	}
+}
