@@ -17,11 +17,12 @@ import (
 type operator struct {
 	*run
 	wanted map[dsdb.GroupID][]*seat // the voters that a group is on its way to, nil: it stays as it is
+	least  map[dsdb.GroupID]int     // how many voters it may have on that way
 }
 
 // startOperator starts one on a run.
 func startOperator(r *run) *operator {
-	o := &operator{run: r, wanted: map[dsdb.GroupID][]*seat{}}
+	o := &operator{run: r, wanted: map[dsdb.GroupID][]*seat{}, least: map[dsdb.GroupID]int{}}
 	for _, g := range r.Groups() {
 		o.next(g)
 	}
@@ -89,7 +90,7 @@ func (o *operator) begin(g dsdb.GroupID) {
 		o.open(s)
 	}
 	o.Note("want", uint64(g), uint64(len(keep)))
-	o.wanted[g] = keep
+	o.wanted[g], o.least[g] = keep, len(keep)
 }
 
 // demote makes a voter a learner, and then a voter again.
@@ -101,7 +102,7 @@ func (o *operator) demote(l *Node, g dsdb.GroupID, seats []*seat) {
 			o.count("demotions")
 		}
 	}))
-	o.wanted[g] = seats
+	o.wanted[g], o.least[g] = seats, len(seats)-1
 }
 
 // transfer asks a leader to give up its place to any other voter, or to a certain one.
@@ -146,12 +147,16 @@ func (o *operator) open(s *seat) {
 }
 
 // wipes now and then takes the disk of a machine away, as long as every group
-// can do without: what it holds must be replaced, under new ids, before the next.
+// can do without, also in the middle of a change of its members: what the machine
+// holds must be replaced, under new ids, before the next.
 func (o *operator) wipes() {
 	o.After(o.Between(200*time.Millisecond, 2*time.Second), func() {
 		n := o.Nodes[o.Rand.IntN(len(o.Nodes))]
 		if !o.quiet && o.spareable(n) {
 			o.count("disks wiped")
+			if slices.ContainsFunc(o.seats, func(s *seat) bool { return s.node == n && o.wanted[s.group] != nil }) {
+				o.count("disks wiped amid changes")
+			}
 			n.Wipe()
 			for _, s := range o.seats {
 				s.lost = s.lost || s.node == n
@@ -166,26 +171,26 @@ func (o *operator) wipes() {
 	})
 }
 
-// spareable reports whether every group with a replica on a node has three
-// voters or more, no change under way, and all their disks.
+// spareable reports whether every group with a replica on a node has all its
+// disks and a majority without that one.
 func (o *operator) spareable(n *Node) bool {
 	for _, s := range o.seats {
-		if s.node == n && !s.gone && (o.wanted[s.group] != nil || o.anyLost(s.group) || !o.whole(s.group)) {
+		if s.node == n && !s.gone && (o.anyLost(s.group) || !o.majority(s.group)) {
 			return false
 		}
 	}
 	return true
 }
 
-// whole reports whether a group has a leader all of whose log is applied, and
-// all its seats, three or more, are voters everywhere.
-func (o *operator) whole(g dsdb.GroupID) bool {
-	l, seats := o.Leader(g), o.seatsOf(g)
-	if l == nil || len(seats) < 3 || !l.Status(g).Settled || l.Status(g).Applied < l.Status(g).Last {
+// majority reports whether a group has three voters or more by whatever members
+// one of its replicas goes by, now and on its way to what is wanted.
+func (o *operator) majority(g dsdb.GroupID) bool {
+	if o.Leader(g) == nil || o.wanted[g] != nil && o.least[g] < 3 {
 		return false
 	}
-	for _, s := range seats {
-		if !s.node.Holds(g) || len(s.node.Status(g).Members.Voters) != len(seats) {
+	for _, n := range o.Holders(g) {
+		ms := n.Status(g).Members
+		if len(ms.Voters) > 0 && len(ms.Voters) < 3 || len(ms.Outgoing) > 0 && len(ms.Outgoing) < 3 {
 			return false
 		}
 	}

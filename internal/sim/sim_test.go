@@ -126,7 +126,7 @@ var (
 	processCounts  = []string{"kills", "power cuts", "power cuts of voters", "power cuts of leaders in joint changes", "power cuts amid changes of files",
 		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "false alarms"}
 	networkCounts = []string{"partitions", "one-way partitions", "changes of noise"}
-	diskCounts    = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped"}
+	diskCounts    = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped", "disks wiped amid changes"}
 )
 
 // Of the whole store.
