@@ -56,7 +56,8 @@ func (n *Node) openHandoff(id meta.Identity) error {
 	}
 	q, err := hints.Open(hints.Options{FS: n.fs, Dir: c.Dir, MaxSize: int64(c.MaxSize), Cluster: o.ClusterID, Node: o.NodeUUID, Logger: n.log})
 	if err != nil {
-		n.log.Error("hints cannot be kept: writes at consistency any are answered as at quorum, and hints that wait are not delivered", "err", err)
+		n.log.Error("hints cannot be kept: writes at consistency any are answered as at quorum, and hints that wait are not delivered; mend the folder, or move it away, and start again",
+			"dir", c.Dir, "err", err)
 		return nil
 	}
 	h.queue = q

@@ -26,7 +26,9 @@ const healed = 30 * time.Second
 
 // TestChaos lets clients write and read while nodes suffer, and checks that
 // nothing acknowledged is lost, nothing appears that was not written, and that
-// each register behaves as if there was one copy of it.
+// each register behaves as if there was one copy of it. What was acknowledged as
+// durable on one node only must be there too: no disk is lost, and no file of
+// hints is damaged.
 func TestChaos(t *testing.T) { inNetwork(t, *nodes, chaos) }
 
 func chaos(t *testing.T, c *Cluster) {
@@ -55,9 +57,19 @@ func chaos(t *testing.T, c *Cluster) {
 	for _, text := range load.Odd() {
 		t.Error("unexpected answer: ", text)
 	}
+	checkHints(t, c)
 	checkReplicas(t, c)
 	checkPoints(t, c, load)
 	checkRegisters(t, load)
+}
+
+// checkHints waits until what waited for leaders has been delivered.
+func checkHints(t *testing.T, c *Cluster) {
+	ctx, cancel := context.WithTimeout(context.Background(), healed)
+	defer cancel()
+	if err := c.Deliver(ctx); err != nil {
+		t.Errorf("%v after the last fault: %v", healed, err)
+	}
 }
 
 // checkReplicas waits until all replicas of all shards hold the same.
@@ -99,7 +111,10 @@ func checkPoints(t *testing.T, c *Cluster, load *Load) {
 			t.Errorf("node %d does not answer %v after the last fault: %v", p.ID, healed, err)
 			continue
 		}
-		t.Logf("node %d: %d points", p.ID, r.Points)
+		t.Logf("node %d: %d points, %d of them once waited for a leader", p.ID, r.Points, r.Hinted)
+		if len(r.Gone) > 0 {
+			t.Errorf("node %d: %d points that waited for a leader are lost: %v …", p.ID, len(r.Gone), r.Gone[:min(10, len(r.Gone))])
+		}
 		if len(r.Lost) > 0 {
 			t.Errorf("node %d: %d acknowledged points are lost: %v …", p.ID, len(r.Lost), r.Lost[:min(10, len(r.Lost))])
 		}

@@ -89,6 +89,8 @@ func (p *Process) Configure(isMeta, isData bool) error {
   wal-dir = "%[2]s/wal"
   wal-max-size = "64m"
   cache-snapshot-memory-size = "256k"
+[hinted-handoff]
+  dir = "%[2]s/hh"
 [http]
   bind-address = "%[1]s:%[6]d"
 [logging]
@@ -99,7 +101,11 @@ func (p *Process) Configure(isMeta, isData bool) error {
 
 // Wipe removes everything that the node stored. It must not run.
 func (p *Process) Wipe() error {
-	return errors.Join(os.RemoveAll(filepath.Join(p.Dir(), "meta")), os.RemoveAll(filepath.Join(p.Dir(), "data")), os.RemoveAll(filepath.Join(p.Dir(), "wal")))
+	var errs []error
+	for _, folder := range []string{"meta", "data", "wal", "hh"} {
+		errs = append(errs, os.RemoveAll(filepath.Join(p.Dir(), folder)))
+	}
+	return errors.Join(errs...)
 }
 
 // Start starts the daemon.

@@ -50,7 +50,7 @@ func untilWritten(t *testing.T, l *Load, p *Process) time.Duration {
 	began := time.Now()
 	for time.Since(began) < 30*time.Second {
 		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second)
-		outcome := l.write(ctx, p, body.String())
+		outcome := l.write(ctx, p, "", body.String())
 		cancel()
 		if outcome == written {
 			return time.Since(began)
@@ -84,8 +84,8 @@ func TestRollingRestart(t *testing.T) {
 				for i := 0; ctx.Err() == nil; i++ {
 					body := fmt.Sprintf("rolling,client=%d v=%di %d\n", w, i, load.base+int64(i))
 					total[w]++
-					if load.write(context.WithoutCancel(ctx), c.Nodes[i%3], body) != written &&
-						load.write(context.WithoutCancel(ctx), c.Nodes[(i+1)%3], body) != written {
+					if load.write(context.WithoutCancel(ctx), c.Nodes[i%3], "", body) != written &&
+						load.write(context.WithoutCancel(ctx), c.Nodes[(i+1)%3], "", body) != written {
 						failed[w]++
 					}
 				}

@@ -44,6 +44,7 @@ type fate uint8
 const (
 	unknown fate = iota
 	stored
+	hinted // durable on one node only, until there is a leader
 )
 
 // Op is an operation on a register as its client saw it: a write of Value, or a
@@ -118,20 +119,29 @@ func (l *Load) writePoints(ctx context.Context, client int, r *rand.Rand) {
 		fmt.Fprintf(&body, "point,client=%d v=%di %d\n", client, i, l.time(i))
 	}
 	l.mu.Unlock()
-	if l.write(ctx, l.node(r), body.String()) != written {
+	level := ""
+	if r.IntN(4) == 0 {
+		level = "any"
+	}
+	known := stored
+	switch l.write(ctx, l.node(r), level, body.String()) {
+	case written:
+	case kept:
+		known = hinted
+	default:
 		return
 	}
 	l.acked.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := first; i < first+n; i++ {
-		l.points[i] = stored
+		l.points[i] = known
 	}
 }
 
 func (l *Load) writeRegister(ctx context.Context, client int, r *rand.Rand) {
 	op := Op{Client: client, Key: r.IntN(registers), Write: true, Value: l.next.Add(1), Start: time.Since(l.started)}
-	outcome := l.write(ctx, l.node(r), fmt.Sprintf("register,key=%d v=%di %d\n", op.Key, op.Value, l.base))
+	outcome := l.write(ctx, l.node(r), "", fmt.Sprintf("register,key=%d v=%di %d\n", op.Key, op.Value, l.base))
 	if outcome == refused {
 		return
 	}
@@ -168,10 +178,11 @@ const (
 	unsure  outcome = iota // it may be stored
 	written                // it is
 	refused                // it certainly is not
+	kept                   // it is on one node
 )
 
-func (l *Load) write(ctx context.Context, p *Process, body string) outcome {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL+"/write?db="+database, strings.NewReader(body))
+func (l *Load) write(ctx context.Context, p *Process, level, body string) outcome {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL+"/write?db="+database+"&consistency="+level, strings.NewReader(body))
 	if err != nil {
 		panic("BUG: " + err.Error())
 	}
@@ -188,6 +199,9 @@ func (l *Load) write(ctx context.Context, p *Process, body string) outcome {
 	text, _ := io.ReadAll(resp.Body) // what is there is enough to say what happened
 	switch resp.StatusCode {
 	case http.StatusNoContent:
+		if resp.Header.Get("X-DSDB-Hinted") != "" {
+			return kept
+		}
 		return written
 	case http.StatusServiceUnavailable:
 		time.Sleep(5 * time.Millisecond)
@@ -263,7 +277,9 @@ func (l *Load) query(ctx context.Context, p *Process, q string, more url.Values)
 // Report is what a node holds, compared with what the clients know.
 type Report struct {
 	Points int
+	Hinted int     // acknowledged as durable on one node only
 	Lost   []int64 // acknowledged, but not there
+	Gone   []int64 // likewise, of those hinted: a disk that is lost may take them along
 	Odd    []int64 // there, but never written, or with another time or value
 }
 
@@ -284,7 +300,12 @@ func (l *Load) Check(ctx context.Context, p *Process) (Report, error) {
 		seen[row.value] = true
 	}
 	for number, f := range l.points {
-		if f == stored && !seen[number] {
+		switch {
+		case f == hinted:
+			if r.Hinted++; !seen[number] {
+				r.Gone = append(r.Gone, number)
+			}
+		case f == stored && !seen[number]:
 			r.Lost = append(r.Lost, number)
 		}
 	}

@@ -3,9 +3,11 @@ package chaos
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -39,6 +41,47 @@ func (c *Cluster) Agree(ctx context.Context, p *Process, replicas int) (shards i
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// Deliver waits until no node has points that wait for a leader.
+func (c *Cluster) Deliver(ctx context.Context) error {
+	for _, p := range c.Nodes {
+		for {
+			n, err := c.waiting(ctx, p)
+			if err == nil && n == "0" {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("node %d: %s points wait for a leader: %w", p.ID, n, errors.Join(ctx.Err(), err))
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// waiting returns how many points wait on a node.
+func (c *Cluster) waiting(ctx context.Context, p *Process) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.URL+"/metrics", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(body)) {
+		if n, ok := strings.CutPrefix(line, "dsdb_hints_waiting_points "); ok {
+			return strings.TrimSpace(n), nil
+		}
+	}
+	return "", fmt.Errorf("%s: no such metric", resp.Status)
 }
 
 // compare asks a node once. text says which shard is not well.
