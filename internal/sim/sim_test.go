@@ -14,8 +14,8 @@ import (
 
 var (
 	oneSeed = flag.Uint64("seed", 0, "run this seed alone")
-	seeds   = flag.Uint64("seeds", 60, "run this many seeds of the log")
-	stores  = flag.Uint64("stores", 6, "run this many seeds of the whole store")
+	seeds   = flag.Uint64("seeds", 40, "run this many seeds of the log")
+	stores  = flag.Uint64("stores", 5, "run this many seeds of the whole store")
 	from    = flag.Uint64("from", 1, "the first of many seeds")
 	events  = flag.Bool("events", false, "print what happens")
 	lane    = flag.String("lane", "", "run a part of the seeds for another process: first,step")
