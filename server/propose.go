@@ -264,6 +264,9 @@ func (n *Node) proposeHere(ctx context.Context, p *proposalCall) (o outcome, err
 // serves reports what keeps this node's replica of a group from serving: if
 // there are others, they are to be asked instead.
 func (n *Node) serves(ctx context.Context, g dsdb.GroupID) error {
+	if n.dropped(g) {
+		return errShardDropped(g)
+	}
 	var err error
 	if g != dsdb.MetaGroup {
 		err = n.shards.await(ctx, dsdb.ShardID(g))

@@ -38,10 +38,7 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch, matched: r.Consistency == "all", any: r.Consistency == "any" && n.handoff.takes(),
 		outcomes: outcomes{rejected: r.Refused, reason: r.Reason}}
 	w.dropLong()
-	if err = w.ensureGroups(ctx); err == nil {
-		err = w.ensureFields(ctx)
-	}
-	if err != nil {
+	if err = w.prepare(ctx); err != nil {
 		return w.homeless(err)
 	}
 	err = w.propose(ctx)
@@ -107,6 +104,19 @@ func (o *outcomes) reject(rows int, reason string) {
 		o.reason = reason
 	}
 	o.rejected += rows
+}
+
+// merge adds what became of a part.
+func (o *outcomes) merge(part *outcomes) {
+	if part.rejected > 0 {
+		o.reject(part.rejected, part.reason)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.hinted = o.hinted || part.hinted
+	if o.short == nil {
+		o.short = part.short
+	}
 }
 
 func (o *outcomes) add(one *outcome) {
@@ -252,15 +262,53 @@ const (
 	entryRows  = 1 << 20
 )
 
-// proposeTo has one shard apply its part.
-func (w *write) proposeTo(ctx context.Context, p part) error {
+// proposeTo has one shard apply its part. If the shard was dropped meanwhile the
+// part goes where the catalogue has these points now.
+func (w *write) proposeTo(ctx context.Context, p part) (err error) {
 	if w.any {
-		return w.proposeOrHint(ctx, p)
+		err = w.proposeOrHint(ctx, p)
+	} else if err = w.proposePart(ctx, p); err != nil {
+		err = writeFailed(err)
 	}
-	if err := w.proposePart(ctx, p); err != nil {
+	if err != nil && shardDropped(err) {
+		return w.redirect(ctx, p, err)
+	}
+	return err
+}
+
+// shardDropped reports whether a write failed since its shard is no more.
+func shardDropped(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if dsdb.KindOf(err) == dsdb.KindNotFound {
+			return true
+		}
+	}
+	return false
+}
+
+// redirect writes a part anew by a catalogue that has caught up: the one by which
+// it was split was behind, for its shard was dropped, as cause says.
+func (w *write) redirect(ctx context.Context, p part, cause error) error {
+	ctx, cancel := w.n.bound(ctx)
+	defer cancel()
+	if err := w.n.readIndex(ctx, dsdb.MetaGroup); err != nil {
 		return writeFailed(err)
 	}
-	return nil
+	view := w.n.meta.View()
+	rp, err := view.Policy(w.database, w.policy.Name)
+	if err != nil {
+		return err
+	}
+	if _, there := view.Shard(p.shard); there {
+		return cause
+	}
+	next := &write{n: w.n, database: w.database, policy: rp, batch: p.batch, matched: w.matched, any: w.any}
+	if err = next.prepare(ctx); err != nil {
+		return next.homeless(err)
+	}
+	err = next.propose(ctx)
+	w.merge(&next.outcomes)
+	return err
 }
 
 // pieces divides a batch by rows so that no entry is too large, if the one of all

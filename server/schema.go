@@ -146,7 +146,7 @@ func (w *write) ensureFields(ctx context.Context) error {
 			return err
 		}
 		if !w.grouped() {
-			return dsdb.Errorf(dsdb.KindUnavailable, "write failed: time groups of %q were dropped meanwhile", w.database)
+			return errUngrouped
 		}
 		conflict = true // another write may have been first: look again
 	}
@@ -156,6 +156,27 @@ func (w *write) ensureFields(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// errUngrouped says that time groups were dropped while fields were registered there.
+var errUngrouped = dsdb.Errorf(dsdb.KindUnavailable, "write failed: time groups were dropped meanwhile")
+
+// maxPrepare bounds how often a write looks for the time groups of its points, of
+// which somebody drops some each time.
+const maxPrepare = 5
+
+// prepare makes sure that the time groups and field types of the write are in the
+// catalogue.
+func (w *write) prepare(ctx context.Context) error {
+	for tries := 1; ; tries++ {
+		err := w.ensureGroups(ctx)
+		if err == nil {
+			err = w.ensureFields(ctx)
+		}
+		if err != errUngrouped || tries == maxPrepare {
+			return err
+		}
+	}
 }
 
 // grouped reports whether every row has a time group. Where one had, it may be

@@ -1,12 +1,15 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/lineproto"
 )
 
 // What was written is read after a restart, from the log as from segments.
@@ -142,4 +145,48 @@ func TestOneEntryPerWrite(t *testing.T) {
 		t.Errorf("queries: %d entries", n)
 	}
 	eventually(t, "what was written is applied, once", func() bool { return c.node.host.Metrics().Applied.Load() == written() })
+}
+
+// A write that was split by a catalogue which did not know yet that its shard was
+// dropped goes where its points belong now, with the types that are fixed there.
+func TestWriteToADroppedShardIsRedirected(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db")
+	c.mustWrite("db", "cpu v=1 1")
+	ctx, cancel := context.WithTimeout(t.Context(), c.patience)
+	defer cancel()
+	begin := func(lines string) *write {
+		var b column.WriteBatch
+		if _, err := new(lineproto.Parser).Parse(&b, []byte(lines), lineproto.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		rp, err := c.node.meta.View().Policy("db", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &write{n: c.node, database: "db", policy: rp, batch: &b}
+		if err := w.prepare(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	late, wrong := begin("cpu v=2 2"), begin("cpu v=3 3")
+	c.mustQuery("", "DROP SHARD 1")
+	if err := late.propose(ctx); err != nil || late.result() != nil {
+		t.Fatal(err, late.result())
+	}
+	c.expect("db", "SELECT v FROM cpu", "cpu time=2 v=2")
+
+	c.mustQuery("", "DROP SHARD 2")
+	c.mustWrite("db", "cpu v=4i 4")
+	if err := wrong.propose(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, wrong.result(), dsdb.KindConflict, "is type float, already exists as type integer dropped=1")
+	c.expect("db", "SELECT v FROM cpu", "cpu time=4 v=4")
+
+	gone := begin("cpu v=5i 5")
+	c.mustQuery("", "DROP DATABASE db")
+	wantError(t, gone.propose(ctx), dsdb.KindNotFound, "database not found")
 }
