@@ -87,7 +87,7 @@ type AntiEntropy struct {
 // HintedHandoff is [hinted-handoff]: writes at consistency any without a leader.
 type HintedHandoff struct {
 	Enabled          bool     `toml:"enabled" doc:"a write at consistency any whose shard has no leader is kept on this node until it has one; false: it is refused as at quorum"`
-	Dir              string   `toml:"dir" doc:"folder of the points that wait"`
+	Dir              string   `toml:"dir" doc:"folder of the points that wait; empty: hh in data.dir"`
 	MaxSize          Size     `toml:"max-size" doc:"bytes of that folder; above it writes at consistency any are refused as at quorum"`
 	MaxAge           Duration `toml:"max-age" doc:"points that wait longer are given up, with an error in the log; 0: never"`
 	RetryRateLimit   Size     `toml:"retry-rate-limit" doc:"bytes per second that are delivered to a shard; 0: no limit"`
@@ -132,7 +132,7 @@ func Default(dir string) Config {
 		Retention:   Retention{Enabled: true, CheckInterval: Duration(30 * time.Minute)},
 		Precreation: Precreation{Enabled: true, CheckInterval: Duration(10 * time.Minute), AdvancePeriod: Duration(30 * time.Minute)},
 		AntiEntropy: AntiEntropy{Enabled: true, CheckInterval: Duration(24 * time.Hour)},
-		HintedHandoff: HintedHandoff{Enabled: true, Dir: filepath.Join(dir, "hh"), MaxSize: 1 << 30, MaxAge: Duration(168 * time.Hour),
+		HintedHandoff: HintedHandoff{Enabled: true, Dir: filepath.Join(dir, "data", "hh"), MaxSize: 1 << 30, MaxAge: Duration(168 * time.Hour),
 			RetryInterval: Duration(time.Second), RetryMaxInterval: Duration(time.Minute)},
 		HTTP: HTTP{Enabled: true, BindAddress: "127.0.0.1:8086", MaxBody: 25_000_000, MaxConnections: 4096,
 			EnqueuedTimeout: Duration(30 * time.Second)},
@@ -144,7 +144,7 @@ func Default(dir string) Config {
 // os.Environ gives it) to c. The warnings name keys that have no effect.
 func (c *Config) Load(path string, env []string) (warnings []string, err error) {
 	defaults := *c
-	c.Meta.BindAddress, c.Meta.HTTPBindAddress, c.HTTP.BindAddress = "", "", ""
+	c.Meta.BindAddress, c.Meta.HTTPBindAddress, c.HTTP.BindAddress, c.HintedHandoff.Dir = "", "", "", ""
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -159,6 +159,9 @@ func (c *Config) Load(path string, env []string) (warnings []string, err error) 
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	c.settleAddresses(&defaults)
+	if c.HintedHandoff.Dir == "" && c.Data.Dir != "" {
+		c.HintedHandoff.Dir = filepath.Join(c.Data.Dir, "hh")
+	}
 	return append(warnings, more...), c.validate()
 }
 
@@ -255,8 +258,6 @@ func (c *Config) validate() error {
 		return errors.New("config: meta.dir must be specified")
 	case c.Data.Dir == "" || c.Data.WALDir == "":
 		return errors.New("config: data.dir and data.wal-dir must be specified")
-	case c.HintedHandoff.Dir == "":
-		return errors.New("config: hinted-handoff.dir must be specified")
 	case c.HintedHandoff.Enabled && c.HintedHandoff.MaxSize < 1<<20:
 		return fmt.Errorf("config: hinted-handoff.max-size %s: want 1m or more", c.HintedHandoff.MaxSize)
 	case c.HintedHandoff.RetryInterval <= 0 || c.HintedHandoff.RetryMaxInterval < c.HintedHandoff.RetryInterval:

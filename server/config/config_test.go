@@ -86,7 +86,6 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"[coordinator]\n  write-timeout = \"soon\"\n", `"soon" is not a duration such as 10s or 24h`},
 		{"[logging]\n  level = \"loud\"\n", `logging.level "loud": use debug, info, warn or error`},
 		{"[http\n", "to end table name"},
-		{"[hinted-handoff]\n  dir = \"\"\n", "hinted-handoff.dir must be specified"},
 		{"[hinted-handoff]\n  max-size = 100\n", "hinted-handoff.max-size 100: want 1m or more"},
 		{"[hinted-handoff]\n  retry-interval = \"2m\"\n", "retry-max-interval no less"},
 	} {
@@ -96,6 +95,18 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 	if _, _, err := load(t, "", "DSDB_HTTP_LOG_ENABLED=perhaps"); err == nil || !strings.Contains(err.Error(), "DSDB_HTTP_LOG_ENABLED") {
 		t.Errorf("environment: %v", err)
+	}
+}
+
+// Hints of nodes whose folders are apart are apart, too.
+func TestFolderOfHints(t *testing.T) {
+	for text, want := range map[string]string{
+		"": filepath.Join(Default("/d").Data.Dir, "hh"), "[data]\n  dir = \"/mnt/1\"\n": "/mnt/1/hh",
+		"[data]\n  dir = \"/mnt/1\"\n[hinted-handoff]\n  dir = \"/hh\"\n": "/hh",
+	} {
+		if c, _, err := load(t, text); err != nil || c.HintedHandoff.Dir != want {
+			t.Errorf("%q: %s, want %s; %v", text, c.HintedHandoff.Dir, want, err)
+		}
 	}
 }
 
