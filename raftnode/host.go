@@ -394,12 +394,7 @@ func (h *Host) tick() {
 				continue
 			}
 			idle = false
-			awake := w.awake.Load()
-			due := awake & (1 << slice)
-			if slice == 0 {
-				due |= allSlices &^ awake
-			}
-			if due != 0 {
+			if due := DueSlices(slice, w.awake.Load()); due != 0 {
 				w.push(event{kind: evTick, slices: due})
 			}
 		}

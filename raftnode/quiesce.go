@@ -63,6 +63,17 @@ func (c *Core) Awake() (slices uint64) {
 	return slices
 }
 
+// DueSlices returns, a bit for each, the slices that are to Tick in a turn of the
+// clock, of which TickSlices make a tick: the turn's own, if that is one of those
+// awake, and in the first turn all others, at once.
+func DueSlices(turn int, awake uint64) uint64 {
+	due := awake & (1 << turn)
+	if turn == 0 {
+		due |= allSlices &^ awake
+	}
+	return due
+}
+
 // allSlices has a bit for each slice.
 const allSlices = 1<<TickSlices - 1
 

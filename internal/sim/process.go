@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math/bits"
 	"slices"
 	"time"
 
@@ -18,9 +19,9 @@ type process struct {
 	groups   []dsdb.GroupID
 	seen     map[dsdb.GroupID]raftnode.GroupStatus // the last time they were looked at
 	pace     time.Duration                         // of a tick: clocks of nodes differ in speed
-	slice    int
-	looked   int  // position in groups of the one that inspect looked at last
-	draining bool // a Drain is due
+	turn     int                                   // of its clock
+	looked   int                                   // position in groups of the one that inspect looked at last
+	draining bool                                  // a Drain is due
 	writer   *raftnode.LogWriter
 	writing  bool   // a write to the log is under way, or was the last
 	batches  uint64 // that were stored
@@ -64,9 +65,14 @@ func (p *process) after(d time.Duration, f func()) {
 // tick moves the core's clock.
 func (p *process) tick() {
 	p.after(p.pace+p.node.cluster.Between(0, tick/20), func() {
-		p.core.Tick(p.slice)
-		p.slice = (p.slice + 1) % raftnode.TickSlices
-		p.wake()
+		due := raftnode.DueSlices(p.turn, p.core.Awake())
+		p.turn = (p.turn + 1) % raftnode.TickSlices
+		for rest := due; rest != 0; rest &= rest - 1 {
+			p.core.Tick(bits.TrailingZeros64(rest))
+		}
+		if due != 0 {
+			p.wake()
+		}
 		p.tick()
 	})
 }
