@@ -25,6 +25,11 @@ const (
 	KindNotLeader                // the replica asked does not lead; nothing was done, another may be asked; 503
 )
 
+// ErrNewer is in the chain of an error about bytes that a newer version of this
+// program has written. They are sound, and nothing behind them may be touched:
+// whoever comes upon them waits for a newer program.
+var ErrNewer = errors.New("a newer version of dsdb wrote it: upgrade this node")
+
 // Error is an error with a kind. Its text is complete in itself: for kinds
 // that a client sees it is InfluxDB's wording.
 type Error struct {

@@ -10,13 +10,16 @@ import (
 )
 
 // Decode reads a batch that Append wrote, which must be all of src. It reuses
-// b's memory and copies what it keeps of src. It reports KindCorrupt with the
-// offset for anything else, and never allocates beyond the limits of an entry;
+// b's memory and copies what it keeps of src. It reports dsdb.ErrNewer
+// for a newer version, KindCorrupt with the offset for anything else, and never allocates beyond the limits of an entry;
 // after an error b is empty.
 func (b *WriteBatch) Decode(src []byte) error {
 	r := reader{src: src}
-	if v := r.byte(); r.err == nil && v != entryVersion {
-		r.fail("batch of version %d, this program reads %d: a newer version of dsdb wrote it", v, entryVersion)
+	switch v := r.byte(); {
+	case r.err == nil && v > entryVersion:
+		r.err = dsdb.Errorf(dsdb.KindUnavailable, "log entry: batch of version %d, this program reads %d: %w", v, entryVersion, dsdb.ErrNewer)
+	case r.err == nil && v != entryVersion:
+		r.fail("batch of version %d, this program reads %d", v, entryVersion)
 	}
 	n := r.count(minTableBytes, math.MaxInt32)
 	tables := b.Tables[:cap(b.Tables)]

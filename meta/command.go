@@ -3,7 +3,9 @@ package meta
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/dasudian/dsdb"
 )
@@ -64,9 +66,12 @@ func Encode(id dsdb.ProposalID, c Command) []byte {
 }
 
 // Decode is the inverse of Encode. It reports KindInvalid for bytes that are
-// no command of this version.
+// no command of this version, with dsdb.ErrNewer if they are of a newer one.
 func Decode(b []byte) (dsdb.ProposalID, Command, error) {
 	fail := func(err error) (dsdb.ProposalID, Command, error) { return dsdb.ProposalID{}, nil, err }
+	if len(b) > 0 && b[0] > commandVersion {
+		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: command of version %d, this program knows %d: %w", b[0], commandVersion, dsdb.ErrNewer))
+	}
 	if len(b) == 0 || b[0] != commandVersion {
 		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: command of unknown version"))
 	}
@@ -79,7 +84,7 @@ func Decode(b []byte) (dsdb.ProposalID, Command, error) {
 	}
 	c := newCommand(e.Op)
 	if c == nil {
-		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: unknown command %q", e.Op))
+		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: unknown command %q: %w", e.Op, dsdb.ErrNewer))
 	}
 	if err := unmarshalStrict(e.Args, c); err != nil {
 		return fail(dsdb.Errorf(dsdb.KindInvalid, "meta: command %s: %w", e.Op, err))
@@ -87,11 +92,15 @@ func Decode(b []byte) (dsdb.ProposalID, Command, error) {
 	return dsdb.ProposalID{Node: dsdb.NodeID(e.By[0]), Epoch: e.By[1], Seq: e.By[2]}, c, nil
 }
 
-// unmarshalStrict decodes exactly one JSON value with no members that v lacks.
+// unmarshalStrict decodes exactly one JSON value. A member that v lacks is of a
+// newer program: dsdb.ErrNewer.
 func unmarshalStrict(b []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
+		if strings.HasPrefix(err.Error(), "json: unknown field ") {
+			err = fmt.Errorf("%w: %w", err, dsdb.ErrNewer)
+		}
 		return err
 	}
 	if _, err := dec.Token(); err != io.EOF {

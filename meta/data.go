@@ -16,6 +16,7 @@
 package meta
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -132,16 +133,29 @@ func (p Privilege) String() string {
 // nothing but what is remembered of proposals. One that this version includes
 // already changes nothing at all, and gets the verdict that it had.
 func (d *Data) Apply(cmd []byte) (*Data, dsdb.Verdict) {
-	id, c, err := Decode(cmd)
+	next, verdict, err := d.applyEntry(cmd)
 	if err != nil {
 		return d, refusal(err)
 	}
+	return next, verdict
+}
+
+// applyEntry does what Apply does, but for a command that only a newer program
+// knows: that is an error.
+func (d *Data) applyEntry(cmd []byte) (*Data, dsdb.Verdict, error) {
+	id, c, err := Decode(cmd)
+	switch {
+	case errors.Is(err, dsdb.ErrNewer):
+		return d, dsdb.Verdict{}, err
+	case err != nil:
+		return d, refusal(err), nil
+	}
 	if v, duplicate := d.proposals.Check(id); duplicate {
-		return d, v
+		return d, v, nil
 	}
 	next, verdict := d.apply(c)
 	if id == (dsdb.ProposalID{}) {
-		return next, verdict
+		return next, verdict, nil
 	}
 	if next == d {
 		same := *d
@@ -149,7 +163,7 @@ func (d *Data) Apply(cmd []byte) (*Data, dsdb.Verdict) {
 	}
 	next.proposals = d.proposals.Clone()
 	next.proposals.Record(id, verdict)
-	return next, verdict
+	return next, verdict, nil
 }
 
 func (d *Data) apply(c Command) (*Data, dsdb.Verdict) {

@@ -153,7 +153,10 @@ func DecodeSnapshot(file string, b []byte) (*Data, error) {
 	if sum := binary.LittleEndian.Uint32(b[len(b)-4:]); sum != checksum(b[:len(b)-4]) {
 		return nil, corrupt(len(b)-4, "checksum %08x does not match", sum)
 	}
-	if v := binary.LittleEndian.Uint32(b[len(snapshotMagic):]); v != snapshotVersion {
+	switch v := binary.LittleEndian.Uint32(b[len(snapshotMagic):]); {
+	case v > snapshotVersion:
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "%s has format version %d, this program knows version %d: %w", file, v, snapshotVersion, dsdb.ErrNewer)
+	case v < snapshotVersion:
 		return nil, dsdb.Errorf(dsdb.KindInvalid, "%s has format version %d, this program knows version %d only", file, v, snapshotVersion)
 	}
 	body := b[snapshotHeader : len(b)-4]

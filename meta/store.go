@@ -130,7 +130,8 @@ func (s *Store) publish(d *Data) {
 }
 
 // Apply applies committed entries in index order and returns one verdict for
-// each. Readers see all of them or none.
+// each. Readers see all of them or none, but for those before one that only a
+// newer program knows, which is an error of dsdb.ErrNewer.
 func (s *Store) Apply(entries []dsdb.Entry) ([]dsdb.Verdict, error) {
 	if len(entries) == 0 {
 		return nil, nil
@@ -142,7 +143,11 @@ func (s *Store) Apply(entries []dsdb.Entry) ([]dsdb.Verdict, error) {
 			panic(fmt.Sprintf("BUG: meta: entry %d applied at index %d", e.Index, d.Index))
 		}
 		if e.Data != nil {
-			d, verdicts[i] = d.Apply(e.Data)
+			var err error
+			if d, verdicts[i], err = d.applyEntry(e.Data); err != nil {
+				s.publish(d)
+				return nil, fmt.Errorf("catalogue: entry %d: %w", e.Index, err)
+			}
 		}
 		next := *d
 		next.Index, next.Term = e.Index, e.Term

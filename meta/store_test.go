@@ -3,6 +3,7 @@ package meta
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -227,6 +228,31 @@ func TestStoreInstall(t *testing.T) {
 	apply(t, follower, log[50:])
 	if image(openStore(t, mem, "follower")) != image(leader) {
 		t.Error("the installed catalogue is not the one that is opened")
+	}
+}
+
+// A command that only a newer program knows ends what is applied, right before it,
+// and is no refusal: who has the program applies it.
+func TestNewerCommandIsNotPassedOver(t *testing.T) {
+	known := Encode(dsdb.ProposalID{}, &CreateDatabase{Name: "a"})
+	version := bytes.Clone(known)
+	version[0]++
+	for name, newer := range map[string][]byte{
+		"version": version,
+		"command": bytes.Replace(known, []byte(`"op":"`), []byte(`"op":"re`), 1),
+		"member":  bytes.Replace(known, []byte(`"args":{`), []byte(`"args":{"Colour":"red",`), 1),
+	} {
+		s := openStore(t, vfs.NewMem(1), "meta")
+		verdicts, err := s.Apply([]dsdb.Entry{{Index: 1, Term: 1, Data: known}, {Index: 2, Term: 1, Data: newer}, {Index: 3, Term: 1, Data: known}})
+		if !errors.Is(err, dsdb.ErrNewer) || verdicts != nil || s.View().Index != 1 || s.View().Database("a") == nil {
+			t.Errorf("%s: %v, %v, the catalogue is at %d", name, err, verdicts, s.View().Index)
+		}
+	}
+	b := NewData().AppendSnapshot(nil)
+	binary.LittleEndian.PutUint32(b[len(snapshotMagic):], snapshotVersion+1)
+	binary.LittleEndian.PutUint32(b[len(b)-4:], checksum(b[:len(b)-4]))
+	if _, err := DecodeSnapshot("f", b); !errors.Is(err, dsdb.ErrNewer) {
+		t.Errorf("snapshot: %v", err)
 	}
 }
 

@@ -66,6 +66,9 @@ func openChange(kind raftpb.EntryType, data []byte) (cc *raftpb.ConfChangeV2, id
 	}
 	r := reader{b: cc.GetContext()}
 	version := r.uint8()
+	if version > changeVersion {
+		return cc, id, nil, dsdb.Errorf(dsdb.KindUnavailable, "change of members of format %d, this program reads %d: %w", version, changeVersion, dsdb.ErrNewer)
+	}
 	id = [2]uint64{r.uint64(), r.uint64()}
 	added = r.peers()
 	if version != changeVersion || r.bad || len(r.b) > 0 {

@@ -16,6 +16,7 @@
 package raftnode
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -109,6 +110,7 @@ type ApplyTask struct {
 	group    *group
 	response *raftpb.Message
 	changes  []raftChange  // of the members, among the entries
+	newer    error         // why the entry behind these is not to be applied
 	prepare  bool          // a snapshot
 	pinned   *pinned       // the snapshot that was prepared
 	install  *installation // to be installed
@@ -141,7 +143,8 @@ func (t *ApplyTask) Run() error {
 					w.Done(verdicts[i], nil)
 				}
 			}
-			return nil
+			t.group.broken = t.newer
+			return t.newer
 		}
 	}
 	for _, w := range t.Waiters {
@@ -158,6 +161,9 @@ func (t *ApplyTask) apply() (vs []dsdb.Verdict, err error) {
 			err = fmt.Errorf("raft group %d: apply: %v\n%s", t.Group, p, debug.Stack())
 		}
 	}()
+	if len(t.Entries) == 0 {
+		return nil, nil
+	}
 	vs, err = t.Machine.Apply(t.Entries)
 	if err != nil {
 		return nil, fmt.Errorf("raft group %d: apply entry %d and on: %w", t.Group, t.Entries[0].Index, err)
@@ -247,7 +253,7 @@ func (c *Core) serving(id dsdb.GroupID, w Waiter) *group {
 	case g == nil:
 		c.result(w, errNoGroup(id))
 		return nil
-	case g.failed != nil:
+	case g.failed != nil || g.halted != nil:
 		c.result(w, g.failedError())
 		return nil
 	}
@@ -332,7 +338,15 @@ func (c *Core) ApplyDone(t ApplyTask, err error) {
 	if g.failed != nil {
 		return
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case t.install != nil && g.halted == nil && installable(err):
+		c.reopen(g, err)
+		return
+	case t.install == nil && errors.Is(err, dsdb.ErrNewer):
+		c.halt(g, err)
+		return
+	default:
 		c.logger.Error("raft group failed", "group", uint64(g.id), "error", err)
 		c.fail(g, err)
 		return

@@ -31,13 +31,14 @@ func appendProposal(dst []byte, origin, seq uint64, payload []byte) []byte {
 }
 
 // openProposal splits an entry's data; payload aliases data. It reports
-// KindCorrupt if data is not what appendProposal makes.
+// KindCorrupt if data is not what appendProposal makes, and dsdb.ErrNewer for
+// another format.
 func openProposal(data []byte) (origin, seq uint64, payload []byte, err error) {
-	if len(data) < envelopeSize {
-		return 0, 0, nil, dsdb.Errorf(dsdb.KindCorrupt, "raft entry of %d bytes is too short for its envelope", len(data))
+	if len(data) > 0 && data[0] > envelopeVersion {
+		return 0, 0, nil, dsdb.Errorf(dsdb.KindUnavailable, "raft entry of format %d, this program reads %d: %w", data[0], envelopeVersion, dsdb.ErrNewer)
 	}
-	if data[0] != envelopeVersion {
-		return 0, 0, nil, dsdb.Errorf(dsdb.KindCorrupt, "raft entry of format %d, this program reads %d: a newer version of dsdb wrote it", data[0], envelopeVersion)
+	if len(data) < envelopeSize || data[0] != envelopeVersion {
+		return 0, 0, nil, dsdb.Errorf(dsdb.KindCorrupt, "raft entry of %d bytes has no envelope", len(data))
 	}
 	origin = binary.LittleEndian.Uint64(data[1:])
 	seq = binary.LittleEndian.Uint64(data[9:])

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -49,6 +50,7 @@ type group struct {
 	sending   sending
 	incoming  *installation // the snapshot that is being installed
 	failed    error
+	halted    error // why nothing more is applied, while raft goes on: see halt
 	progress  *progress
 	broken    error // the state machine's; belongs to whoever runs the apply tasks
 	flush     flush
@@ -169,7 +171,8 @@ func (p *progress) status() GroupStatus {
 func (g *group) single() bool { return g.members.alone(dsdb.ReplicaID(g.seen.replica)) }
 
 func (g *group) failedError() error {
-	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: fmt.Sprintf("replica of raft group %d is out of service: %v", g.id, g.failed), Err: g.failed}
+	why := cmp.Or(g.failed, g.halted)
+	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: fmt.Sprintf("replica of raft group %d is out of service: %v", g.id, why), Err: why}
 }
 
 // accepts checks that a message comes from another replica, is for this one,
@@ -216,17 +219,23 @@ func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 	if !known && !spec.New {
 		return nil, dsdb.Errorf(dsdb.KindNotFound, "raft group %d is not in the log", spec.ID)
 	}
-	g := &group{id: spec.ID, members: foundation(spec.Founders), machine: spec.StateMachine, progress: &progress{replica: spec.Replica}}
-	g.seen.replica = uint64(spec.Replica)
-	g.store.group, g.store.log = spec.ID, c.log
-	c.groups[spec.ID] = g
-	g.store.snapshot = g.snapshot
+	g := c.newGroup(spec.ID, uint64(spec.Replica), spec.StateMachine, &progress{replica: spec.Replica})
+	g.members = foundation(spec.Founders)
 	if spec.Suspect {
 		c.quarantine(g, dsdb.Errorf(dsdb.KindCorrupt, "the log may have lost entries of raft group %d", g.id))
 		return g.progress, nil
 	}
-	c.guard(g, func() { c.open(g, state, known) })
+	c.guard(g, func() { c.open(g, state, known, 0) })
 	return g.progress, nil
+}
+
+// newGroup makes a group without members, in the place of one that there was.
+func (c *Core) newGroup(id dsdb.GroupID, replica uint64, m StateMachine, p *progress) *group {
+	g := &group{id: id, members: foundation(nil), machine: m, progress: p}
+	g.seen.replica = replica
+	g.store.group, g.store.log, g.store.snapshot = id, c.log, g.snapshot
+	c.groups[id] = g
+	return g
 }
 
 // Status returns what the core knows of its replica of a group; Failed is set if it has none.
@@ -247,8 +256,9 @@ func (c *Core) quarantine(g *group, err error) {
 	c.fail(g, err)
 }
 
-// open makes the raft node of g from the state of its log.
-func (c *Core) open(g *group, state wal.GroupState, known bool) {
+// open makes the raft node of g from the state of its log. The state machine holds
+// what it has flushed, or all up to applied if that is more.
+func (c *Core) open(g *group, state wal.GroupState, known bool, applied uint64) {
 	var err error
 	if known {
 		_, g.store.last = c.log.Bounds(g.id)
@@ -262,7 +272,7 @@ func (c *Core) open(g *group, state wal.GroupState, known bool) {
 		g.clock.campaign = len(g.members.conf.Voters) > 0 && g.members.conf.Voters[0] == g.seen.replica
 	}
 	if err == nil {
-		err = g.store.load(state, g.machine.FlushedIndex())
+		err = g.store.load(state, max(applied, g.machine.FlushedIndex()))
 	}
 	if err == nil && known {
 		err = c.replayChanges(g)

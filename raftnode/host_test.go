@@ -26,6 +26,7 @@ type ledger struct {
 	base    uint64 // what was installed; entries below have their old indexes
 	flushed uint64
 	fail    error // what Apply returns
+	newer   bool  // it can apply "newer"
 	shelf   *shelf
 }
 
@@ -53,6 +54,9 @@ func (l *ledger) Apply(es []dsdb.Entry) ([]dsdb.Verdict, error) {
 		}
 		if last > 0 && last+1 != e.Index {
 			return nil, fmt.Errorf("entry %d after %d", e.Index, last)
+		}
+		if string(e.Data) == "newer" && !l.newer {
+			return nil, fmt.Errorf("entry %d: %w", e.Index, dsdb.ErrNewer)
 		}
 		if e.Data != nil {
 			e.Data = slices.Clone(e.Data)
@@ -84,7 +88,7 @@ func (l *ledger) flush() uint64 {
 func (l *ledger) crashed() *ledger {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := &ledger{flushed: l.flushed, base: l.flushed, shelf: l.shelf}
+	n := &ledger{flushed: l.flushed, base: l.flushed, shelf: l.shelf, newer: l.newer}
 	for _, e := range l.entries {
 		if e.Index <= l.flushed {
 			n.entries = append(n.entries, e)

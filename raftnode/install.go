@@ -39,7 +39,7 @@ func (c *Core) Install(from dsdb.NodeID, s Snapshot, dir string, w Waiter) {
 	switch {
 	case g == nil:
 		c.result(w, errNoGroup(s.Envelope.Group))
-	case g.failed != nil:
+	case g.failed != nil || g.halted != nil:
 		c.result(w, g.failedError())
 	case g.incoming != nil:
 		c.result(w, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: another snapshot is being installed", g.id))

@@ -130,7 +130,7 @@ func (c *Core) PeerDown(node dsdb.NodeID) {
 		if g.contacts.activeOn(g, node) {
 			c.wake(g)
 		}
-		if g.seen.lead == 0 || g.seen.leading || g.nodeOf(dsdb.ReplicaID(g.seen.lead)) != node {
+		if g.halted != nil || g.seen.lead == 0 || g.seen.leading || g.nodeOf(dsdb.ReplicaID(g.seen.lead)) != node {
 			return
 		}
 		c.guard(g, func() {

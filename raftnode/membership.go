@@ -226,11 +226,14 @@ func appendMembership(dst []byte, m *membership) []byte {
 	return appendPeers(appendConfState(dst, m.conf), m.peers)
 }
 
-// decodeMembership reads what appendMembership wrote. It reports KindCorrupt for
-// anything else, also for members that could not be.
+// decodeMembership reads what appendMembership wrote. It reports dsdb.ErrNewer for
+// a newer format, KindCorrupt for anything else, also for members that could not be.
 func decodeMembership(b []byte) (*membership, error) {
 	r := reader{b: b}
-	if v := r.uint8(); v != membershipVersion {
+	switch v := r.uint8(); {
+	case v > membershipVersion:
+		return nil, dsdb.Errorf(dsdb.KindUnavailable, "members of format %d, this program reads %d: %w", v, membershipVersion, dsdb.ErrNewer)
+	case v != membershipVersion:
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "membership of %d bytes: version %d is not known", len(b), v)
 	}
 	m := &membership{index: r.uint64(), conf: r.confState(), peers: r.peers()}

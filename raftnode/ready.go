@@ -251,6 +251,11 @@ func (c *Core) applyMessage(g *group, m *raftpb.Message) {
 	for i, re := range m.GetEntries() {
 		e := dsdb.Entry{Index: re.GetIndex(), Term: re.GetTerm()}
 		g.settleLost(c, e.Term)
+		if t.newer = newerEntry(re); t.newer != nil {
+			t.newer = fmt.Errorf("raft group %d: entry %d: %w", g.id, e.Index, t.newer)
+			t.Entries, t.Waiters = t.Entries[:i], t.Waiters[:i]
+			break
+		}
 		switch {
 		case re.GetType() != raftpb.EntryNormal:
 			ch := raftChange{e.Index, re.GetType(), re.GetData()}

@@ -123,6 +123,7 @@ func (c *Core) tick(g *group) {
 		return
 	}
 	c.leaveJoint(g)
+	c.standAside(g)
 	c.ageSnapshots(g)
 	if g.flush.index > g.store.truncated.Index {
 		c.truncate(g)

@@ -171,7 +171,7 @@ func (r *Reader) loadSeal() ([]byte, error) {
 		return nil, r.corrupt(end-8, "no seal")
 	}
 	if v := binary.LittleEndian.Uint32(t[28:]); v > Version {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "segment %s: written in format %d, this program reads up to %d", r.name, v, Version)
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "segment %s: written in format %d, this program reads up to %d: %w", r.name, v, Version, dsdb.ErrNewer)
 	}
 	covered := binary.LittleEndian.Uint64(t)
 	if covered > uint64(end-trailerSize) {

@@ -184,7 +184,7 @@ func (x *Index) Load(file []byte) error {
 	}
 	switch v, newest := file[name], fileMagic[name]; {
 	case v > newest:
-		return dsdb.Errorf(dsdb.KindInvalid, "index file of format %d was written by a newer version of dsdb: this program reads up to %d", v, newest)
+		return dsdb.Errorf(dsdb.KindInvalid, "index file of format %d, this program reads up to %d: %w", v, newest, dsdb.ErrNewer)
 	case v < newest:
 		return dsdb.Errorf(dsdb.KindCorrupt, "offset %d: index file of format %d", name, v)
 	}

@@ -2,6 +2,7 @@ package series
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
@@ -200,7 +201,7 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	}
 	end := len(file) - fileTrailer
 	binary.LittleEndian.PutUint32(file[end:], crc32.Checksum(file[:end], castagnoli))
-	if err := New().Load(file); dsdb.KindOf(err) != dsdb.KindInvalid || !strings.Contains(err.Error(), "format 2 was written by a newer version of dsdb") {
+	if err := New().Load(file); dsdb.KindOf(err) != dsdb.KindInvalid || !errors.Is(err, dsdb.ErrNewer) || !strings.Contains(err.Error(), "format 2") {
 		t.Errorf("newer: %v", err)
 	}
 }

@@ -69,6 +69,9 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 			row.Status, row.LastSeen = silence(st, met)
 			row.Version = st.Process.Version
 		}
+		if r != nil && r.Newer > 0 {
+			row.Status += ", needs an upgrade"
+		}
 		if p.UUID == n.id.UUID {
 			row.Authenticated = "self"
 		}

@@ -170,7 +170,7 @@ type failedReplica struct {
 	err     error
 }
 
-// failed lists the replicas that are out of service, by shard.
+// failed lists the replicas that are out of service for good, by shard.
 func (s *shards) failed() []failedReplica {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -180,7 +180,7 @@ func (s *shards) failed() []failedReplica {
 		if err == nil {
 			err = cmp.Or(s.n.host.Status(id.Group()).Failed, r.shard.Damage())
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, dsdb.ErrNewer) { // which a newer program will take up
 			out = append(out, failedReplica{id, r.id, err})
 		}
 	}

@@ -161,7 +161,7 @@ func (j *joining) renew(ctx context.Context, address string) (meta.Identity, err
 func (n *Node) startSoundMeta(ctx context.Context) error {
 	err := n.startMeta(ctx)
 	damage := n.host.Status(dsdb.MetaGroup).Failed
-	if _, known := n.wal.State(dsdb.MetaGroup); err == nil || damage == nil || !known {
+	if _, known := n.wal.State(dsdb.MetaGroup); err == nil || damage == nil || !known || errors.Is(damage, dsdb.ErrNewer) {
 		return err
 	}
 	if err := n.renew(ctx, damage); err != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,11 +27,12 @@ const diskFull = 0.85
 type report struct {
 	meta.NodeReport
 	Version  string `json:"version"`
-	Shards   int    `json:"shards"`    // replicas of shards
-	Leads    int    `json:"leads"`     // shards that it leads
-	Lag      uint64 `json:"lag"`       // most entries that one of its replicas is known to be behind
-	DiskUsed uint64 `json:"disk_used"` // bytes, of the disk that holds the points
-	DiskFree uint64 `json:"disk_free"` // bytes
+	Shards   int    `json:"shards"`          // replicas of shards
+	Leads    int    `json:"leads"`           // shards that it leads
+	Lag      uint64 `json:"lag"`             // most entries that one of its replicas is known to be behind
+	Newer    int    `json:"newer,omitempty"` // of its replicas, the catalogue's too, those that wait for a newer program
+	DiskUsed uint64 `json:"disk_used"`       // bytes, of the disk that holds the points
+	DiskFree uint64 `json:"disk_free"`       // bytes
 	reportDelta
 }
 
@@ -48,7 +50,7 @@ func (n *Node) report() report {
 		st := n.host.Status(g)
 		sh, id, err := n.shards.local(ref.Shard.ID)
 		switch {
-		case dsdb.KindOf(err) == dsdb.KindCorrupt:
+		case dsdb.KindOf(err) == dsdb.KindCorrupt || errors.Is(err, dsdb.ErrNewer):
 			st.Failed, st.Replica = err, ref.Replica.ID
 		case err != nil:
 			continue // not opened yet
@@ -63,7 +65,11 @@ func (n *Node) report() report {
 
 // add tells of one replica.
 func (r *report) add(g dsdb.GroupID, st raftnode.GroupStatus) {
-	if st.Failed != nil {
+	switch {
+	case errors.Is(st.Failed, dsdb.ErrNewer):
+		r.Newer++
+		return
+	case st.Failed != nil:
 		r.Failed = append(r.Failed, meta.FailedGroup{Group: g, Replica: st.Replica, Reason: st.Failed.Error()})
 		return
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -234,7 +235,8 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 }
 
 // openReplica opens the files of the replica that the catalogue places here. One
-// with damaged files is kept out of service, and the others in it.
+// with damaged files, or files of a newer program, is kept out of service, and the
+// others in it.
 func (s *shards) openReplica(ctx context.Context, ref meta.ShardRef) (*replica, error) {
 	placed, _ := ref.Shard.On(s.n.dataID)
 	id := ref.Shard.ID
@@ -245,8 +247,12 @@ func (s *shards) openReplica(ctx context.Context, ref meta.ShardRef) (*replica, 
 		}
 	}
 	sh, err := shard.Open(shard.Options{FS: s.n.fs, Dir: r.dir, ID: id, Range: ref.Group.Range, Logger: s.n.log})
-	if dsdb.KindOf(err) == dsdb.KindCorrupt {
-		s.n.log.Error("a shard is out of service: its files are damaged", "shard", id, "err", err)
+	if newer := errors.Is(err, dsdb.ErrNewer); newer || dsdb.KindOf(err) == dsdb.KindCorrupt {
+		why := "its files are damaged"
+		if newer {
+			why = "this node has to be upgraded"
+		}
+		s.n.log.Error("a shard is out of service: "+why, "shard", id, "err", err)
 		r.err = fmt.Errorf("shard %d is out of service: %w", id, err)
 		return r, nil
 	}

@@ -64,7 +64,7 @@ func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
 		s.applyChecksum(h)
 		return v, nil
 	}
-	return v, dsdb.Errorf(dsdb.KindCorrupt, "unknown kind %d", h.kind)
+	return v, dsdb.Errorf(dsdb.KindUnavailable, "entry of kind %d, which this program does not know: %w", h.kind, dsdb.ErrNewer)
 }
 
 // finishLocked ends an entry that had an effect: only now may a flush count it

@@ -124,7 +124,7 @@ func decodeManifest(src []byte) (*manifest, error) {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: checksum is %08x, not %08x", end, want, got)
 	}
 	if v := src[head-1]; v > manifestV3 {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "manifest of format %d was written by a newer version of dsdb: this program reads up to %d", v, manifestV3)
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "manifest of format %d, this program reads up to %d: %w", v, manifestV3, dsdb.ErrNewer)
 	}
 	r := &fixedReader{src: src[:end], at: head}
 	m := &manifest{shard: dsdb.ShardID(r.u64()), window: &dedupe.Window{}}
