@@ -6,9 +6,14 @@ import (
 	"github.com/dasudian/dsdb"
 )
 
-// stageRows is how many rows are staged at once, such that their values stay
-// in the second-level cache.
-const stageRows = 16 << 10
+// At most maxStageRows rows are staged at once, such that the values of a column
+// stay in the second-level cache, and fewer if the columns are many, but at least
+// minStageRows: all together take about stageBytes.
+const (
+	minStageRows = 1 << 10
+	maxStageRows = 64 << 10
+	stageBytes   = 32 << 20
+)
 
 // groups are the rows of a table by series of a scan, for who reads all rows of
 // all series: chains are slower to follow.
@@ -23,6 +28,7 @@ type groups struct {
 	stages []uint32 // end of each stage in places
 	from   []place  // stage by stage: its rows in the order of the table
 	to     []uint32 // and where each of them lies in places
+	room   int      // rows of a stage, but if one series has more
 	at     int      // the stage that is staged; -1: none
 	staged [][]uint64
 }
@@ -53,6 +59,7 @@ func (mt *memTable) group(rows uint32, series []dsdb.SeriesID) *groups {
 		sum += n
 		g.ends[i] = sum
 	}
+	g.room = min(max(stageBytes/8/max(len(mt.columns), 1), minStageRows), maxStageRows, int(sum))
 	stageOf, nextRow := g.cutStages()
 	g.places, g.from, g.to = make([]place, sum), make([]place, sum), make([]uint32, sum)
 	mt.eachRow(rows, index, func(i uint32, p place) {
@@ -71,7 +78,7 @@ func (g *groups) cutStages() (stageOf, begin []uint32) {
 	stageOf = make([]uint32, len(g.ends))
 	first := uint32(0)
 	for i, end := range g.ends {
-		if begin == nil || end-first > stageRows {
+		if begin == nil || int(end-first) > g.room {
 			first = g.start(i)
 			begin = append(begin, first)
 		}
@@ -115,7 +122,7 @@ func (g *groups) copyStage(s *memScan) {
 			continue
 		}
 		if len(g.staged[slot]) < int(end-begin) {
-			g.staged[slot] = make([]uint64, max(int(end-begin), stageRows))
+			g.staged[slot] = make([]uint64, max(int(end-begin), g.room))
 		}
 		staged, from, to := g.staged[slot], g.from[begin:end], g.to[begin:end]
 		for len(from) > 0 {
