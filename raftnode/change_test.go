@@ -393,6 +393,63 @@ func TestStrayIsDismissed(t *testing.T) {
 	}
 }
 
+// A replica that was removed, and knows it, cannot vote for one that does not know
+// yet: it tells that which change is committed. Strangers, and those who lack the
+// entry, are told nothing.
+func TestWhoHasLeftInformsWhoAsksForVotes(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	tr.change(0, Change{Remove, peer(1)})
+	var early []Envelope // for node 2: the entry, but not that it is committed
+	for n := 0; len(tr.status(1).Members.Voters) != 2; n++ {
+		if n > 100 {
+			t.Fatal("node 1 does not learn that it has left")
+		}
+		before := tr.status(0).Commit
+		tr.converse(0, 1)
+		if tr.status(0).Commit > before && early == nil {
+			early = slices.DeleteFunc(tr.take(2), func(e Envelope) bool { return e.Message.GetCommit() > before })
+		}
+		tr.tick(1, 0, 1)
+	}
+	tr.boxes[2] = nil
+	tr.deliver(2, early...)
+	index := tr.cores[1].groups[trioGroup].members.index
+	if s := tr.status(2); s.Last < index || s.Commit >= index {
+		t.Fatalf("node 2 has %d and knows of %d, the change is %d", s.Last, s.Commit, index)
+	}
+
+	ask := func(from dsdb.ReplicaID, last, lastTerm uint64) (told bool) {
+		g := tr.cores[1].groups[trioGroup]
+		m := &raftpb.Message{Type: raftpb.MsgPreVote.Enum(), From: new(uint64(from)), To: new(uint64(2)), Term: new(g.seen.term + 1), Index: &last, LogTerm: &lastTerm}
+		tr.cores[1].Step(dsdb.NodeID(from), Envelope{Group: trioGroup, From: from, To: 2, Message: m})
+		tr.settle(1)
+		for _, box := range tr.boxes {
+			told = told || slices.ContainsFunc(box, func(e Envelope) bool { return e.From == 2 && e.Message.GetType() == raftpb.MsgApp })
+		}
+		tr.boxes = [5][]Envelope{}
+		return told
+	}
+	term := tr.status(1).Term
+	if ask(3, index-1, term) || ask(5, index, term) {
+		t.Error("it informs who lacks the entry, or is no member")
+	}
+	if !ask(3, index, term) {
+		t.Error("it does not inform a member that asks for votes")
+	}
+
+	for n := 0; tr.status(2).Commit < index; n++ {
+		if n > 4*electionTicks {
+			t.Fatal("node 2 does not learn that the change is committed")
+		}
+		tr.tick(1, 1, 2)
+	}
+	if ms := tr.status(2).Members; len(ms.Voters) != 2 || slices.Contains(ms.Voters, peer(1)) {
+		t.Errorf("members %+v", ms)
+	}
+}
+
 // A read that waits for members which leave is answered by whoever is left.
 func TestReadOutlivesTheOthers(t *testing.T) {
 	tr := newTrio(t)

@@ -45,8 +45,10 @@ type Snapshot struct {
 
 // OutgoingSnapshot is a snapshot to be sent. Its files stay where they are until
 // Done, which must be called exactly once: with nil once the receiver has
-// installed it.
+// installed it. Alive is to be called while it waits or moves, every few seconds:
+// without either for three minutes it counts as lost, and another may be sent.
 type OutgoingSnapshot struct {
 	Snapshot
-	Done func(error)
+	Done  func(error)
+	Alive func()
 }

@@ -14,11 +14,10 @@ import (
 )
 
 // A prepared snapshot is kept for readyTicks, so that several replicas can be
-// sent the same. A transfer of which nothing is heard for flightTicks has failed;
-// that it makes progress is for the transport to watch over.
+// sent the same. A transfer of which nothing is heard for flightTicks has failed.
 const (
 	readyTicks  = uint64(10 * time.Second / TickEvery)
-	flightTicks = uint64(600 * time.Second / TickEvery)
+	flightTicks = uint64(180 * time.Second / TickEvery)
 )
 
 // sending is what a leader does for replicas that need entries which its log
@@ -43,12 +42,13 @@ type pinned struct {
 type flight struct {
 	pinned *pinned
 	to     uint64
-	since  uint64 // tick
+	since  uint64 // tick at which it was heard of last
 	over   bool   // raft was told how it ended
 }
 
 // SendTask asks for a snapshot to be brought to the Install of another node, and
-// for SnapshotSent to be called, exactly once, with what came of it.
+// for SnapshotSent to be called, exactly once, with what came of it; for
+// SnapshotAlive as long as that takes.
 type SendTask struct {
 	Node     dsdb.NodeID
 	Snapshot Snapshot
@@ -165,6 +165,9 @@ func (c *Core) sendSnapshot(g *group, node dsdb.NodeID, e Envelope) {
 	c.out.Snapshots = append(c.out.Snapshots, SendTask{Node: node, Snapshot: Snapshot{e, p.manifest}, group: g, flight: f})
 	c.logger.Info("raft snapshot is sent", "group", uint64(g.id), "replica", f.to, "node", uint64(node), "index", p.position.Index)
 }
+
+// SnapshotAlive says that a snapshot is still on its way.
+func (c *Core) SnapshotAlive(t SendTask) { t.flight.since = t.group.clock.now }
 
 // SnapshotSent says that a snapshot was installed by its receiver, or with err
 // that it was not.

@@ -209,6 +209,22 @@ func TestForgottenSnapshotIsGivenUp(t *testing.T) {
 	tr.caughtUp(2, want)
 }
 
+// One that takes long but is heard of is left to arrive.
+func TestSlowSnapshotIsNotGivenUp(t *testing.T) {
+	tr, want := lag(t)
+	tr.awaitMail(2)
+	s := tr.mail[2][0]
+	for range 10 {
+		tr.cores[0].groups[trioGroup].clock.now += flightTicks - 2*jointTicks
+		tr.cores[0].SnapshotAlive(s)
+		tr.tick(int(jointTicks), 0, 1)
+	}
+	if n := len(tr.mail[2]); n != 1 {
+		t.Fatalf("%d snapshots were sent", n)
+	}
+	tr.caughtUp(2, want)
+}
+
 // A snapshot that is not for this replica, or contradicts itself, changes nothing.
 func TestStraySnapshotsAreRefused(t *testing.T) {
 	tr, want := lag(t)

@@ -32,6 +32,7 @@ const (
 	evInstall
 	evSent
 	evWake
+	evSending
 )
 
 // event is one input of a worker's core; kind says which members are set.
@@ -219,6 +220,8 @@ func (w *worker) feed(e *event) {
 		w.core.Install(e.node, e.more.snapshot, e.more.dir, e.waiter)
 	case evSent:
 		w.core.SnapshotSent(e.more.sent, e.err)
+	case evSending:
+		w.core.SnapshotAlive(e.more.sent)
 	case evWake:
 		w.core.Wake(e.group)
 	}
@@ -249,7 +252,9 @@ func (w *worker) spread(out *Outputs) {
 			t.Send(box.Node, box.Messages)
 		}
 		for _, s := range out.Snapshots {
-			t.SendSnapshot(s.Node, &OutgoingSnapshot{s.Snapshot, func(err error) { w.push(event{kind: evSent, more: &request{sent: s}, err: err}) }})
+			t.SendSnapshot(s.Node, &OutgoingSnapshot{Snapshot: s.Snapshot,
+				Done:  func(err error) { w.push(event{kind: evSent, more: &request{sent: s}, err: err}) },
+				Alive: func() { w.push(event{kind: evSending, more: &request{sent: s}}) }})
 		}
 	}
 	if len(out.Appends) > 0 {

@@ -26,6 +26,7 @@ const (
 	stallTime       = time.Minute      // without a chunk, or room for one
 	installTime     = 10 * time.Minute // from the last chunk to the answer
 	turnTime        = 10 * time.Second // that a sender waits for its turn at the receiver
+	aliveEvery      = 5 * time.Second  // that raft is told of a snapshot on its way
 )
 
 // transfers bound the snapshots that come and go.
@@ -76,7 +77,7 @@ func enter(ctx context.Context, sem chan struct{}) bool {
 // unless the peers are closed. Two snapshots are on their way at a time, others wait.
 func (p *Peers) SendSnapshot(to dsdb.NodeID, s *raftnode.OutgoingSnapshot) {
 	started := p.start(func() {
-		err := p.ship(to, &s.Snapshot)
+		err := p.ship(to, s)
 		if err != nil {
 			p.metrics.SnapshotsFailed.Add(1)
 			err = fmt.Errorf("snapshot of group %d to node %d: %w", s.Envelope.Group, to, err)
@@ -91,8 +92,8 @@ func (p *Peers) SendSnapshot(to dsdb.NodeID, s *raftnode.OutgoingSnapshot) {
 }
 
 // ship waits for its turn, sends, and waits for the answer.
-func (p *Peers) ship(to dsdb.NodeID, s *raftnode.Snapshot) error {
-	if !enter(p.ctx, p.snapshots.out) {
+func (p *Peers) ship(to dsdb.NodeID, s *raftnode.OutgoingSnapshot) error {
+	if !p.await(s) {
 		return errClosed()
 	}
 	defer func() { <-p.snapshots.out }()
@@ -108,7 +109,7 @@ func (p *Peers) ship(to dsdb.NodeID, s *raftnode.Snapshot) error {
 	}
 	defer stream.Close()
 	stream.within(stallTime, turnTime+stallTime)
-	if err := stream.Send(appendSnapshotHeader(nil, s)); err != nil {
+	if err := stream.Send(appendSnapshotHeader(nil, &s.Snapshot)); err != nil {
 		return err
 	}
 	if _, err := stream.Recv(); err != nil { // our turn, or a refusal
@@ -125,15 +126,60 @@ func (p *Peers) ship(to dsdb.NodeID, s *raftnode.Snapshot) error {
 	}) {
 		return errClosed()
 	}
-	if err := p.sendFiles(ctx, stream, fs, dir, s.Manifest.Files); err != nil {
+	sh := &shipment{OutgoingSnapshot: s, stream: stream, fs: fs, dir: dir, told: time.Now()}
+	if err := p.sendFiles(ctx, sh); err != nil {
 		return firstOf(answer, err)
 	}
 	t := time.AfterFunc(installTime, cancel)
 	defer t.Stop()
-	if err := <-answer; err != io.EOF {
+	if err := sh.outcome(answer); err != io.EOF {
 		return answered(err)
 	}
 	return nil
+}
+
+// await waits for the turn of a snapshot. It reports false after Close.
+func (p *Peers) await(s *raftnode.OutgoingSnapshot) bool {
+	for {
+		ctx, cancel := context.WithTimeout(p.ctx, aliveEvery)
+		ok := enter(ctx, p.snapshots.out)
+		cancel()
+		if ok || p.ctx.Err() != nil {
+			return ok
+		}
+		s.Alive()
+	}
+}
+
+// shipment is a snapshot whose turn it is.
+type shipment struct {
+	*raftnode.OutgoingSnapshot
+	stream *Stream
+	fs     vfs.FS
+	dir    string
+	told   time.Time // when raft was told that it is on its way
+}
+
+// moved notes that a part has been sent.
+func (sh *shipment) moved() {
+	if now := time.Now(); now.Sub(sh.told) >= aliveEvery {
+		sh.told = now
+		sh.Alive()
+	}
+}
+
+// outcome waits for what the receiver says in the end.
+func (sh *shipment) outcome(answer <-chan error) error {
+	t := time.NewTicker(aliveEvery)
+	defer t.Stop()
+	for {
+		select {
+		case err := <-answer:
+			return err
+		case <-t.C:
+			sh.Alive()
+		}
+	}
 }
 
 // answered returns the error of a receiver that did not end well.
@@ -155,19 +201,19 @@ func firstOf(answer <-chan error, err error) error {
 }
 
 // sendFiles sends the files of a manifest in its order, in chunks.
-func (p *Peers) sendFiles(ctx context.Context, s *Stream, fs vfs.FS, dir string, files []dsdb.ManifestFile) error {
+func (p *Peers) sendFiles(ctx context.Context, sh *shipment) error {
 	buf := make([]byte, chunkHeaderSize+chunkSize)
-	for i := range files {
-		f, err := fs.Open(path.Join(dir, files[i].Name))
+	for i, file := range sh.Manifest.Files {
+		f, err := sh.fs.Open(path.Join(sh.dir, file.Name))
 		if err != nil {
 			return err
 		}
-		err = p.sendFile(ctx, s, f, i, files[i].Size, buf)
+		err = p.sendFile(ctx, sh, f, i, buf)
 		if err = firstError(err, f.Close()); err != nil {
-			return fmt.Errorf("file %s: %w", files[i].Name, err)
+			return fmt.Errorf("file %s: %w", file.Name, err)
 		}
 	}
-	return s.CloseSend()
+	return sh.stream.CloseSend()
 }
 
 func firstError(a, b error) error {
@@ -177,7 +223,8 @@ func firstError(a, b error) error {
 	return b
 }
 
-func (p *Peers) sendFile(ctx context.Context, s *Stream, f vfs.File, number int, size int64, buf []byte) error {
+func (p *Peers) sendFile(ctx context.Context, sh *shipment, f vfs.File, number int, buf []byte) error {
+	size := sh.Manifest.Files[number].Size
 	for off := int64(0); off < size; off += chunkSize {
 		n := min(chunkSize, size-off)
 		if got, err := f.ReadAt(buf[chunkHeaderSize:chunkHeaderSize+n], off); int64(got) < n {
@@ -186,9 +233,10 @@ func (p *Peers) sendFile(ctx context.Context, s *Stream, f vfs.File, number int,
 		binary.LittleEndian.PutUint32(buf, uint32(number))
 		binary.LittleEndian.PutUint64(buf[4:], uint64(off))
 		p.snapshots.pace.wait(ctx, int(n))
-		if err := s.Send(buf[:chunkHeaderSize+n]); err != nil {
+		if err := sh.stream.Send(buf[:chunkHeaderSize+n]); err != nil {
 			return err
 		}
+		sh.moved()
 	}
 	return nil
 }

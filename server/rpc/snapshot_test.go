@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -103,7 +104,7 @@ func (s *shipping) send() error {
 func (s *shipping) start(done chan<- error) {
 	snap := s.snap
 	snap.Envelope.Message = proto.Clone(snap.Envelope.Message).(*raftpb.Message)
-	s.a.SendSnapshot(21, &raftnode.OutgoingSnapshot{Snapshot: snap, Done: func(err error) { done <- err }})
+	s.a.SendSnapshot(21, &raftnode.OutgoingSnapshot{Snapshot: snap, Done: func(err error) { done <- err }, Alive: func() {}})
 }
 
 // check compares what lies in dir with what was sent.
@@ -338,5 +339,17 @@ func BenchmarkSnapshot(b *testing.B) {
 		if err := s.send(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Raft hears of a snapshot that moves, and not for each chunk.
+func TestMovingSnapshotIsAlive(t *testing.T) {
+	told := 0
+	sh := &shipment{OutgoingSnapshot: &raftnode.OutgoingSnapshot{Alive: func() { told++ }}, told: time.Now().Add(-aliveEvery)}
+	for range 3 {
+		sh.moved()
+	}
+	if told != 1 {
+		t.Errorf("told %d times", told)
 	}
 }
