@@ -13,7 +13,7 @@ _dsdbd() {
 		;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W "run config inspect version -config -join -hostname -replace -pidfile" -- "$word")
+		mapfile -t COMPREPLY < <(compgen -W "run config recover inspect version -config -join -hostname -replace -pidfile" -- "$word")
 	else
 		mapfile -t COMPREPLY < <(compgen -W "-config -join -hostname -replace -pidfile" -- "$word")
 	fi

@@ -62,8 +62,8 @@ func (n *Node) identity() (meta.Identity, error) {
 			return id, err
 		}
 		if len(names) > 0 && !mutant.BlankMetaAccepted {
-			return id, fmt.Errorf("%s holds data, but %s has no %s: is meta.dir the folder that belongs to it? Restore the file, or move the data away to start anew",
-				dir, n.cfg.Meta.Dir, meta.IdentityFile)
+			return id, fmt.Errorf("%s holds data, but %s has no %s: is meta.dir the folder that belongs to it? Restore the file, or have dsdbd recover make %[2]s anew from what %[4]s knows of it, or move the data away to start anew",
+				dir, n.cfg.Meta.Dir, meta.IdentityFile, n.cfg.Data.Dir)
 		}
 	}
 	if id.UUID == "" {

@@ -96,7 +96,8 @@ func TestC10NothingIsDroppedSilently(t *testing.T) {
 	}
 }
 
-// C12: a node whose catalogue is gone does not start anew over its points.
+// C12: a node whose catalogue is gone does not start anew over its points. What
+// lies beside them, and the log, bring it back, alone and among others.
 func TestC12PointsWithoutTheirCatalogue(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t).start()
@@ -106,7 +107,43 @@ func TestC12PointsWithoutTheirCatalogue(t *testing.T) {
 	if err := m.fs.RemoveAll("/node/meta"); err != nil {
 		t.Fatal(err)
 	}
-	m.refused("/node/data/shard holds data, but /node/meta has no ", "Restore the file")
+	m.refused("/node/data/shard holds data, but /node/meta has no ", "dsdbd recover")
+	m.recover()
+	m.start()
+	m.expect("db", "SHOW DATABASES; SELECT v FROM m", "databases name=db\nm time=1 v=1")
+	m.halt()
+	if err := Recover(m.cfg, m.fs); err == nil || !strings.Contains(err.Error(), "not lost") {
+		t.Errorf("recovered what is there, error %v", err)
+	}
+
+	nodes := newCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	nodes[0].mustWrite("db", "m v=1 1")
+	for i, lost := range nodes {
+		lost.halt()
+		nodes[(i+1)%3].mustQuery("", fmt.Sprintf("CREATE DATABASE db%d", i))
+		if err := lost.fs.RemoveAll("/node/meta"); err != nil {
+			t.Fatal(err)
+		}
+		lost.recover()
+		lost.start()
+		nodes[(i+1)%3].halt() // it counts
+		lost.mustWrite("db", fmt.Sprintf("m v=1 %d", i+2))
+		lost.expect("db", "SELECT count(v) FROM m", fmt.Sprintf("m time=0 count=%d", i+2))
+		nodes[(i+1)%3].start()
+	}
+	if n := strings.Count(agree(t, nodes...), "\n"); n != 5 {
+		t.Errorf("%d nodes of both kinds, want 6", n+1)
+	}
+	nodes[0].expect("", "SHOW DATABASES", "databases name=db\ndatabases name=db0\ndatabases name=db1\ndatabases name=db2")
+}
+
+// recover makes the folder of the catalogue anew.
+func (m *machine) recover() {
+	m.t.Helper()
+	if err := Recover(m.cfg, m.fs); err != nil {
+		m.t.Fatalf("recover: %v", err)
+	}
 }
 
 // C17: what is dropped and deleted is so on every node, also on one that was

@@ -290,13 +290,19 @@ func (n *Node) announce(ctx context.Context) error {
 	}
 }
 
-// flushMeta writes the catalogue to its file and lets the log forget it.
+// flushMeta writes the catalogue to its file, and a copy of it beside the points,
+// and lets the log forget it.
 func (n *Node) flushMeta() error {
 	if n.meta.View().Index == n.meta.FlushedIndex() {
 		return nil
 	}
 	if err := n.meta.Flush(); err != nil {
 		return err
+	}
+	if !mutant.CatalogueNotCopied {
+		if err := n.meta.WriteCopy(n.cfg.Data.Dir); err != nil {
+			return err
+		}
 	}
 	n.host.Flushed(dsdb.MetaGroup)
 	return nil

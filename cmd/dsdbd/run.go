@@ -104,6 +104,22 @@ func printConfig(args []string) int {
 	return 0
 }
 
+func recoverMeta(args []string) int {
+	f := newFlags("dsdbd recover", "Makes the folder of the catalogue, [meta] dir, which was lost, anew from the copy in [data] dir and the log.\nRun it as the user of the daemon, which must not run.")
+	if code := f.parse(args); code >= 0 {
+		return code
+	}
+	c, _, err := f.load()
+	if err == nil {
+		err = server.Recover(c, vfs.OS())
+	}
+	if err != nil {
+		return fail(err)
+	}
+	fmt.Printf("%s was made anew; start dsdbd\n", c.Meta.Dir)
+	return 0
+}
+
 func runDaemon(args []string) int {
 	f := newFlags("dsdbd run", "Starts the daemon. It ends cleanly on SIGTERM or SIGINT; a second signal ends it at once.")
 	if code := f.parse(args); code >= 0 {

@@ -67,6 +67,7 @@ var hunts = []hunt{
 	{"roles-ignored", "server", "TestC16Roles"},
 	{"loopback-told", "server", "TestC13LoopbackIsNotToldToOthers"},
 	{"blank-meta-accepted", "server", "TestC12PointsWithoutTheirCatalogue"},
+	{"catalogue-not-copied", "server", "TestC12PointsWithoutTheirCatalogue"},
 	{"all-must-start", "server", "TestC11RestartOfASubset"},
 
 	{"replica-read-as-is", "server", "TestC7EveryNodeAnswersTheSame"},

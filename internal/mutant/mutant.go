@@ -89,11 +89,12 @@ const (
 
 // Of the way into a cluster, and back.
 const (
-	EachFoundsItsOwn  = false // every node of a -join list founds a cluster
-	RolesIgnored      = false // a node joins with both roles
-	LoopbackTold      = false // a node tells nodes elsewhere that it is reached at loopback
-	BlankMetaAccepted = false // a node begins anew although it holds points
-	AllMustStart      = false // a node that starts waits for all meta nodes
+	EachFoundsItsOwn   = false // every node of a -join list founds a cluster
+	RolesIgnored       = false // a node joins with both roles
+	LoopbackTold       = false // a node tells nodes elsewhere that it is reached at loopback
+	BlankMetaAccepted  = false // a node begins anew although it holds points
+	CatalogueNotCopied = false // the folder of the points has no copy of the catalogue
+	AllMustStart       = false // a node that starts waits for all meta nodes
 )
 
 // Of requests.

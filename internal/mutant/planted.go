@@ -86,11 +86,12 @@ var (
 
 // Of the way into a cluster, and back.
 var (
-	EachFoundsItsOwn  = plant("each-founds-its-own")
-	RolesIgnored      = plant("roles-ignored")
-	LoopbackTold      = plant("loopback-told")
-	BlankMetaAccepted = plant("blank-meta-accepted")
-	AllMustStart      = plant("all-must-start")
+	EachFoundsItsOwn   = plant("each-founds-its-own")
+	RolesIgnored       = plant("roles-ignored")
+	LoopbackTold       = plant("loopback-told")
+	BlankMetaAccepted  = plant("blank-meta-accepted")
+	CatalogueNotCopied = plant("catalogue-not-copied")
+	AllMustStart       = plant("all-must-start")
 )
 
 // Of requests.
