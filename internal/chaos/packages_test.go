@@ -210,8 +210,8 @@ func TestPackageScripts(t *testing.T) {
 	}
 }
 
-// TestPackageManuals compares the flags that the programs tell of with their
-// manuals and the completion of the shell.
+// TestPackageManuals compares the flags and commands that the programs tell of
+// with their manuals and the completion of the shell.
 func TestPackageManuals(t *testing.T) {
 	flags := regexp.MustCompile(`(?m)^  -(\w+)`)
 	read := func(name string) string {
@@ -222,6 +222,20 @@ func TestPackageManuals(t *testing.T) {
 		return strings.ReplaceAll(string(text), `\-`, "-")
 	}
 	completion := read("completion.bash")
+	out, err := exec.Command(filepath.Join(*folder, "dsdbd"), "-h").CombinedOutput()
+	if err != nil {
+		t.Fatalf("dsdbd -h: %v", err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^  dsdbd ([a-z]+)( [a-z]+)?`).FindAllStringSubmatch(string(out), -1) {
+		if !regexp.MustCompile(`(?m)^(\.B dsdbd |\.RB \[ )` + m[1] + m[2] + `\b`).MatchString(read("dsdbd.1")) {
+			t.Errorf("the manual of dsdbd does not tell of %s%s", m[1], m[2])
+		}
+		for _, word := range strings.Fields(m[1] + m[2]) {
+			if !regexp.MustCompile(`[ "]` + word + `[ "]`).MatchString(completion) {
+				t.Errorf("the completion of dsdbd does not know %s", word)
+			}
+		}
+	}
 	for _, command := range []string{"dsdb", "dsdbd run", "dsdb-bench iops", "dsdb-bench write"} {
 		words := strings.Fields(command)
 		out, err := exec.Command(filepath.Join(*folder, words[0]), append(words[1:], "-h")...).CombinedOutput()
