@@ -41,10 +41,11 @@ type Cluster struct {
 
 // hooks are told when something happens on a node.
 type hooks struct {
-	voted  func(*Node)                      // its new term is durable, mostly with its vote
-	joint  func(*Node, dsdb.GroupID)        // it has applied a joint change of a group's members
-	died   func(*Node, error)               // its process ended itself, which its disk made it do
-	failed func(*Node, dsdb.GroupID, error) // a replica took itself out of service
+	voted  func(*Node)                         // its new term is durable, mostly with its vote
+	joint  func(*Node, dsdb.GroupID)           // it has applied a joint change of a group's members
+	died   func(*Node, error)                  // its process ended itself, which its disk made it do
+	failed func(*Node, dsdb.GroupID, error)    // a replica took itself out of service
+	torn   func(from *Node, file string) error // a file of a snapshot that it sent is not what the manifest says
 }
 
 // reign is one term of one group.
@@ -63,6 +64,10 @@ func NewCluster(w *World, o Options) *Cluster {
 	}
 	c := &Cluster{World: w, options: o, leaders: map[reign]dsdb.ReplicaID{}, Counts: map[string]int{}}
 	c.hooks = hooks{voted: func(*Node) {}, joint: func(*Node, dsdb.GroupID) {}, failed: func(*Node, dsdb.GroupID, error) {}}
+	c.torn = func(n *Node, file string) error {
+		c.fail("file %s of a snapshot of node %d is not what its manifest says", file, n.Index)
+		return nil
+	}
 	c.died = func(n *Node, err error) { c.fail("node %d ended itself: %v", n.Index, err) }
 	for i := range o.Nodes {
 		c.Nodes = append(c.Nodes, newNode(c, i))

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -27,6 +26,7 @@ type member struct {
 	id        meta.Identity
 	catalogue *meta.Store
 	shards    map[dsdb.ShardID]*replica
+	damaged   map[dsdb.ShardID]dsdb.ReplicaID // replicas that cannot be opened
 	leaders   coord.Leaders
 	sequencer *coord.Sequencer
 	refusal   error // of its last attempt to join
@@ -37,25 +37,26 @@ type member struct {
 // replica is a shard that is open on a node.
 type replica struct {
 	*shard.Shard
-	id   dsdb.ReplicaID
-	busy bool // on its way out
+	id       dsdb.ReplicaID
+	busy     bool   // on its way out
+	compared uint64 // index of its last digest
 }
 
 const catalogueDir = "meta"
 
 // replicaDir is the folder of a node's replica of a group.
-func replicaDir(g dsdb.GroupID, _ dsdb.ReplicaID) string {
+func replicaDir(g dsdb.GroupID, r dsdb.ReplicaID) string {
 	if g == dsdb.MetaGroup {
 		return catalogueDir
 	}
-	return path.Join("shard", strconv.FormatUint(uint64(g), 10))
+	return path.Join("shard", fmt.Sprintf("%d.%d", g, r))
 }
 
 // boot is what the process of a node does when it starts: it reads who it is,
 // opens the catalogue, and the shards that this, which may be an old one, places
 // on the node. A node that is not a member of the cluster has nothing to run yet.
 func (s *store) boot(n *Node) ([]raftnode.GroupSpec, error) {
-	m := &member{store: s, node: n, proc: n.run, shards: map[dsdb.ShardID]*replica{}}
+	m := &member{store: s, node: n, proc: n.run, shards: map[dsdb.ShardID]*replica{}, damaged: map[dsdb.ShardID]dsdb.ReplicaID{}}
 	s.members[n.Index] = m
 	if err := n.disk.MkdirAll(catalogueDir); err != nil {
 		return nil, err
@@ -98,6 +99,10 @@ func (m *member) begin(id meta.Identity) (specs []raftnode.GroupSpec, err error)
 	for _, ref := range m.wanted() {
 		r, _ := ref.Shard.On(id.DataID)
 		spec, err := m.openShard(ref, r)
+		if dsdb.KindOf(err) == dsdb.KindCorrupt {
+			m.damaged[ref.Shard.ID] = r.ID
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -145,8 +150,12 @@ func (m *member) openShard(ref meta.ShardRef, r meta.Replica) (raftnode.GroupSpe
 // moved is told that a state machine of a node has moved. When it is the
 // catalogue, the node's shards follow it.
 func (s *store) moved(n *Node, g dsdb.GroupID) {
-	if m := s.members[n.Index]; g == dsdb.MetaGroup && m.alive() {
+	m := s.members[n.Index]
+	switch r := m.shards[dsdb.ShardID(g)]; {
+	case g == dsdb.MetaGroup && m.alive():
 		m.follow()
+	case r != nil:
+		m.checked(dsdb.ShardID(g), r)
 	}
 }
 
@@ -171,7 +180,7 @@ func (m *member) follow() {
 	for _, ref := range m.wanted() {
 		g := ref.Shard.ID.Group()
 		r, _ := ref.Shard.On(m.id.DataID)
-		if m.shards[ref.Shard.ID] != nil || m.node.Holds(g) {
+		if m.shards[ref.Shard.ID] != nil || m.node.Holds(g) || m.damaged[ref.Shard.ID] == r.ID {
 			continue
 		}
 		if state, known := m.proc.log.State(g); known && state.Replica != r.ID {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -58,10 +59,10 @@ func (m *member) observe(r meta.NodeReport) {
 
 // view is what a process reports of itself.
 func (m *member) view() meta.NodeReport {
-	r := meta.NodeReport{UUID: m.id.UUID}
+	r := meta.NodeReport{UUID: m.id.UUID, Failed: m.harmed()}
 	for _, g := range m.proc.groups {
 		st := m.node.Status(g)
-		if st.Failed != nil {
+		if st.Failed != nil && !slices.ContainsFunc(r.Failed, func(f meta.FailedGroup) bool { return f.Group == g }) {
 			r.Failed = append(r.Failed, meta.FailedGroup{Group: g, Replica: st.Replica, Reason: st.Failed.Error()})
 		}
 		if !st.Leading {
@@ -206,19 +207,24 @@ func (s *store) spareable(m *member) bool {
 	for _, ref := range view.ReplicasOn(m.id.DataID) {
 		groups = append(groups, ref.Shard.ID.Group())
 	}
-	for _, g := range groups {
-		l := s.Leader(g)
-		if l == nil {
+	return !slices.ContainsFunc(groups, func(g dsdb.GroupID) bool { return !s.whole(g) || s.rotten(dsdb.ShardID(g)) })
+}
+
+// whole reports whether a group has three voters or more, the disks of all, and
+// all that could be seen in place.
+func (s *store) whole(g dsdb.GroupID) bool {
+	l := s.Leader(g)
+	if l == nil {
+		return false
+	}
+	st := l.Status(g)
+	if len(st.Members.Voters) < 3 || !st.Settled {
+		return false
+	}
+	for _, v := range st.Members.Voters {
+		n := s.node(v.Node)
+		if n == nil || s.lost[v.Node] || s.members[n.Index] == nil || n.Up() && !n.Holds(g) {
 			return false
-		}
-		st := l.Status(g)
-		if len(st.Members.Voters) < 3 || !st.Settled {
-			return false
-		}
-		for _, v := range st.Members.Voters {
-			if n := s.node(v.Node); n == nil || s.lost[v.Node] || s.members[n.Index] == nil {
-				return false
-			}
 		}
 	}
 	return true

@@ -211,7 +211,7 @@ func (m *member) read(c cell, done func(uint64, error)) {
 		}
 		sh := g.Shards[g.Partition(seriesKey(c.series))]
 		at := m.node
-		if m.shards[sh.ID] == nil {
+		if own := m.shards[sh.ID]; own == nil || own.Damage() != nil {
 			r := sh.Replicas[m.store.Rand.IntN(len(sh.Replicas))]
 			at = m.store.node(r.Node)
 			m.store.count("reads of other nodes")
@@ -233,6 +233,9 @@ func (m *member) scan(id dsdb.ShardID, c cell) (value uint64, err error) {
 	r := m.shards[id]
 	if r == nil || r.busy {
 		return 0, errDropped
+	}
+	if err := r.Damage(); err != nil { // it goes on in its group, but answers nothing
+		return 0, err
 	}
 	err = each(r.Shard, func(series string, at int64, values [len(fields)]uint64) {
 		if series == host(c.series) && at == c.time() {

@@ -174,7 +174,7 @@ func (s *shipment) verify(f dsdb.ManifestFile) error {
 		return err
 	}
 	if crc32.Checksum(b, castagnoli) != f.CRC {
-		s.from.node.cluster.fail("file %s of a snapshot is not what its manifest says", name)
+		return s.from.node.cluster.torn(s.from.node, name)
 	}
 	return file.SyncData()
 }

@@ -132,13 +132,13 @@ var (
 // Of the whole store.
 var (
 	pointCounts = []string{"writes acknowledged", "writes refused", "writes of unknown outcome", "proposals tried again", "second copies of proposals",
-		"deletes", "reads", "reads of other nodes", "cells checked", "replicas compared", "elections"}
+		"deletes", "reads", "reads of other nodes", "cells checked", "replicas compared", "entries for checksums", "checksums compared", "elections"}
 	placementCounts = []string{"joins", "commands for new time groups", "commands of the controller", "membership changes", "transfers", "replicas closed", "nodes dropped"}
 	shardCounts     = []string{"flushes of shards", "flushes of catalogues", "compactions", "snapshots sent", "snapshots that did not arrive"}
 
 	storeProcessCounts = []string{"kills", "power cuts", "power cuts of voters", "power cuts amid changes of files",
 		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "false alarms"}
-	storeDiskCounts = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped", "machines scrapped"}
+	storeDiskCounts = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped", "machines scrapped", "bits flipped"}
 )
 
 // total sums up outcomes.

@@ -41,6 +41,7 @@ type store struct {
 	write    uint64               // the newest value
 	stamp    int64                // orders the starts and ends of calls
 	quiet    bool                 // clients have stopped
+	damages
 }
 
 // newStore makes a cluster, of which the first node makes the cluster and the
@@ -51,7 +52,7 @@ func newStore(t *testing.T, seed uint64, shape func(w *World) (nodes, metas int,
 	w := NewWorld(seed)
 	n, metas, policies := shape(w)
 	s := &store{t: t, members: make([]*member, n), metas: metas, replaced: map[int]dsdb.NodeID{}, lost: map[dsdb.NodeID]bool{}, calls: map[cell][]*call{},
-		policies: policies}
+		policies: policies, damages: damages{digests: map[entryOf][16]byte{}}}
 	o := Options{Nodes: n, Replicas: s.boot, Dir: replicaDir, Applied: s.moved}
 	if *events {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug - 1}))
@@ -102,7 +103,10 @@ func playStore(t *testing.T, seed uint64) (s *store) {
 		s.client()
 	}
 	s.measure()
+	s.checksums()
+	s.rots()
 	nemesis := StartNemesis(s.Cluster)
+	s.excuse()
 	if s.policies["a"] >= 3 { // a replica of a smaller group may not be missed, nor may a new one be placed where nobody is
 		s.losses()
 	}
@@ -118,6 +122,23 @@ func playStore(t *testing.T, seed uint64) (s *store) {
 	}
 	s.conclude()
 	return s
+}
+
+// excuse has what a replica with a flipped bit does not be a violation: it takes
+// itself out of service, and its snapshots are refused.
+func (s *store) excuse() {
+	failed := s.failed
+	s.failed = func(n *Node, g dsdb.GroupID, err error) {
+		if dsdb.KindOf(err) != dsdb.KindCorrupt || !slices.ContainsFunc(s.flips, func(f flip) bool { return f.node == n && f.shard.Group() == g }) {
+			failed(n, g, err)
+		}
+	}
+	s.torn = func(n *Node, file string) error {
+		if !slices.ContainsFunc(s.flips, func(f flip) bool { return f.node == n }) {
+			s.fail("file %s of a snapshot of node %d is not what its manifest says", file, n.Index)
+		}
+		return errShip
+	}
 }
 
 // conclude reads everything and checks it. The clients have stopped.
@@ -366,6 +387,9 @@ func (s *store) unrest() string {
 	leader := s.Leader(dsdb.MetaGroup)
 	if leader == nil {
 		return "the catalogue has no leader"
+	}
+	if fs := s.unnoticed(); len(fs) > 0 {
+		return fmt.Sprintf("a damaged replica is there still: %+v", fs[0])
 	}
 	m := s.members[leader.Index]
 	view := m.catalogue.View()
