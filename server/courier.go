@@ -11,7 +11,7 @@ import (
 )
 
 // couriers is how many shards are tried at the same time.
-const couriers = 8
+const couriers = 32
 
 // run has each shard with hints looked after by a courier, until ctx ends.
 func (h *handoff) run(ctx context.Context) {
@@ -123,6 +123,10 @@ func (h *handoff) fresh(hs []hints.Hint) []hints.Hint {
 	return hs
 }
 
+// unsettled is how often an attempt of unknown outcome is made again at once: as
+// the same proposal, so that it has one effect.
+const unsettled = 5
+
 // propose has the shard apply hints.
 func (h *handoff) propose(ctx context.Context, g dsdb.GroupID, hs []hints.Hint) (dsdb.Verdict, error) {
 	select {
@@ -131,8 +135,6 @@ func (h *handoff) propose(ctx context.Context, g dsdb.GroupID, hs []hints.Hint) 
 	case <-ctx.Done():
 		return dsdb.Verdict{}, ctx.Err()
 	}
-	ctx, cancel := h.bound(ctx)
-	defer cancel()
 	id, err := h.n.takeID(ctx, g)
 	if err != nil {
 		return dsdb.Verdict{}, err
@@ -142,8 +144,20 @@ func (h *handoff) propose(ctx context.Context, g dsdb.GroupID, hs []hints.Hint) 
 	for i := range hs {
 		data[i] = hs[i].Data
 	}
-	o, err := h.n.proposeAs(ctx, &proposalCall{group: g, points: true, payload: shard.AppendHints(nil, id, data)})
+	p := &proposalCall{group: g, points: true, payload: shard.AppendHints(nil, id, data)}
+	var o outcome
+	for range unsettled {
+		if o, err = h.attempt(ctx, p); dsdb.KindOf(err) != dsdb.KindTimeout {
+			break
+		}
+	}
 	return o.Verdict, err
+}
+
+func (h *handoff) attempt(ctx context.Context, p *proposalCall) (outcome, error) {
+	ctx, cancel := h.n.bound(ctx)
+	defer cancel()
+	return h.n.proposeAs(ctx, p)
 }
 
 // done forgets a batch.

@@ -148,8 +148,12 @@ func (ln *lane) count(hints []Hint, sign int) {
 	}
 }
 
-// readBytes is how much is read at once.
-const readBytes = 1 << 20
+// readBytes and readPoints are how much is read at once, or one hint if that is
+// more: a shard applies it as one entry.
+const (
+	readBytes  = 1 << 20
+	readPoints = 50_000
+)
 
 // read reads hints of a shard from an entry on. Where one is damaged it ends
 // before that, or if that is the first one, begins behind it.
@@ -168,9 +172,12 @@ func (q *Queue) read(g dsdb.GroupID, at, last uint64) (Batch, error) {
 		if err != nil {
 			return b, err
 		}
-		for i := range es {
-			b.through = es[i].Index
-			if h, err := decode(b.Shard, es[i].Data); err == nil {
+		for i, points := 0, 0; i < len(es); i++ {
+			h, err := decode(b.Shard, es[i].Data)
+			if points += h.Points; points > readPoints && len(b.Hints) > 0 {
+				break
+			}
+			if b.through = es[i].Index; err == nil {
 				b.Hints = append(b.Hints, h)
 			} else {
 				b.lose(fmt.Errorf("entry %d: %w", es[i].Index, err))
@@ -186,8 +193,9 @@ func (b *Batch) lose(err error) {
 	}
 }
 
-// Next returns the hints of a shard that wait longest, about 1 MiB of them, until
-// Done is called for them. ok is false if there are none.
+// Next returns the hints of a shard that wait longest, at most 1 MiB or 50,000
+// points if they are several, until Done is called for them. ok is false if there
+// are none.
 func (q *Queue) Next(id dsdb.ShardID) (b Batch, ok bool, err error) {
 	q.mu.Lock()
 	ln := q.shards[id]
