@@ -50,7 +50,7 @@ func (s *step) rebalance(c *census, inGroup map[dsdb.NodeID]int) bool {
 	var heir Replica
 	for _, r := range c.good {
 		n := s.nodes[r.Node]
-		if n == from || !n.steady || !c.lead.voter(r.ID) || !c.lead.follows(r.ID, s.o.Lag) {
+		if n == from || !n.steady || n.full && from.active || !c.lead.voter(r.ID) || !c.lead.follows(r.ID, s.o.Lag) {
 			continue
 		}
 		if best == nil || inGroup[n.id] < inGroup[best.id] || inGroup[n.id] == inGroup[best.id] && n.leads < best.leads {

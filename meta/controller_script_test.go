@@ -38,6 +38,9 @@ func TestControllerScripts(t *testing.T) {
 			case "up", "down":
 				w.procs[s.number("process")].up = td.Cmd == "up"
 				return "ok\n"
+			case "full", "roomy":
+				w.procs[s.number("process")].full = td.Cmd == "full"
+				return "ok\n"
 			case "replace":
 				return w.replaceProcess(int(s.number("process")))
 			case "damage":
@@ -80,7 +83,7 @@ func (w *world) replaceProcess(i int) string {
 	if c.Replace = old.ID(); !w.try(c) {
 		w.t.Fatal("an address was not taken over")
 	}
-	w.procs = append(w.procs, &fakeProcess{c.UUID, true})
+	w.procs = append(w.procs, &fakeProcess{name: c.UUID, up: true})
 	return fmt.Sprintf("process %d\n", len(w.procs)-1)
 }
 

@@ -33,6 +33,7 @@ type world struct {
 type fakeProcess struct {
 	name string
 	up   bool
+	full bool // of its disk
 }
 
 type fakeGroup struct {
@@ -85,7 +86,7 @@ func (w *world) join(isMeta, isData bool) {
 	c := join(name)
 	c.Meta, c.Data = isMeta, isData
 	if w.try(c) {
-		w.procs = append(w.procs, &fakeProcess{name, true})
+		w.procs = append(w.procs, &fakeProcess{name: name, up: true})
 	}
 }
 
@@ -198,7 +199,7 @@ func (g *fakeGroup) lead(id dsdb.ReplicaID) {
 }
 
 func (w *world) report(p *fakeProcess) NodeReport {
-	rep := NodeReport{UUID: p.name}
+	rep := NodeReport{UUID: p.name, DiskFull: p.full}
 	proc, _ := w.d.Process(p.name)
 	for _, g := range w.sorted() {
 		all := slices.Concat(g.voters, g.learners)
@@ -521,7 +522,7 @@ func BenchmarkStep(b *testing.B) {
 	reports := make([]NodeReport, 5)
 	for i := range reports {
 		reports[i].UUID = fmt.Sprint("n", i)
-		w.procs = append(w.procs, &fakeProcess{reports[i].UUID, true})
+		w.procs = append(w.procs, &fakeProcess{name: reports[i].UUID, up: true})
 	}
 	w.follow()
 	for _, g := range w.sorted() {

@@ -361,7 +361,8 @@ func (c *Core) ApplyDone(t ApplyTask, err error) {
 
 // Refuse makes the core refuse proposals with err and ends all that are not
 // applied yet; nil lets it accept them again. Those in raft's log may still be
-// applied: they are told KindTimeout.
+// applied: they are told KindTimeout. Said again and again it hands on the groups
+// led here that get on without this node.
 func (c *Core) Refuse(err error) {
 	c.refuse = err
 	if err == nil {
@@ -369,6 +370,10 @@ func (c *Core) Refuse(err error) {
 	}
 	for _, g := range c.sorted() {
 		g.failProposals(c, err, unknownOutcome(err))
+		if g.failed == nil {
+			c.guard(g, func() { c.relieve(g) })
+			c.touch(g)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/dasudian/dsdb"
@@ -12,12 +13,13 @@ import (
 // handover is a leadership on its way to another replica; without a waiter there is none.
 type handover struct {
 	waiter Waiter
-	leave  bool // on the way to a change of members: see changing
+	leave  bool   // on the way to a change of members: see changing
+	probed uint64 // how far the log was stored here when relieve proposed its empty entry
 }
 
 func (h *handover) end(c *Core, err error) {
 	c.result(h.waiter, err)
-	*h = handover{}
+	h.waiter, h.leave = nil, false
 }
 
 // Transfer hands the leadership of a group to another voter; 0: to the active one
@@ -61,8 +63,34 @@ func (c *Core) handOn(g *group, to dsdb.ReplicaID, w Waiter, leave bool) {
 		return
 	}
 	g.handover.end(c, dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: another transfer of its leadership was asked for", g.id))
-	g.handover = handover{w, leave}
+	g.handover.waiter, g.handover.leave = w, leave
 	g.node.TransferLeader(uint64(to))
+}
+
+// relieve hands on the leadership of a group that cannot store entries here, once
+// the others have stored one that this node has not: if nothing is under way, an
+// empty one finds out. A leader stays where most are as short of space: as long as
+// it leads, what was acknowledged can be read.
+func (c *Core) relieve(g *group) {
+	st := g.node.BasicStatus()
+	if st.RaftState != raft.StateLeader || st.LeadTransferee != raft.None || g.single() {
+		return
+	}
+	var stored uint64
+	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id == g.seen.replica {
+			stored = pr.Match
+		}
+	})
+	switch {
+	case st.GetCommit() > stored:
+		c.handOn(g, g.successor(0, nil), nil, false)
+	case g.handover.probed != stored:
+		e := []*raftpb.Entry{{}}
+		if err := g.node.Step(&raftpb.Message{Type: raftpb.MsgProp.Enum(), From: &g.seen.replica, Entries: e}); err == nil { // else the next time
+			g.handover.probed = stored
+		}
+	}
 }
 
 // checkHandover tells who waits for a transfer what came of it.

@@ -260,6 +260,27 @@ func TestS17FullDisks(t *testing.T) {
 	})
 }
 
+// A leader that alone has no space hands on, also a group in which nothing is
+// under way: the others have space.
+func TestS17FullLeaderHandsOn(t *testing.T) {
+	scenario(t, 3, 3, func(s *script) {
+		for range 3 {
+			l := s.leader()
+			l.disk.full(0)
+			s.until("its disk is full", func() bool {
+				if s.propose(l); !l.run.writer.Full() {
+					s.Run(10 * time.Millisecond)
+				}
+				return l.run.writer.Full()
+			})
+			s.write(s.leaderBut(l))
+			l.disk.repair()
+			s.write(s.leader())
+		}
+		s.settle()
+	})
+}
+
 // A sync fails once. The process ends, whatever the disk says next; started
 // again it trusts nothing that this sync was to make durable.
 func TestS18SyncFailsOnce(t *testing.T) {
