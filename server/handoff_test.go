@@ -86,7 +86,8 @@ func TestHintsComeLate(t *testing.T) {
 		m.expect("db", "SELECT * FROM cpu; SHOW SERIES", strings.Join([]string{"cpu time=10 host=a m=1 n=1", "cpu time=10 host=b n=93",
 			"cpu time=20 host=a m=91 n=1", "cpu time=30 host=a n=2", " key=cpu,host=a", " key=cpu,host=b"}, "\n"))
 	}
-	if p := &left.node.handoff.points; p.delivered.Load() != 2 || p.superseded.Load() != 2 || p.deleted.Load() != 2 {
+	// One that is delivered again, for want of an answer, finds its own values.
+	if p := &left.node.handoff.points; p.delivered.Load()+p.superseded.Load() != 4 || p.superseded.Load() < 2 || p.deleted.Load() != 2 {
 		t.Errorf("delivered %d, superseded %d, deleted %d", p.delivered.Load(), p.superseded.Load(), p.deleted.Load())
 	}
 	r := &httpd.WriteRequest{Database: "db", Consistency: "any"}
