@@ -12,6 +12,9 @@ import (
 	"github.com/dasudian/dsdb/server/config"
 )
 
+// patient gives statements time for the hash of a password, which race detectors slow down.
+func patient(c *config.Config) { c.Coordinator.WriteTimeout = config.Duration(time.Minute) }
+
 // snapshot asks at the [meta] address for the catalogue.
 func (m *machine) snapshot(query, user, password string) (*http.Response, []byte) {
 	m.t.Helper()
@@ -38,7 +41,7 @@ func (m *machine) snapshot(query, user, password string) (*http.Response, []byte
 // what one could guess passwords by.
 func TestSnapshotOfTheCatalogue(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t).start()
+	m := newMachine(t, patient).start()
 	m.mustQuery("", "CREATE DATABASE db")
 	m.mustQuery("", "CREATE USER root WITH PASSWORD 'secret' WITH ALL PRIVILEGES")
 	m.mustWrite("db", "m v=1 1")
@@ -101,7 +104,7 @@ func TestSnapshotIsWaitedFor(t *testing.T) {
 // The catalogue has the names of all databases and users: it is for admins.
 func TestSnapshotIsForAdmins(t *testing.T) {
 	t.Parallel()
-	m := newMachine(t, func(c *config.Config) { c.HTTP.AuthEnabled = true }).start()
+	m := newMachine(t, patient, func(c *config.Config) { c.HTTP.AuthEnabled = true }).start()
 	if rs, b := m.snapshot("", "", ""); rs.StatusCode != http.StatusForbidden {
 		t.Errorf("without any account: %s %s", rs.Status, b)
 	}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,5 +65,34 @@ func TestDaemonThatWaitsEndsCleanly(t *testing.T) {
 	}
 	if _, err := os.Stat(pidfile); !os.IsNotExist(err) {
 		t.Errorf("the pidfile is still there: %v", err)
+	}
+}
+
+// A daemon that only took part in decisions stores points from the start on at
+// which its configuration says so, under an id of its own in that role.
+func TestRolesOfADaemonChange(t *testing.T) {
+	home := t.TempDir()
+	ports := []string{"DSDB_META_BIND_ADDRESS=127.0.0.1:0", "DSDB_META_HTTP_BIND_ADDRESS=127.0.0.1:0"}
+	nodes := func(d *daemon) (names []string) {
+		for _, s := range d.query("", "SHOW SERVERS") {
+			for _, row := range s.Values {
+				names = append(names, fmt.Sprint(s.Name, " ", row[0]))
+			}
+		}
+		return names
+	}
+	d := start(t, home, append(ports, "DSDB_DATA_ENABLED=false")...)
+	if got := nodes(d); !slices.Equal(got, []string{"meta_nodes 1"}) {
+		t.Errorf("without the data role: %q", got)
+	}
+	d.query("", "CREATE DATABASE db")
+	d.stop(syscall.SIGTERM)
+	for range 2 {
+		d = start(t, home, ports...)
+		if got := nodes(d); !slices.Equal(got, []string{"data_nodes 2", "meta_nodes 1"}) {
+			t.Errorf("with it: %q", got)
+		}
+		d.write("db", "cpu v=1 1")
+		d.stop(syscall.SIGTERM)
 	}
 }
