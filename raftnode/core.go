@@ -6,8 +6,9 @@
 // Core is deterministic: it has no goroutine, clock or randomness of its own.
 // Inputs are ticks, messages, proposals, reads, finished writes and finished
 // applies; Drain hands out what they led to: updates for the log, messages for
-// other nodes, entries to apply, outcomes for those who wait. Host drives cores
-// in production, internal/sim drives the same ones in tests.
+// other nodes, entries to apply, outcomes for those who wait. So is LogWriter,
+// between cores and log. Host drives them in production, internal/sim drives the
+// same ones in tests.
 //
 // A proposal flows: Propose → envelope → raft → Append to the node's log (one
 // write and one sync for whatever waited) → StorageDone → committed → Apply →

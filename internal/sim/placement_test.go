@@ -145,7 +145,7 @@ func (m *member) undone(a meta.Action, err error) {
 // group can do without it. The machine comes back empty, as a new process in the
 // place of the old one, or, if the others suffice, not at all.
 func (s *store) losses() {
-	s.After(s.Between(2*time.Second, 8*time.Second), func() {
+	s.After(s.Between(time.Second, 4*time.Second), func() {
 		s.losses()
 		n := s.Nodes[s.Rand.IntN(len(s.Nodes))]
 		m := s.members[n.Index]

@@ -132,7 +132,7 @@ var (
 // Of the whole store.
 var (
 	pointCounts = []string{"writes acknowledged", "writes refused", "writes of unknown outcome", "proposals tried again", "second copies of proposals",
-		"deletes", "reads", "reads of other nodes", "cells checked", "replicas compared", "entries for checksums", "checksums compared", "elections"}
+		"deletes", "reads", "reads of other nodes", "stale reads", "cells checked", "replicas compared", "entries for checksums", "checksums compared", "elections"}
 	placementCounts = []string{"joins", "commands for new time groups", "commands of the controller", "membership changes", "transfers", "replicas closed", "nodes dropped"}
 	shardCounts     = []string{"flushes of shards", "flushes of catalogues", "compactions", "snapshots sent", "snapshots that did not arrive"}
 

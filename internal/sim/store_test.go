@@ -42,6 +42,7 @@ type store struct {
 	stamp    int64                // orders the starts and ends of calls
 	quiet    bool                 // clients have stopped
 	damages
+	staleReads
 }
 
 // newStore makes a cluster, of which the first node makes the cluster and the
@@ -52,7 +53,7 @@ func newStore(t *testing.T, seed uint64, shape func(w *World) (nodes, metas int,
 	w := NewWorld(seed)
 	n, metas, policies := shape(w)
 	s := &store{t: t, members: make([]*member, n), metas: metas, replaced: map[int]dsdb.NodeID{}, lost: map[dsdb.NodeID]bool{}, calls: map[cell][]*call{},
-		policies: policies, damages: damages{digests: map[entryOf][16]byte{}}}
+		policies: policies, damages: damages{digests: map[entryOf][16]byte{}}, staleReads: staleReads{newest: map[view]uint64{}}}
 	o := Options{Nodes: n, Replicas: s.boot, Dir: replicaDir, Applied: s.moved}
 	if *events {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug - 1}))
@@ -146,6 +147,7 @@ func (s *store) conclude() {
 	s.finalReads()
 	s.compare()
 	s.judge()
+	s.judgeStale()
 	if s.most.max(bounds) != bounds {
 		s.violation("queues grow beyond %+v: %+v", bounds, s.most)
 	}
@@ -212,6 +214,8 @@ func (s *store) client() {
 		s.After(opTimeout+time.Second, next) // it gives up
 		db := slices.Sorted(maps.Keys(s.policies))[s.Rand.IntN(len(s.policies))]
 		switch lot := s.Rand.Float64(); {
+		case lot < 0.07:
+			s.glance(m, s.anyCell(db), next)
 		case lot < 0.35:
 			s.get(m, s.anyCell(db), func(error) { next() })
 		case lot < 0.42:
@@ -274,6 +278,7 @@ func (s *store) put(m *member, db string, ps []point, then func(error)) {
 				case err == nil && v.Rejected == 0:
 					s.count("writes acknowledged")
 					ends[c]()
+					ops[c].index = v.Index
 				case err == nil && dsdb.KindOf(v.Err()) == dsdb.KindTimeout:
 					s.count("writes below the window of proposals")
 				case err == nil:

@@ -1,8 +1,9 @@
-// Package sim runs a whole cluster in one goroutine: the production cores of
-// package raftnode and the production log of package wal, on simulated disks
-// that lose unsynced bytes, stall, fail and fill up, a network that delays,
-// drops, repeats, reorders and cuts, and a clock that jumps from event to event. One seed decides everything; the
-// same seed gives the same run, event by event.
+// Package sim runs a whole cluster in one goroutine: the production cores and log
+// writers of package raftnode and the production log of package wal, on simulated
+// disks that lose unsynced bytes, stall, fail, rot and fill up, a network that
+// delays, drops, repeats, reorders and cuts, and a clock that jumps from event to
+// event. One seed decides everything; the same seed gives the same run, event by
+// event.
 //
 // World is the clock and the source of chance, Cluster the nodes with their
 // disks and network, Nemesis what goes wrong. Clients, state machines and the
