@@ -165,6 +165,7 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 		g.reads.failUnserved(c, g.notLeader())
 		g.failMatches(c, g.notLeader())
 		c.dropReady(g)
+		g.sending.setbacks = nil
 	}
 	if !g.seen.leading {
 		return

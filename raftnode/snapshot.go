@@ -3,6 +3,7 @@ package raftnode
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -27,7 +28,20 @@ type sending struct {
 	preparing bool    // one is being prepared
 	ready     *pinned // one that raft may have, nil if there is none
 	flights   []*flight
+	setbacks  []setback
 }
+
+// setback is a replica to which snapshots did not get, lately. The first time raft
+// is told at once, so that it sends another; from then on later each time.
+type setback struct {
+	to    uint64
+	times int
+	due   uint64 // tick at which raft is told; 0: it was
+}
+
+// maxSetback is the longest that raft is not told: a receiver without room for a
+// snapshot is asked that often.
+const maxSetback = uint64(5 * time.Second / TickEvery)
 
 // pinned is a snapshot of the state machine. Its files are released with the last use.
 type pinned struct {
@@ -183,8 +197,38 @@ func (c *Core) SnapshotSent(t SendTask, err error) {
 	if err != nil {
 		c.logger.Warn("raft snapshot did not arrive", "group", uint64(g.id), "replica", f.to, "error", err)
 	}
-	if g.failed == nil && !(mutant.SnapshotDoneLost && err != nil) {
+	switch {
+	case g.failed != nil || mutant.SnapshotDoneLost && err != nil:
+	case err == nil || g.sending.setBack(f.to, g.clock.now):
 		c.report(g, f, err == nil)
+	}
+	if err == nil {
+		g.sending.setbacks = slices.DeleteFunc(g.sending.setbacks, func(b setback) bool { return b.to == f.to })
+	}
+}
+
+// setBack notes that a snapshot did not get to a replica, and reports whether raft
+// is to be told now.
+func (s *sending) setBack(to, now uint64) bool {
+	i := slices.IndexFunc(s.setbacks, func(b setback) bool { return b.to == to })
+	if i < 0 {
+		s.setbacks = append(s.setbacks, setback{to: to, times: 1})
+		return true
+	}
+	b := &s.setbacks[i]
+	b.due = now + min(maxSetback, 1<<min(b.times, 16))
+	b.times++
+	return false
+}
+
+// endSetbacks tells raft of those transfers that failed long enough ago.
+func (c *Core) endSetbacks(g *group) {
+	for i := range g.sending.setbacks {
+		if b := &g.sending.setbacks[i]; b.due != 0 && g.clock.now >= b.due {
+			b.due = 0
+			c.guard(g, func() { g.node.ReportSnapshot(b.to, raft.SnapshotFailure) })
+			c.touch(g)
+		}
 	}
 }
 

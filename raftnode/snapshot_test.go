@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -207,6 +208,44 @@ func TestForgottenSnapshotIsGivenUp(t *testing.T) {
 	}
 	tr.cores[0].groups[trioGroup].clock.now += flightTicks
 	tr.caughtUp(2, want)
+}
+
+// A replica that has no room for snapshots is sent one at once after the first that
+// failed, and then ever more rarely, though not too rarely. One that it takes ends that.
+func TestSnapshotsThatFailAreSentEverMoreRarely(t *testing.T) {
+	tr, want := lag(t)
+	tr.shelf.fail = dsdb.Errorf(dsdb.KindUnavailable, "no space")
+	sent := 0
+	minute := uint64(time.Minute / TickEvery)
+	for range minute {
+		if len(tr.mail[2]) > 0 {
+			sent++
+			tr.install(2)
+		}
+		for _, i := range []int{0, 1, 2} {
+			for s := range TickSlices {
+				tr.cores[i].Tick(s)
+			}
+			tr.settle(i)
+		}
+		for busy := true; busy; {
+			busy = false
+			for i := range 3 {
+				if msgs := tr.take(i); len(msgs) > 0 {
+					busy = true
+					tr.deliver(i, msgs...)
+				}
+			}
+		}
+	}
+	if least := int(minute/maxSetback) / 2; sent < least || sent > 2*least+8 {
+		t.Errorf("%d snapshots were sent in a minute", sent)
+	}
+	tr.shelf.fail = nil
+	tr.caughtUp(2, want)
+	if n := len(tr.cores[0].groups[trioGroup].sending.setbacks); n != 0 {
+		t.Errorf("%d replicas are still put off", n)
+	}
 }
 
 // One that takes long but is heard of is left to arrive.

@@ -110,6 +110,7 @@ func (s *sending) needed() uint64 {
 
 // tick moves a group's clock.
 func (c *Core) tick(g *group) {
+	c.endSetbacks(g)
 	if c.advanceClock(g) {
 		g.node.Tick()
 		if g.clock.raft%2 == 0 {
