@@ -18,6 +18,8 @@ func (h *handoff) run(ctx context.Context) {
 	if h.queue == nil {
 		return
 	}
+	look := time.NewTicker(time.Duration(h.cfg.RetryMaxInterval)) // what was found late, nobody signals
+	defer look.Stop()
 	for {
 		for _, id := range h.queue.Shards() {
 			h.mu.Lock()
@@ -31,6 +33,7 @@ func (h *handoff) run(ctx context.Context) {
 		}
 		select {
 		case <-h.wake:
+		case <-look.C:
 		case <-ctx.Done():
 			return
 		}

@@ -64,7 +64,8 @@ type Queue struct {
 	done chan struct{} // closed when the writer has ended
 
 	mu     sync.Mutex // guards all below
-	log    *wal.Log   // nil: there was no hint yet
+	log    *wal.Log   // nil: there was no hint yet, or no space to open it
+	late   bool       // it is to be opened as soon as there is space
 	shards map[dsdb.ShardID]*lane
 	work   []*task
 	closed bool
@@ -79,7 +80,8 @@ type lane struct {
 }
 
 // Open opens the queue in a folder, which is made at the first hint. Damage in it
-// does not make it fail: it is logged, with file and offset.
+// does not make it fail: it is logged, with file and offset. If there is no space
+// to open what is there, that is tried again.
 func Open(o Options) (*Queue, error) {
 	q := &Queue{o: o, wake: make(chan struct{}, 1), done: make(chan struct{}), shards: map[dsdb.ShardID]*lane{}}
 	names, err := o.FS.List(o.Dir)
@@ -87,8 +89,12 @@ func Open(o Options) (*Queue, error) {
 		return nil, fmt.Errorf("hinted handoff: %w", err)
 	}
 	if len(names) > 0 {
-		if err := q.openLog(); err != nil {
+		err := q.openLog()
+		if q.late = dsdb.KindOf(err) == dsdb.KindUnavailable || vfs.NoSpace(err); err != nil && !q.late {
 			return nil, err
+		}
+		if q.late {
+			o.Logger.Error("hinted handoff: what waits is delivered when there is space again", "err", err)
 		}
 	}
 	go q.run()
@@ -111,9 +117,12 @@ func (q *Queue) openLog() error {
 	q.log = l
 	for _, g := range l.Groups() {
 		if err := q.recover(g, slices.Contains(report.Suspect, g)); err != nil {
+			q.log = nil
+			clear(q.shards)
 			return errors.Join(err, l.Close())
 		}
 	}
+	q.late = false
 	return nil
 }
 

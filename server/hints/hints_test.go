@@ -8,7 +8,10 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -148,6 +151,39 @@ func TestPowerCut(t *testing.T) {
 		if err == nil && added == 40 && n < cut {
 			return
 		}
+	}
+}
+
+// If there is no space to open the queue, what waits in it is there later.
+func TestNoSpaceToOpen(t *testing.T) {
+	mem := vfs.NewMem(1)
+	q := open(t, options(mem))
+	check(t, q.Add(hint(7, 1)))
+	check(t, q.Close())
+	var full atomic.Bool
+	full.Store(true)
+	var log bytes.Buffer
+	o := options(vfs.Faulty(mem, func(op, _ string) error {
+		if full.Load() && (op == vfs.OpCreate || op == vfs.OpWrite || op == vfs.OpPreallocate) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	q = open(t, o)
+	if !strings.Contains(log.String(), "when there is space again") || len(q.Shards()) > 0 {
+		t.Errorf("shards %v, log %s", q.Shards(), log.String())
+	}
+	if err := q.Add(hint(7, 2)); dsdb.KindOf(err) != dsdb.KindUnavailable {
+		t.Errorf("a hint without space: %v", err)
+	}
+	full.Store(false)
+	for len(q.Shards()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	check(t, q.Add(hint(7, 2)))
+	if got, lost := drain(t, q, 7); got != "1 2" || lost > 0 {
+		t.Errorf("there are %q, %d are lost", got, lost)
 	}
 }
 

@@ -21,6 +21,9 @@ type task struct {
 // last batch: without one, damage to that looks like an unfinished write.
 const markAfter = 50 * time.Millisecond
 
+// openAgain is how often a log is tried to open for which there was no space.
+const openAgain = time.Second
+
 // writeBytes bounds the hints of one write to the log.
 const writeBytes = 4 << 20
 
@@ -89,9 +92,22 @@ func (q *Queue) run() {
 		case <-rest.C:
 			if q.log != nil {
 				_ = q.log.Write(nil, true) // one that fails for good, every later write tells
+			} else if q.openLate() {
+				rest.Reset(openAgain)
 			}
 		}
 	}
+}
+
+// openLate opens a log for which there was no space, and reports whether there
+// still is none.
+func (q *Queue) openLate() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.late {
+		_ = q.openLog() // was said when it failed first
+	}
+	return q.late
 }
 
 // take takes the tasks of one write.
