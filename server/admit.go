@@ -307,6 +307,23 @@ func joinCode(err error) int {
 	return http.StatusServiceUnavailable
 }
 
+// hasEnded refuses to have a node replaced that answers at its address: rather
+// another machine was given its name.
+func (a *admitter) hasEnded(ctx context.Context, replaced dsdb.NodeID) error {
+	p, known := a.n.meta.View().ProcessOf(replaced)
+	if replaced == 0 || !known || p.Gone() || p.MetaHTTPAddr == "" {
+		return nil
+	}
+	c := newPeerClient(a.n.door.outgoing)
+	defer c.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if s, err := c.status(ctx, p.MetaHTTPAddr, a.n.starter()); err == nil && s.UUID == p.UUID {
+		return dsdb.Errorf(dsdb.KindConflict, "node %d, which is to be replaced, runs and answers at %s: stop it first, or give this node an address of its own", replaced, p.MetaHTTPAddr)
+	}
+	return nil
+}
+
 // admit registers a node and makes it a member of the meta group that does not
 // vote. Asking once more changes nothing. It returns an encoded meta.Joined.
 func (a *admitter) admit(ctx context.Context, rq joinRequest) ([]byte, error) {
@@ -320,6 +337,9 @@ func (a *admitter) admit(ctx context.Context, rq joinRequest) ([]byte, error) {
 		if err := a.renew(ctx, &rq); err != nil {
 			return nil, err
 		}
+	}
+	if err := a.hasEnded(ctx, rq.Replace); err != nil {
+		return nil, err
 	}
 	c := &meta.JoinCluster{UUID: rq.UUID, Meta: rq.Meta, Data: rq.Data, Addresses: rq.Addresses, Replace: rq.Replace, Nonce: rq.Instance}
 	v, err := n.propose(ctx, dsdb.MetaGroup, func(id dsdb.ProposalID) []byte { return meta.Encode(id, c) })

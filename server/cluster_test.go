@@ -416,6 +416,9 @@ func TestWipedFoldersAreRefused(t *testing.T) {
 	t.Parallel()
 	nodes := newCluster(t, 3)
 	lost := nodes[2].node.id.MetaID
+	stranger := newMachine(t, joins(nodes[0]))
+	stranger.replace = lost
+	stranger.refused(fmt.Sprintf("node %d, which is to be replaced, runs", lost))
 	nodes[2].halt()
 	empty := newMachine(t)
 	empty.cfg = nodes[2].cfg

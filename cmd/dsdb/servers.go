@@ -35,6 +35,9 @@ func servers(hosts string, port int) []string {
 	}
 	var out []string
 	for _, h := range strings.Split(hosts, ",") {
+		if strings.HasPrefix(h, "[") && strings.HasSuffix(h, "]") { // an IPv6 address without port
+			h = h[1 : len(h)-1]
+		}
 		switch {
 		case strings.Count(h, ":") == 1 || strings.HasPrefix(h, "["):
 			out = append(out, h)

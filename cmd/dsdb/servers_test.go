@@ -26,6 +26,7 @@ func TestServersToTry(t *testing.T) {
 		{"a,b:1,[::1]:2", 0, "", "a:8086 a:8088 b:1 [::1]:2"},
 		{"a,b:1", 7, "", "a:7 b:1"},
 		{"::1", 7, "", "[::1]:7"},
+		{"[::1]", 7, "", "[::1]:7"},
 	} {
 		os.Remove(configFile)
 		if c.conf != "" {
