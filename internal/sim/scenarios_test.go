@@ -384,14 +384,14 @@ func copyFolder(t *testing.T, to, from vfs.FS, dir string) {
 	}
 }
 
-// A follower is away while fifty megabytes are written: the leader keeps a few
+// A follower is away while twenty-five megabytes are written: the leader keeps a few
 // of them in memory and reads the rest from its log when the follower is back.
 func TestMemoryIsBoundedWhileAFollowerIsAway(t *testing.T) {
 	scenario(t, 3, 1, func(s *script) {
 		l := s.leader()
 		f := s.followers(l)[0]
 		s.network.isolate(f.Index)
-		for range 200 {
+		for range 100 {
 			a := &attempt{}
 			s.set(l, theGroup, 0, 256<<10, a.tell)
 			s.answered(a)
