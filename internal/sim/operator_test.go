@@ -188,8 +188,11 @@ func (o *operator) majority(g dsdb.GroupID) bool {
 	if o.Leader(g) == nil || o.wanted[g] != nil && o.least[g] < 3 {
 		return false
 	}
-	for _, n := range o.Holders(g) {
-		ms := n.Status(g).Members
+	for _, s := range o.seatsOf(g) {
+		if !s.node.Holds(g) {
+			return false // who knows by what members it goes
+		}
+		ms := s.node.Status(g).Members
 		if len(ms.Voters) > 0 && len(ms.Voters) < 3 || len(ms.Outgoing) > 0 && len(ms.Outgoing) < 3 {
 			return false
 		}
