@@ -99,7 +99,14 @@ func (n *Node) execute(ctx context.Context, s *session, c *planner.Command, bega
 	if err != nil {
 		return err
 	}
-	return n.command(ctx, m)
+	if err := n.command(ctx, m); err != nil {
+		return err
+	}
+	switch c.Kind {
+	case planner.DropDatabase, planner.DropPolicy, planner.DropShard:
+		n.tellDrop(ctx)
+	}
+	return nil
 }
 
 // databaseCommand translates statements about databases, policies and shards.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -11,7 +12,7 @@ import (
 )
 
 // methodCatalogue asks a data node which entry of the meta group is the last
-// that its catalogue includes.
+// that its catalogue includes, once that is at least the one that it is given.
 const methodCatalogue = "catalogue"
 
 // askWait bounds asking the data nodes for their catalogues.
@@ -43,6 +44,22 @@ func (n *Node) currentCatalogue(ctx context.Context, level httpd.ReadConsistency
 func (n *Node) dataCatalogue(ctx context.Context) bool {
 	view := n.meta.View()
 	nodes := view.NodesOf(meta.DataNode)
+	newest, silent := n.askCatalogues(ctx, nodes, 0)
+	return silent < leastQuorum(view, len(nodes)) && n.meta.Wait(ctx, newest) == nil
+}
+
+// tellDrop returns when the data nodes that are reached have the catalogue that
+// this node has. Until then they may acknowledge points for what was dropped.
+func (n *Node) tellDrop(ctx context.Context) {
+	view := n.meta.View()
+	reached := slices.DeleteFunc(view.NodesOf(meta.DataNode), func(node meta.Node) bool { return !n.up(node.ID) })
+	n.askCatalogues(ctx, reached, view.Index)
+}
+
+// askCatalogues asks data nodes which entry of the meta group is the last that
+// their catalogues include, and gives each some time to have atLeast. It returns
+// the newest, and how many do not answer.
+func (n *Node) askCatalogues(ctx context.Context, nodes []meta.Node, atLeast uint64) (newest uint64, silent int) {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	answers := make(chan uint64, len(nodes)) // 0: none
@@ -51,20 +68,19 @@ func (n *Node) dataCatalogue(ctx context.Context) bool {
 			var index uint64
 			if n.is(node.ID) {
 				index = n.meta.View().Index
-			} else if b, err := n.call(ctx, node.ID, methodCatalogue, nil); err == nil {
+			} else if b, err := n.call(ctx, node.ID, methodCatalogue, appendNumber(nil, atLeast)); err == nil {
 				index, _ = decodeNumber(b) // what is no number is no answer
 			}
 			answers <- index
 		}()
 	}
-	newest, silent := uint64(0), 0
 	for range nodes {
 		index := <-answers
 		if newest = max(newest, index); index == 0 {
 			silent++
 		}
 	}
-	return silent < leastQuorum(view, len(nodes)) && n.meta.Wait(ctx, newest) == nil
+	return newest, silent
 }
 
 // leastQuorum returns how many of the data nodes a write needs at least, by the
@@ -80,6 +96,13 @@ func leastQuorum(view *meta.Data, nodes int) int {
 }
 
 // serveCatalogue answers the call "catalogue".
-func (n *Node) serveCatalogue(context.Context, rpc.Process, []byte) ([]byte, error) {
+func (n *Node) serveCatalogue(ctx context.Context, _ rpc.Process, body []byte) ([]byte, error) {
+	atLeast, err := decodeNumber(body)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.meta.Wait(ctx, atLeast); err != nil {
+		return nil, err
+	}
 	return appendNumber(nil, n.meta.View().Index), nil
 }
