@@ -57,6 +57,7 @@ func openGuarded(t *testing.T) *client {
 // A user who is no admin sees neither other users nor what concerns them, nor
 // databases without a right on them.
 func TestTSEC5OthersStayHidden(t *testing.T) {
+	t.Parallel()
 	c := openGuarded(t)
 	defer func() { c.close() }()
 	for _, s := range []string{"SHOW USERS", "SHOW GRANTS FOR root", "SHOW GRANTS FOR eve", "SHOW GRANTS FOR bob", "SHOW SHARDS", "SHOW STATS"} {
@@ -90,6 +91,7 @@ func TestTSEC5OthersStayHidden(t *testing.T) {
 }
 
 func TestCreateUserAgain(t *testing.T) {
+	t.Parallel()
 	c := open(t, vfs.NewMem(1), quietConfig())
 	defer c.close()
 	c.mustQuery("", "CREATE USER u WITH PASSWORD 'a'")

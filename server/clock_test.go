@@ -50,7 +50,6 @@ func (m *machine) post(path, line string) int {
 // is wrong there, and what a policy still keeps ends earlier or later. No leader
 // changes, nobody is taken for dead, and writes and reads go on everywhere.
 func TestS27ClockStepsByAnHour(t *testing.T) {
-	t.Parallel()
 	var step atomic.Int64
 	every := func(c *config.Config) {
 		c.Retention.Enabled, c.Retention.CheckInterval = true, config.Duration(100*time.Millisecond)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -47,17 +48,19 @@ var reserved struct {
 	seen map[string]bool
 }
 
-// freeAddress returns an address of loopback on which nobody listens.
+// freeAddress returns an address of loopback on which nobody listens. Its port
+// lies below those that Linux gives to connections, one of which could else take
+// it while no node listens there.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	reserved.mu.Lock()
 	defer reserved.mu.Unlock()
-	for {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10000+mathrand.IntN(22000))
+		ln, err := net.Listen("tcp", address)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		address := ln.Addr().String()
 		ln.Close()
 		if !reserved.seen[address] {
 			if reserved.seen == nil {
@@ -67,6 +70,8 @@ func freeAddress(t testing.TB) string {
 			return address
 		}
 	}
+	t.Fatal("there is no free port")
+	return ""
 }
 
 // newMachine makes empty folders with addresses of their own; change adjusts the

@@ -22,6 +22,7 @@ import (
 //	DSDB_POWER_CUTS=100000  cut so often
 //	DSDB_SEED=7             begin with this seed
 func TestPowerCuts(t *testing.T) {
+	t.Parallel()
 	cuts := 1000
 	if raceEnabled || testing.Short() {
 		cuts = 150

@@ -66,6 +66,7 @@ func historied(t *testing.T, fs vfs.FS) *client {
 // One bit flips in any file of a stopped node: every answer is what it was, or
 // an error, and the error or the log names the file.
 func TestS19FlippedBits(t *testing.T) {
+	t.Parallel()
 	flips := 40
 	if raceEnabled || testing.Short() {
 		flips = 5
@@ -167,6 +168,7 @@ func tornTail(text, file string) bool {
 // After a clean stop the last batch is proven: a bit that flips in the pages
 // before the mark at the end is reported as damage, not as a torn tail.
 func TestFlippedBitInLastWrite(t *testing.T) {
+	t.Parallel()
 	disk := vfs.NewMem(1)
 	c := historied(t, disk)
 	want, _ := c.answers()
@@ -174,9 +176,10 @@ func TestFlippedBitInLastWrite(t *testing.T) {
 	c.close()
 	const file, page = "/node/wal/wal-0000000000000001.seg", 4096
 	rng := rand.New(rand.NewPCG(3, 4))
-	end := (len(strings.TrimRight(string(readAll(t, crashed, file)), "\x00")) - 1) / page * page // of the last write
+	written := len(strings.TrimRight(string(readAll(t, crashed, file)), "\x00"))
+	last := (written - 1) / page * page // where the last write begins, which is a mark if the log has rested
 	for range 40 {
-		at := (end+rng.IntN(150))*8 + rng.IntN(8)
+		at := (last+rng.IntN(min(150, written-last)))*8 + rng.IntN(8)
 		broken := disk.CrashClone(100, 1)
 		flip(t, broken, file, at)
 		if !sameOrReported(t, broken, file, at, want) {
@@ -195,6 +198,7 @@ func TestFlippedBitInLastWrite(t *testing.T) {
 // When the log has rested for a moment it carries a mark behind its last write:
 // damage to that write is then told apart from an unfinished one.
 func TestFlippedBitInLastWriteOfAnIdleLog(t *testing.T) {
+	t.Parallel()
 	disk := vfs.NewMem(1)
 	c := historied(t, disk)
 	last := c.node.wal.Stats().LastBatch
@@ -219,6 +223,7 @@ func TestFlippedBitInLastWriteOfAnIdleLog(t *testing.T) {
 // A file that is gone is noticed. Only of the log as a whole nobody can tell
 // what it held: a loud warning is all that can be had.
 func TestLostFiles(t *testing.T) {
+	t.Parallel()
 	disk := vfs.NewMem(1)
 	c := historied(t, disk)
 	want, _ := c.answers()
@@ -247,6 +252,7 @@ func TestLostFiles(t *testing.T) {
 // A shard whose files are damaged is out of service until it is dropped; the
 // others go on.
 func TestDamagedShardLeavesOthersInService(t *testing.T) {
+	t.Parallel()
 	disk := vfs.NewMem(1)
 	c := historied(t, disk)
 	late := fmt.Sprintf("SELECT * FROM cpu WHERE time >= %d", 12*day)
@@ -292,6 +298,7 @@ func TestLostLogAndOldCatalogue(t *testing.T) {
 // A copy of the folders without the log, taken when everything was flushed,
 // is complete, can be written to, and goes on across restarts.
 func TestCopyWithoutLog(t *testing.T) {
+	t.Parallel()
 	disk := vfs.NewMem(1)
 	cfg := quietConfig()
 	cfg.Data.CacheSnapshotCold, cfg.Data.CompactFullCold = config.Duration(time.Millisecond), config.Duration(time.Millisecond)

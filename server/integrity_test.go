@@ -156,7 +156,7 @@ func TestTwoReplicasThatDifferStay(t *testing.T) {
 func TestVerifyOverHTTP(t *testing.T) {
 	t.Parallel()
 	auth := func(c *config.Config) { c.HTTP.AuthEnabled = true }
-	m := newMachine(t, auth).start()
+	m := newMachine(t, patient, auth).start()
 	m.mustQuery("", "CREATE USER root WITH PASSWORD 'p' WITH ALL PRIVILEGES; CREATE USER u WITH PASSWORD 'q'; CREATE DATABASE db; CREATE DATABASE other")
 	m.mustWrite("db", "cpu n=1i 1")
 	m.mustWrite("other", "cpu n=1i 1")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,7 +29,17 @@ import (
 // patience is how long a test waits for what is to happen.
 var patience = flag.Duration("patience", 30*time.Second, "how long tests wait for what is to happen")
 
+// Most tests wait for elections and the like rather than compute, so that more
+// of them than there are processors run at a time, unless -parallel says how many.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		removeBuild()
 		os.Exit(code)
@@ -50,6 +61,7 @@ func quietConfig() config.Config {
 	c.HTTP.Enabled = false
 	c.Meta.BindAddress, c.Meta.HTTPBindAddress = "", ""
 	c.Retention.Enabled, c.Precreation.Enabled = false, false
+	c.Coordinator.WriteTimeout = config.Duration(time.Minute) // to hash a password takes seconds on a busy machine with the race detector
 	c.Data.WALMaxSize = 8 << 20
 	c.Data.CacheSnapshotCold, c.Data.CompactFullCold = config.Duration(time.Hour), config.Duration(time.Hour)
 	return c

@@ -261,6 +261,7 @@ func (s *sender) check(p *process) {
 //
 //	DSDB_KILLS=50  kill so often
 func TestKilledDaemonKeepsWhatItAcknowledged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	kills := envInt("DSDB_KILLS", 5)
 	p := startDaemon(t, dir)

@@ -22,7 +22,7 @@ func openCluster(t testing.TB, count int) []*client {
 	var nodes []*client
 	for i := range count {
 		cfg := quietConfig()
-		cfg.Meta.BindAddress, cfg.Meta.HTTPBindAddress = "127.0.0.1:0", "127.0.0.1:0"
+		cfg.Meta.BindAddress, cfg.Meta.HTTPBindAddress = freeAddress(t), freeAddress(t)
 		cfg.Coordinator.WriteTimeout = config.Duration(10 * time.Second)
 		if i > 0 {
 			cfg.Meta.Join = nodes[0].node.cfg.Meta.HTTPBindAddress
@@ -52,6 +52,7 @@ func openCluster(t testing.TB, count int) []*client {
 // What is written through one node is read through every other, whatever the
 // number of replicas, and so is what is changed and deleted.
 func TestAnyNodeCoordinates(t *testing.T) {
+	t.Parallel()
 	nodes := openCluster(t, 3)
 	for rf := 1; rf <= 3; rf++ {
 		db := fmt.Sprintf("rf%d", rf)
@@ -141,6 +142,7 @@ func (c *client) replica(t testing.TB, id dsdb.ShardID) (meta.Replica, bool) {
 // A replica with damaged files is replaced by a new one on the same node, in a
 // folder of its own, and the old files are freed.
 func TestS19DamagedReplicaIsReplaced(t *testing.T) {
+	t.Parallel()
 	nodes := openCluster(t, 3)
 	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
 	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")
@@ -184,6 +186,7 @@ func TestS19DamagedReplicaIsReplaced(t *testing.T) {
 // Nodes stop and start again one after the other while all of them are written
 // to and read: nothing that was acknowledged is missing from any later read.
 func TestRestartsUnderLoad(t *testing.T) {
+	t.Parallel()
 	for _, replicas := range []int{2, 3} {
 		t.Run(fmt.Sprintf("%d replicas", replicas), func(t *testing.T) { restartsUnderLoad(t, replicas) })
 	}

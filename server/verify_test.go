@@ -11,6 +11,7 @@ import (
 // A replica that holds something else than the others, which raft does not
 // notice, is found by comparing them, and is replaced. Equal ones are left alone.
 func TestReplicaThatDiffersIsReplaced(t *testing.T) {
+	t.Parallel()
 	nodes := openCluster(t, 3)
 	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
 	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")
