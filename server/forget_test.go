@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -58,11 +59,19 @@ func TestAReplicaThatHasLeftIsNotStartedByAnOldCatalogue(t *testing.T) {
 	c.mustWrite("d", "m v=1 1\nm v=2 1000000000000000000")
 	groups := c.node.wal.Groups()
 	left := groups[len(groups)-1]
-	if err := c.node.wal.Write([]wal.Update{{Group: left, Remove: true}}, true); err != nil {
-		t.Fatal(err)
-	}
 	crashed := disk.CrashClone(0, 1)
 	c.close()
+	var o wal.Options
+	if err := stamp(&o, c.node.id); err != nil {
+		t.Fatal(err)
+	}
+	log, _, err := wal.Open(crashed, "/node/wal", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(log.Write([]wal.Update{{Group: left, Remove: true}}, true), log.Close()); err != nil {
+		t.Fatal(err)
+	}
 	c = open(t, crashed, quietConfig())
 	defer c.close()
 	if _, err := c.node.shards.get(dsdb.ShardID(left)); dsdb.KindOf(err) != dsdb.KindNotFound && dsdb.KindOf(err) != dsdb.KindNotLeader {
