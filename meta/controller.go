@@ -179,15 +179,16 @@ type step struct {
 
 // dataNode is a data node as a place for replicas.
 type dataNode struct {
-	id       dsdb.NodeID
-	uuid     string
-	active   bool
-	live     Liveness
-	steady   bool // it has run for a while
-	full     bool // of its disk
-	replicas int
-	incoming int // replicas that are filled there
-	leads    int // shards
+	id        dsdb.NodeID
+	uuid      string
+	active    bool
+	live      Liveness
+	steady    bool // it has run for a while
+	full      bool // of its disk
+	replicas  int
+	witnesses int
+	incoming  int // replicas that are filled there
+	leads     int // shards
 }
 
 // survey counts what there is.
@@ -231,7 +232,9 @@ func (s *step) count(sh Shard) {
 	busy := false
 	for _, r := range sh.Replicas {
 		n := s.nodes[r.Node]
-		if n != nil {
+		if n != nil && r.Witness {
+			n.witnesses++
+		} else if n != nil {
 			n.replicas++
 		}
 		if r.Role == Learner {
@@ -239,7 +242,7 @@ func (s *step) count(sh Shard) {
 			if _, known := s.filling[r.ID]; !known {
 				s.filling[r.ID] = s.now
 			}
-			if n != nil {
+			if n != nil && !r.Witness { // which takes no files to fill
 				n.incoming++
 			}
 		}
@@ -367,7 +370,7 @@ func (s *step) failures() {
 		}
 		for _, f := range o.report.Failed {
 			all, _ := s.d.Replicas(f.Group)
-			others := slices.ContainsFunc(all, func(r Replica) bool { return r.ID != f.Replica && r.Role == Voter })
+			others := slices.ContainsFunc(all, func(r Replica) bool { return r.ID != f.Replica && r.Role == Voter && r.Whole() })
 			mine := slices.ContainsFunc(all, func(r Replica) bool { return r.ID == f.Replica && r.Role != Failed })
 			if mine && others {
 				s.propose(&ReplicaFailed{Group: f.Group, Replica: f.Replica, Reason: f.Reason}, "replica %d of group %d: %s", f.Replica, f.Group, f.Reason)
