@@ -196,6 +196,9 @@ func (s *step) abandon(c *census, r Replica) bool {
 // one is to go.
 func (s *step) admit(c *census, r Replica) {
 	add := MemberChange{AddVoter, memberOf(r)}
+	if r.Witness && !s.allFollow(c) {
+		return
+	}
 	old, found := s.victim(c, r.Witness)
 	if found && old.ID == c.lead.report.Replica && s.handOver(c, old) {
 		return

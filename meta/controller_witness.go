@@ -28,6 +28,12 @@ func (s *step) stays(r Replica) bool {
 	return n != nil && n.active && n.live != Dead
 }
 
+// allFollow reports whether all replicas of a shard follow. A new witness does not
+// have what one of them may lack, as the one before it does.
+func (s *step) allFollow(c *census) bool {
+	return !slices.ContainsFunc(slices.Concat(c.good, c.dead), func(r Replica) bool { return !c.lead.follows(r.ID, s.o.Lag) })
+}
+
 // makeWay begins to give up the witness of a shard whose node is the only one that
 // could have the replica that is missing, or on a dead node: a second copy is
 // worth more than a third vote. Before it, what is on the dead node has to go,

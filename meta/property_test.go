@@ -308,17 +308,17 @@ func TestPlacementIsEven(t *testing.T) {
 		for replicas := 1; replicas <= nodes+1; replicas++ {
 			d := newTestData(t, nodes)
 			d = mustApply(t, d, &UpdateRetentionPolicy{Database: "db", Name: AutoPolicy, ReplicaN: &replicas})
-			d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: []int64{100 * week}})
+			d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: []int64{100 * week}, Witness: true})
 			what := fmt.Sprintf("%d nodes, %d replicas", nodes, replicas)
 			checkSpread(t, d, what+", one group", 1)
-			if g := d.GroupFor("db", "", 100*week); len(g.Shards) != min(nodes, 8) || len(g.Shards[0].Replicas) != min(nodes, replicas) {
-				t.Errorf("%s: %d shards of %d replicas", what, len(g.Shards), len(g.Shards[0].Replicas))
+			if g := d.GroupFor("db", "", 100*week); len(g.Shards) != min(nodes, 8) || len(g.Shards[0].Owners()) != min(nodes, replicas) {
+				t.Errorf("%s: %d shards of %d replicas", what, len(g.Shards), len(g.Shards[0].Owners()))
 			}
 			var times []int64
 			for i := range int64(50) {
 				times = append(times, i*week)
 			}
-			d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: times, Now: 90 * week})
+			d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: times, Now: 90 * week, Witness: true})
 			checkSpread(t, d, what+", many groups", 2)
 		}
 	}
@@ -327,12 +327,19 @@ func TestPlacementIsEven(t *testing.T) {
 // checkSpread reports nodes whose number of replicas differs by more than tolerance.
 func checkSpread(t *testing.T, d *Data, what string, tolerance int) {
 	t.Helper()
-	held, first := make(map[dsdb.NodeID]int), make(map[dsdb.NodeID]int)
+	held, first, watched := make(map[dsdb.NodeID]int), make(map[dsdb.NodeID]int), make(map[dsdb.NodeID]int)
 	for _, ref := range d.Groups() {
 		for _, s := range ref.Group.Shards {
 			first[s.Replicas[0].Node]++
-			for _, r := range s.Replicas {
-				held[r.Node]++
+			for i, r := range s.Replicas {
+				if r.Witness != (i == 2 && ref.Policy.ReplicaN == 2) {
+					t.Errorf("%s: shard %d: %+v", what, s.ID, s.Replicas)
+				}
+				if r.Witness {
+					watched[r.Node]++
+				} else {
+					held[r.Node]++
+				}
 			}
 		}
 	}

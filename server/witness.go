@@ -1,0 +1,61 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/raftnode"
+)
+
+// releaseEvery is how often a node looks whether its log is too long.
+const releaseEvery = time.Second
+
+// openWitness makes the state machine of the witness that the catalogue places
+// here. It has no files; its folder is for the mark of one that is out of service.
+func (s *shards) openWitness(r *replica, g dsdb.GroupID) error {
+	if err := s.n.fs.MkdirAll(r.dir); err != nil {
+		return err
+	}
+	r.watch = raftnode.NewWitness(s.n.wal.State(g))
+	return nil
+}
+
+// errWitness is what a node says of a shard of which it has the witness.
+func errWitness(id dsdb.ShardID) error {
+	return &dsdb.Error{Kind: dsdb.KindNotLeader, Text: fmt.Sprintf("this node has no points of shard %d, only a vote", id)}
+}
+
+// releaseWitnesses has the witnesses here forget what others lack, if that is what
+// keeps the log from being as short as it should be: in bytes of entries, or of
+// the files that few old entries hold.
+func (n *Node) releaseWitnesses(context.Context, time.Time) error {
+	limit, st := int64(n.cfg.Data.WALMaxSize), n.wal.Stats()
+	if limit <= 0 || st.UnflushedBytes <= limit && st.DiskBytes <= limit+limit/2 {
+		return nil
+	}
+	for _, g := range n.wal.Pinners(pinners) {
+		if n.shards.witnesses(g) {
+			n.host.Release(g)
+		}
+	}
+	return nil
+}
+
+// witnesses reports whether this node has the witness of a group.
+func (s *shards) witnesses(g dsdb.GroupID) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r := s.held[dsdb.ShardID(g)]
+	return g != dsdb.MetaGroup && r != nil && r.watch != nil
+}
+
+// addWitness tells of a witness of this node.
+func (r *report) addWitness(ref meta.ReplicaRef, st raftnode.GroupStatus) {
+	r.Witnesses++
+	if st.Failed != nil && st.Replica == ref.Replica.ID {
+		r.Failed = append(r.Failed, meta.FailedGroup{Group: ref.Shard.ID.Group(), Replica: st.Replica, Reason: st.Failed.Error()})
+	}
+}
