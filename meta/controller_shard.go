@@ -14,8 +14,8 @@ const (
 	missing  urgency = iota // there are fewer whole replicas than asked for
 	lost                    // one is on a dead node
 	leaving                 // one is on a node that leaves, and is not needed
-	watched                 // the witness is missing, lost, or not needed
 	surplus                 // there are more than asked for
+	watched                 // the witness is missing, lost, or not needed
 	anything                // none of these
 )
 
@@ -101,10 +101,10 @@ func (s *step) urgency(c *census) urgency {
 		return lost
 	case len(c.away) > 0:
 		return leaving
-	case s.watchless(c):
-		return watched
 	case c.present() > c.want:
 		return surplus
+	case s.watchless(c):
+		return watched
 	}
 	return anything
 }
