@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -55,7 +56,11 @@ func (s *shards) witnesses(g dsdb.GroupID) bool {
 // addWitness tells of a witness of this node.
 func (r *report) addWitness(ref meta.ReplicaRef, st raftnode.GroupStatus) {
 	r.Witnesses++
-	if st.Failed != nil && st.Replica == ref.Replica.ID {
+	switch {
+	case st.Failed == nil || st.Replica != ref.Replica.ID: // the latter: it is not open yet
+	case errors.Is(st.Failed, dsdb.ErrNewer):
+		r.Newer++
+	default:
 		r.Failed = append(r.Failed, meta.FailedGroup{Group: ref.Shard.ID.Group(), Replica: st.Replica, Reason: st.Failed.Error()})
 	}
 }
