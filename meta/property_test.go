@@ -70,7 +70,7 @@ func randomCommand(r *rand.Rand) Command {
 	case 8:
 		return &DropRetentionPolicy{Database: db, Name: rp}
 	case 9, 10, 11:
-		return &EnsureShardGroups{Database: db, Policy: rp, Times: []int64{moment(), moment(), moment()}, Now: now}
+		return &EnsureShardGroups{Database: db, Policy: rp, Times: []int64{moment(), moment(), moment()}, Now: now, Witness: r.IntN(2) == 0}
 	case 12:
 		return &DeleteShardGroup{Database: db, Policy: rp, ID: uint64(r.IntN(60)), Now: now}
 	case 13:
@@ -115,7 +115,7 @@ func randomMembership(r *rand.Rand) Command {
 	case 6:
 		return &RemoveNode{ID: node}
 	case 7:
-		return &AddReplica{Group: group, Node: node}
+		return &AddReplica{Group: group, Node: node, Witness: r.IntN(2) == 0}
 	case 8:
 		return &PromoteReplica{Group: group, Replica: replica}
 	case 9:
@@ -216,6 +216,9 @@ func checkInvariants(t testing.TB, d *Data) {
 					t.Fatalf("replica id %d twice, above the counter, or two on node %d", rep.ID, rep.Node)
 				}
 				replicas[rep.ID], nodes[rep.Node] = true, true
+			}
+			if !slices.ContainsFunc(s.Replicas, Replica.Whole) {
+				t.Fatalf("shard %d has no whole replica: %v", s.ID, s.Replicas)
 			}
 		}
 	}
