@@ -29,20 +29,39 @@ func errWitness(id dsdb.ShardID) error {
 	return &dsdb.Error{Kind: dsdb.KindNotLeader, Text: fmt.Sprintf("this node has no points of shard %d, only a vote", id)}
 }
 
-// releaseWitnesses has the witnesses here forget what others lack, if that is what
-// keeps the log from being as short as it should be: in bytes of entries, or of
-// the files that few old entries hold.
+// releaseWitnesses has witnesses here forget what others lack, if the log is longer
+// than it should be, in bytes of entries, or of the files that few old entries
+// hold: those that keep the oldest file, or, if others do, the one with the most entries.
 func (n *Node) releaseWitnesses(context.Context, time.Time) error {
 	limit, st := int64(n.cfg.Data.WALMaxSize), n.wal.Stats()
 	if limit <= 0 || st.UnflushedBytes <= limit && st.DiskBytes <= limit+limit/2 {
 		return nil
 	}
+	released := false
 	for _, g := range n.wal.Pinners(pinners) {
 		if n.shards.witnesses(g) {
 			n.host.Release(g)
+			released = true
 		}
 	}
+	if g := n.shards.longestWitness(); !released && g != dsdb.MetaGroup {
+		n.host.Release(g)
+	}
 	return nil
+}
+
+// longestWitness returns the group of the witness here whose log has the most
+// entries, that of the catalogue if there are none.
+func (s *shards) longestWitness() (longest dsdb.GroupID) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	most := uint64(0)
+	for id, r := range s.held { // of equals any
+		if first, last := s.n.wal.Bounds(id.Group()); r.watch != nil && last+1-first > most {
+			longest, most = id.Group(), last+1-first
+		}
+	}
+	return longest
 }
 
 // witnesses reports whether this node has the witness of a group.

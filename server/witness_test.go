@@ -10,6 +10,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
 )
 
@@ -125,4 +126,47 @@ func TestWitnessesComeAndGo(t *testing.T) {
 	nodes[0].mustQuery("", "ALTER RETENTION POLICY autogen ON db REPLICATION 3")
 	holds("the third node has copies", 6, 0)
 	third.expect("db", "SELECT count(n) FROM cpu", "cpu time=0 count=12")
+}
+
+// While one copy is away a witness keeps what it lacks, but not more than the log
+// may hold. When it is back it gets the rest from the other copy.
+func TestWitnessKeepsNoMoreThanTheLogMayHold(t *testing.T) {
+	t.Parallel()
+	const limit = 256 << 10
+	small := func(c *config.Config) { c.Data.WALMaxSize = limit }
+	nodes := []*machine{newMachine(t, small).start()}
+	for range 2 {
+		nodes = append(nodes, newMachine(t, small, joins(nodes[0])).start())
+	}
+	allVote(t, nodes...)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 2")
+	now := int(time.Now().Unix())
+	nodes[0].mustWrite("db", spread(now))
+	nodes[0].halt()
+	kept := func(m *machine) (entries int) {
+		for _, ref := range m.node.meta.View().ReplicasOn(m.node.dataID) {
+			if first, last := m.node.wal.Bounds(ref.Shard.ID.Group()); ref.Replica.Witness {
+				entries += int(last + 1 - first)
+			}
+		}
+		return entries
+	}
+	rows := 1
+	for ; rows < 10; rows++ {
+		nodes[1].mustWrite("db", spread(now+rows))
+	}
+	for _, m := range nodes[1:] {
+		if kept(m) < 9 {
+			t.Errorf("a witness keeps %d entries of what a copy lacks", kept(m))
+		}
+	}
+	text := strings.Repeat("x", 16<<10)
+	for i := range 30 {
+		nodes[1].mustWrite("db", strings.ReplaceAll(spread(now+i), "n=1i", fmt.Sprintf("s=%q", text)))
+	}
+	for i, m := range nodes[1:] {
+		eventually(t, fmt.Sprintf("the witness on node %d has let go", i+1), func() bool { return kept(m) < 9 })
+	}
+	nodes[0].start()
+	nodes[0].expect("db", "SELECT count(n), count(s) FROM cpu", fmt.Sprintf("cpu time=0 count=%d count_1=%d", 12*rows, 12*30))
 }
