@@ -284,7 +284,7 @@ func (s *step) finish(c *census) {
 		gone := MemberChange{RemoveMember, memberOf(r)}
 		n := s.nodes[r.Node]
 		well := n != nil && n.active && n.live == Up && c.lead.follows(r.ID, s.o.Lag)
-		spared := c.spares(r) && c.lead.safe(s.o.Lag, []MemberChange{gone})
+		spared := c.spares(r) && (!r.Witness || s.sound(c)) && c.lead.safe(s.o.Lag, []MemberChange{gone})
 		switch target := s.target(c); {
 		case spared && r.ID == c.lead.report.Replica && s.handOver(c, r):
 		case spared:
@@ -320,8 +320,9 @@ func (s *step) begin(c *census) {
 		s.add(c, target, "a replica is on a dead node")
 	case u == leaving:
 		s.retire(c, group, c.away[0])
-	case u == watched && !c.third:
+	case u == watched && !c.third && s.sound(c):
 		s.retire(c, group, c.watch[0])
+	case u == watched && !c.third:
 	case u == watched:
 		s.addWitness(c)
 	case u == surplus && len(c.dead) > 0:

@@ -49,7 +49,7 @@ func (s *step) makeWay(c *census) bool {
 	}
 	s.operators++
 	s.begun[c.ref.Shard.ID] = true
-	if u == missing && c.lead.safe(s.o.Lag, []MemberChange{{RemoveMember, memberOf(w)}}) {
+	if u == missing && s.sound(c) && c.lead.safe(s.o.Lag, []MemberChange{{RemoveMember, memberOf(w)}}) {
 		s.alter(c, "a replica takes the place of the witness", MemberChange{RemoveMember, memberOf(w)})
 		return true
 	}
@@ -60,6 +60,15 @@ func (s *step) makeWay(c *census) bool {
 		}
 	}
 	return true
+}
+
+// sound reports whether the nodes of all replicas of a shard that vote are up, as
+// they themselves say: without a witness none of them can be missed.
+func (s *step) sound(c *census) bool {
+	return !slices.ContainsFunc(c.ref.Shard.Replicas, func(r Replica) bool {
+		n := s.nodes[r.Node]
+		return r.Whole() && (n == nil || n.live != Up)
+	})
 }
 
 // elsewhere reports whether a node could have a replica of a shard of which it
