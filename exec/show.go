@@ -43,6 +43,7 @@ type ProcessRow struct {
 	Status         string // up, suspect, dead, leaving, joining
 	Role           string // in the meta group: leader, voter, standby
 	Shards, Leads  int    // replicas of shards, and how many of them lead
+	Witnesses      int    // of shards
 	Lag            uint64 // most entries that one of its replicas is behind
 	DiskUsed       int64  // bytes
 	DiskFree       int64  // bytes

@@ -46,6 +46,7 @@ func showProcesses(rows []ProcessRow) showTable {
 	strs("role", func(r *ProcessRow) string { return r.Role })
 	ints("shards", func(r *ProcessRow) int64 { return int64(r.Shards) })
 	ints("leads", func(r *ProcessRow) int64 { return int64(r.Leads) })
+	ints("witnesses", func(r *ProcessRow) int64 { return int64(r.Witnesses) })
 	ints("lag", func(r *ProcessRow) int64 { return int64(r.Lag) })
 	ints("disk_used", func(r *ProcessRow) int64 { return r.DiskUsed })
 	ints("disk_free", func(r *ProcessRow) int64 { return r.DiskFree })

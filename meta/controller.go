@@ -20,6 +20,7 @@ type Controller struct {
 	o       ControllerOptions
 	started int64 // when it was first told the time; all times are in milliseconds
 	seen    map[string]*observation
+	met     map[string]int64 // processes, and since when they are known: nobody is dead who had no time to report
 	leaders map[dsdb.GroupID]*leadership
 	said    map[string]int64         // actions, and when they were last returned
 	filling map[dsdb.ReplicaID]int64 // learners of shards, and since when
@@ -51,7 +52,7 @@ type leadership struct {
 
 // NewController returns a controller that has been told nothing.
 func NewController(o ControllerOptions) *Controller {
-	return &Controller{o: o, started: -1, seen: make(map[string]*observation), leaders: make(map[dsdb.GroupID]*leadership),
+	return &Controller{o: o, started: -1, seen: make(map[string]*observation), met: make(map[string]int64), leaders: make(map[dsdb.GroupID]*leadership),
 		said: make(map[string]int64), filling: make(map[dsdb.ReplicaID]int64),
 		gaveUp: make(map[dsdb.NodeID]int64), moved: make(map[dsdb.GroupID]int64), steady: make(map[string]start)}
 }
@@ -87,9 +88,9 @@ func (c *Controller) begin(now int64) {
 }
 
 // Liveness tells whether a process can be reckoned with, and when its last
-// report came, or, if none did, when the controller began.
+// report came, or, if none did, when it or the controller began.
 func (c *Controller) Liveness(now int64, uuid string) (l Liveness, last int64) {
-	last = c.started
+	last = max(c.started, c.met[uuid])
 	if o := c.seen[uuid]; o != nil {
 		last = o.at
 	}
@@ -133,6 +134,14 @@ func (c *Controller) forget(now int64, d *Data) {
 	for uuid := range c.seen {
 		if p, found := d.Process(uuid); !found || p.Gone() {
 			delete(c.seen, uuid)
+		}
+	}
+	for i := range d.Processes {
+		p := &d.Processes[i]
+		if _, known := c.met[p.UUID]; !known && !p.Gone() {
+			c.met[p.UUID] = now
+		} else if p.Gone() {
+			delete(c.met, p.UUID)
 		}
 	}
 	for uuid := range c.steady {
@@ -179,15 +188,16 @@ type step struct {
 
 // dataNode is a data node as a place for replicas.
 type dataNode struct {
-	id       dsdb.NodeID
-	uuid     string
-	active   bool
-	live     Liveness
-	steady   bool // it has run for a while
-	full     bool // of its disk
-	replicas int
-	incoming int // replicas that are filled there
-	leads    int // shards
+	id        dsdb.NodeID
+	uuid      string
+	active    bool
+	live      Liveness
+	steady    bool // it has run for a while
+	full      bool // of its disk
+	replicas  int
+	witnesses int
+	incoming  int // replicas that are filled there
+	leads     int // shards
 }
 
 // survey counts what there is.
@@ -231,7 +241,9 @@ func (s *step) count(sh Shard) {
 	busy := false
 	for _, r := range sh.Replicas {
 		n := s.nodes[r.Node]
-		if n != nil {
+		if n != nil && r.Witness {
+			n.witnesses++
+		} else if n != nil {
 			n.replicas++
 		}
 		if r.Role == Learner {
@@ -239,7 +251,7 @@ func (s *step) count(sh Shard) {
 			if _, known := s.filling[r.ID]; !known {
 				s.filling[r.ID] = s.now
 			}
-			if n != nil {
+			if n != nil && !r.Witness { // which takes no files to fill
 				n.incoming++
 			}
 		}
@@ -367,7 +379,7 @@ func (s *step) failures() {
 		}
 		for _, f := range o.report.Failed {
 			all, _ := s.d.Replicas(f.Group)
-			others := slices.ContainsFunc(all, func(r Replica) bool { return r.ID != f.Replica && r.Role == Voter })
+			others := slices.ContainsFunc(all, func(r Replica) bool { return r.ID != f.Replica && r.Role == Voter && r.Whole() })
 			mine := slices.ContainsFunc(all, func(r Replica) bool { return r.ID == f.Replica && r.Role != Failed })
 			if mine && others {
 				s.propose(&ReplicaFailed{Group: f.Group, Replica: f.Replica, Reason: f.Reason}, "replica %d of group %d: %s", f.Replica, f.Group, f.Reason)

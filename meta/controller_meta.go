@@ -51,10 +51,10 @@ func (s *step) recordMeta(l *leadership) bool {
 			s.propose(&DemoteReplica{r.ID}, "replica %d of the catalogue votes no more", r.ID)
 		case !l.member(r.ID) && r.Role != Voter && (p.Gone() || s.outdated(r, p)) && s.settled(l):
 			s.propose(&RemoveReplica{dsdb.MetaGroup, r.ID}, "replica %d of the catalogue is no member any more", r.ID)
-		case !l.member(r.ID) && r.whole() && s.settled(l):
+		case !l.member(r.ID) && r.Votes() && s.settled(l):
 			s.propose(&ReplicaFailed{dsdb.MetaGroup, r.ID, "it is no member any more"}, "replica %d of the catalogue is no member any more", r.ID)
 		case r.Role == Failed && !p.Gone() && !s.outdated(r, p):
-			s.propose(&AddReplica{dsdb.MetaGroup, p.ID()}, "replica %d of the catalogue has failed", r.ID)
+			s.propose(&AddReplica{Group: dsdb.MetaGroup, Node: p.ID()}, "replica %d of the catalogue has failed", r.ID)
 		}
 	}
 	return len(s.out) > before

@@ -29,7 +29,7 @@ func TestControllerScripts(t *testing.T) {
 			case "create":
 				n := int(s.number("replicas"))
 				w.try(&CreateDatabase{Name: s.str("db"), Policy: &PolicySpec{ReplicaN: &n}})
-				w.try(&EnsureShardGroups{Database: s.str("db"), Times: s.times("times"), Now: s.now()})
+				w.try(&EnsureShardGroups{Database: s.str("db"), Times: s.times("times"), Now: s.now(), Witness: true})
 				return w.placement()
 			case "alter":
 				n := int(s.number("replicas"))
@@ -100,13 +100,17 @@ func (w *world) told(since int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// placement prints for each group replica@node of its members; L leads, l learns.
+// placement prints for each group replica@node of its members; L leads, l learns, w is a
+// witness.
 func (w *world) placement() string {
 	var b strings.Builder
 	for _, g := range w.sorted() {
 		fmt.Fprintf(&b, "%d:", g.id)
 		for _, m := range g.voters {
 			mark := ""
+			if w.witness(m.Replica) {
+				mark = "w"
+			}
 			if m.Replica == g.leader {
 				mark = "L"
 			}

@@ -15,17 +15,21 @@ const (
 	lost                    // one is on a dead node
 	leaving                 // one is on a node that leaves, and is not needed
 	surplus                 // there are more than asked for
+	watched                 // the witness is missing, lost, or not needed
 	anything                // none of these
 )
 
-// census sorts the replicas of a shard by what they are good for.
+// census sorts the replicas of a shard by what they are good for. Witnesses are
+// none of good, dead and away.
 type census struct {
 	ref     ShardRef
-	lead    *leadership
-	want    int       // whole replicas that there are to be
-	good    []Replica // voters on nodes that stay and are not dead
-	dead    []Replica // voters on nodes that stay, but are dead
-	away    []Replica // voters on nodes that do not stay
+	lead    *leadership // nil: a full replica that leads is not known
+	want    int         // whole replicas that there are to be
+	third   bool        // there is to be a witness
+	watch   []Replica   // witnesses that vote
+	good    []Replica   // voters on nodes that stay and are not dead
+	dead    []Replica   // voters on nodes that stay, but are dead
+	away    []Replica   // voters on nodes that do not stay
 	retired []Replica
 	failed  []Replica
 	filling []Replica
@@ -63,9 +67,12 @@ func (s *step) shards() {
 }
 
 func (s *step) census(ref ShardRef, stable int) *census {
-	c := &census{ref: ref, lead: s.leader(ref.Shard.ID.Group()), want: max(1, min(ref.Policy.ReplicaN, stable))}
+	c := &census{ref: ref, lead: s.leader(ref.Shard.ID.Group()), want: max(1, min(ref.Policy.ReplicaN, stable)), third: witnessed(ref.Policy.ReplicaN, stable)}
 	for _, r := range ref.Shard.Replicas {
 		n := s.nodes[r.Node]
+		if c.lead != nil && r.Witness && r.ID == c.lead.report.Replica {
+			c.lead = nil // it hands its leadership on by itself
+		}
 		switch {
 		case r.Role == Learner:
 			c.filling = append(c.filling, r)
@@ -73,6 +80,8 @@ func (s *step) census(ref ShardRef, stable int) *census {
 			c.retired = append(c.retired, r)
 		case r.Role == Failed:
 			c.failed = append(c.failed, r)
+		case r.Witness:
+			c.watch = append(c.watch, r)
 		case n == nil || !n.active:
 			c.away = append(c.away, r)
 		case n.live == Dead:
@@ -94,6 +103,8 @@ func (s *step) urgency(c *census) urgency {
 		return leaving
 	case c.present() > c.want:
 		return surplus
+	case s.watchless(c):
+		return watched
 	}
 	return anything
 }
@@ -113,7 +124,7 @@ func (s *step) record(c *census) bool {
 			s.propose(&RemoveReplica{group, r.ID}, "replica %d of shard %d is no member any more", r.ID, group)
 		}
 	}
-	for _, r := range slices.Concat(c.good, c.dead, c.away) {
+	for _, r := range slices.Concat(c.good, c.dead, c.away, c.watch) {
 		// It was removed just when the catalogue had decided otherwise.
 		if !c.lead.member(r.ID) && s.settled(c.lead) {
 			s.propose(&RetireReplica{group, r.ID}, "replica %d of shard %d is no member any more", r.ID, group)
@@ -185,7 +196,10 @@ func (s *step) abandon(c *census, r Replica) bool {
 // one is to go.
 func (s *step) admit(c *census, r Replica) {
 	add := MemberChange{AddVoter, memberOf(r)}
-	old, found := s.victim(c)
+	if r.Witness && !s.allFollow(c) {
+		return
+	}
+	old, found := s.victim(c, r.Witness)
 	if found && old.ID == c.lead.report.Replica && s.handOver(c, old) {
 		return
 	}
@@ -212,10 +226,13 @@ func (s *step) alter(c *census, reason string, steps ...MemberChange) {
 	}
 }
 
-// victim returns the replica that a new one is to replace: rather one that does
-// not follow, so that those that do are a majority.
-func (s *step) victim(c *census) (Replica, bool) {
-	unwanted := slices.Concat(c.failed, c.retired, c.away, c.dead)
+// victim returns the replica, or the witness, that a new one is to replace: rather
+// one that does not follow, so that those that do are a majority.
+func (s *step) victim(c *census, witness bool) (Replica, bool) {
+	unwanted := slices.DeleteFunc(slices.Concat(c.failed, c.retired, c.away, c.dead), func(r Replica) bool { return r.Witness != witness && (witness || c.third) })
+	if witness || !c.third {
+		unwanted = append(unwanted, c.watch...)
+	}
 	for _, r := range unwanted {
 		if !c.lead.follows(r.ID, s.o.Lag) {
 			return r, true
@@ -224,7 +241,7 @@ func (s *step) victim(c *census) (Replica, bool) {
 	if len(unwanted) > 0 {
 		return unwanted[0], true
 	}
-	if c.present() >= c.want && c.present() > 1 {
+	if !witness && c.present() >= c.want && c.present() > 1 {
 		return s.heaviest(c), true
 	}
 	return Replica{}, false
@@ -267,13 +284,15 @@ func (s *step) finish(c *census) {
 		gone := MemberChange{RemoveMember, memberOf(r)}
 		n := s.nodes[r.Node]
 		well := n != nil && n.active && n.live == Up && c.lead.follows(r.ID, s.o.Lag)
-		spared := c.present() >= c.want && c.lead.safe(s.o.Lag, []MemberChange{gone})
+		spared := c.spares(r) && (!r.Witness || s.sound(c)) && c.lead.safe(s.o.Lag, []MemberChange{gone})
 		switch target := s.target(c); {
 		case spared && r.ID == c.lead.report.Replica && s.handOver(c, r):
 		case spared:
 			s.change(c.lead, "a replica is not needed any more", gone)
 		case well:
 			s.propose(&PromoteReplica{c.ref.Shard.ID.Group(), r.ID}, "replica %d of shard %d stays after all", r.ID, c.ref.Shard.ID)
+		case r.Witness:
+			s.addWitness(c)
 		case c.present() < c.want && target != nil:
 			s.add(c, target, "nothing takes the place of a replica yet")
 		}
@@ -292,6 +311,7 @@ func (s *step) begin(c *census) {
 	case len(c.failed) > 0 && c.lead.member(c.failed[0].ID):
 		// Without it a majority is no more than before, and its node may get another.
 		s.alter(c, "a replica has failed", MemberChange{RemoveMember, memberOf(c.failed[0])})
+	case s.makeWay(c):
 	case u == missing && target != nil:
 		s.operators++
 		s.add(c, target, "too few replicas")
@@ -300,6 +320,11 @@ func (s *step) begin(c *census) {
 		s.add(c, target, "a replica is on a dead node")
 	case u == leaving:
 		s.retire(c, group, c.away[0])
+	case u == watched && !c.third && s.sound(c):
+		s.retire(c, group, c.watch[0])
+	case u == watched && !c.third:
+	case u == watched:
+		s.addWitness(c)
 	case u == surplus && len(c.dead) > 0:
 		s.retire(c, group, c.dead[0])
 	case u == surplus:
@@ -321,7 +346,7 @@ func (s *step) add(c *census, target *dataNode, reason string) {
 	target.incoming++
 	target.replicas++
 	s.begun[c.ref.Shard.ID] = true
-	s.propose(&AddReplica{c.ref.Shard.ID.Group(), target.id}, "shard %d: %s", c.ref.Shard.ID, reason)
+	s.propose(&AddReplica{Group: c.ref.Shard.ID.Group(), Node: target.id}, "shard %d: %s", c.ref.Shard.ID, reason)
 }
 
 // target returns the node for one more replica of a shard, nil if there is none:
@@ -387,7 +412,7 @@ func (s *step) spread() bool {
 	for _, ref := range s.d.Groups() {
 		for _, sh := range ref.Group.Shards {
 			_, has := sh.On(least.id)
-			if r, on := sh.On(most.id); !on || has || r.Role != Voter || s.begun[sh.ID] {
+			if r, on := sh.On(most.id); !on || has || r.Role != Voter || r.Witness || s.begun[sh.ID] {
 				continue
 			}
 			if c := s.census(ShardRef{ref, sh}, stable); c.lead != nil && !c.lead.joint() && c.idle() {
@@ -418,4 +443,4 @@ func (s *step) extremes() (most, least *dataNode) {
 	return most, least
 }
 
-func memberOf(r Replica) Member { return Member{Replica: r.ID, Node: r.Node} }
+func memberOf(r Replica) Member { return Member{Replica: r.ID, Node: r.Node, Witness: r.Witness} }

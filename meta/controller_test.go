@@ -26,7 +26,8 @@ type world struct {
 	c      *Controller
 	procs  []*fakeProcess
 	groups map[dsdb.GroupID]*fakeGroup
-	late   []Action // actions under way
+	watch  map[dsdb.ReplicaID]bool // the witnesses that there were ever
+	late   []Action                // actions under way
 	log    []string
 }
 
@@ -56,7 +57,7 @@ func testOptions() ControllerOptions {
 }
 
 func newWorld(t *testing.T, seed uint64, processes int) *world {
-	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 77)), groups: make(map[dsdb.GroupID]*fakeGroup), c: NewController(testOptions())}
+	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 77)), groups: make(map[dsdb.GroupID]*fakeGroup), watch: make(map[dsdb.ReplicaID]bool), c: NewController(testOptions())}
 	w.d = mustApply(t, NewData(), &CreateCluster{ID: 7})
 	for range processes {
 		w.join(true, true)
@@ -97,6 +98,11 @@ func (w *world) follow() {
 	}
 	for _, ref := range w.d.Groups() {
 		for _, s := range ref.Group.Shards {
+			for _, r := range s.Replicas {
+				if r.Witness && !w.watch[r.ID] {
+					w.watch[r.ID] = true
+				}
+			}
 			if w.groups[s.ID.Group()] == nil {
 				w.found(s.ID.Group(), s.Birth())
 			}
@@ -133,6 +139,9 @@ func (w *world) up(m Member) bool {
 	return i >= 0 && w.procs[i].up && !p.Gone()
 }
 
+// witness reports whether a replica of a shard is a witness.
+func (w *world) witness(id dsdb.ReplicaID) bool { return w.watch[id] }
+
 func (w *world) works(g *fakeGroup, m Member) bool { return w.up(m) && !g.broken[m.Replica] }
 
 // quorum reports whether a majority of some voters works.
@@ -160,7 +169,12 @@ func (w *world) run(g *fakeGroup) {
 	if i < 0 || !w.works(g, g.voters[i]) {
 		g.elect(w)
 	}
-	g.match[g.leader] += uint64(w.r.IntN(4))
+	if w.witness(g.leader) {
+		g.yield(w)
+	}
+	if !w.witness(g.leader) {
+		g.match[g.leader] += uint64(w.r.IntN(4))
+	}
 	for _, m := range slices.Concat(g.voters, g.learners) {
 		if w.works(g, m) && m.Replica != g.leader {
 			behind := g.match[g.leader] - g.match[m.Replica]
@@ -187,6 +201,16 @@ func (g *fakeGroup) elect(w *world) {
 		w.t.Fatalf("group %d: acknowledged entries are lost\n%s", g.id, w.tail())
 	}
 	g.lead(best)
+}
+
+// yield lets a full replica lead that has what the witness has.
+func (g *fakeGroup) yield(w *world) {
+	for _, m := range g.voters {
+		if w.works(g, m) && !w.witness(m.Replica) && g.match[m.Replica] == g.match[g.leader] {
+			g.lead(m.Replica)
+			return
+		}
+	}
 }
 
 // lead makes a replica the leader; what the others have beyond its log is void.
@@ -309,7 +333,9 @@ func (g *fakeGroup) change(w *world, c *Change) {
 	if len(voters) == 0 || !w.quorum(g, g.voters) || !w.quorum(g, voters) {
 		return
 	}
-	if !slices.ContainsFunc(voters, func(m Member) bool { return !g.broken[m.Replica] && g.match[m.Replica] >= g.commit }) {
+	holds := func(m Member) bool { return !g.broken[m.Replica] && g.match[m.Replica] >= g.commit }
+	full := func(m Member) bool { return !g.broken[m.Replica] && !w.witness(m.Replica) }
+	if !slices.ContainsFunc(voters, holds) || !slices.ContainsFunc(voters, full) {
 		w.t.Fatalf("group %d: %v removes the last replica with all entries\n%s", g.id, c.Steps, w.tail())
 	}
 	g.voters, g.learners = voters, learners
@@ -332,7 +358,7 @@ func (w *world) disturb() {
 		id, _ := proc.role(kind)
 		w.try(&DropNode{ID: id, Kind: kind})
 	case 6, 7:
-		w.try(&EnsureShardGroups{Database: "db", Policy: fmt.Sprint("r", 1+w.r.IntN(4)), Times: []int64{w.r.Int64N(20) * week}, Now: 18 * week})
+		w.try(&EnsureShardGroups{Database: "db", Policy: fmt.Sprint("r", 1+w.r.IntN(4)), Times: []int64{w.r.Int64N(20) * week}, Now: 18 * week, Witness: w.r.IntN(2) == 0})
 	case 8:
 		n := 1 + w.r.IntN(4)
 		w.try(&UpdateRetentionPolicy{Database: "db", Name: "r3", ReplicaN: &n})
@@ -412,10 +438,11 @@ func (w *world) check() {
 				if r.Role != Voter || !slices.Contains(g.voters, memberOf(r)) {
 					w.t.Errorf("shard %d: replica %d is %s in the catalogue; members %v", s.ID, r.ID, r.Role, g.voters)
 				}
-				if p.Is(DataNode) && w.works(g, memberOf(r)) {
+				if p.Is(DataNode) && w.works(g, memberOf(r)) && !r.Witness {
 					good++
 				}
 			}
+			w.checkWitness(ref, s)
 			if len(g.voters) != len(s.Replicas) || len(g.learners) > 0 {
 				w.t.Errorf("shard %d: %v in the catalogue, members %v and %v", s.ID, s.Replicas, g.voters, g.learners)
 			}
@@ -433,6 +460,23 @@ func (w *world) check() {
 	}
 	if w.t.Failed() {
 		w.t.Fatal(w.tail())
+	}
+}
+
+// checkWitness: a shard has a witness if it is to have one and there is a place.
+func (w *world) checkWitness(ref GroupRef, s Shard) {
+	w.t.Helper()
+	works, free := 0, false
+	for _, n := range w.d.active(DataNode) {
+		r, holds := s.On(n)
+		if holds && r.Witness && w.works(w.groups[s.ID.Group()], memberOf(r)) {
+			works++
+		}
+		free = free || !holds && w.up(Member{Node: n})
+	}
+	third := witnessed(ref.Policy.ReplicaN, len(w.d.active(DataNode)))
+	if watch := slices.ContainsFunc(s.Replicas, func(r Replica) bool { return r.Witness }); watch && !third || third && free && works != 1 {
+		w.t.Errorf("shard %d of %d copies: %d witnesses work, a node is free: %v: %v", s.ID, ref.Policy.ReplicaN, works, free, s.Replicas)
 	}
 }
 

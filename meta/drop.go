@@ -63,8 +63,8 @@ func (d *Data) lastCopies(node dsdb.NodeID) []dsdb.ShardID {
 		for _, s := range ref.Group.Shards {
 			mine, others := false, false
 			for _, r := range s.Replicas {
-				mine = mine || r.Node == node
-				others = others || r.Node != node && r.whole()
+				mine = mine || r.Node == node && !r.Witness
+				others = others || r.Node != node && r.Whole()
 			}
 			if mine && !others {
 				last = append(last, s.ID)

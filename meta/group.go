@@ -24,7 +24,8 @@ type EnsureShardGroups struct {
 	Policy   string        `json:"rp"`
 	Times    []int64       `json:"times"` // in any order
 	Now      int64         `json:"now"`
-	Avoid    []dsdb.NodeID `json:"avoid,omitempty"` // data nodes that the proposer does not reach
+	Avoid    []dsdb.NodeID `json:"avoid,omitempty"`   // data nodes that the proposer does not reach
+	Witness  bool          `json:"witness,omitempty"` // shards of two replicas get a witness; false in what older programs have proposed
 }
 
 func (c *EnsureShardGroups) op() string { return "EnsureShardGroups" }
@@ -60,7 +61,8 @@ func (c *EnsureShardGroups) apply(d *Data) error {
 		if span.End > c.Now {
 			partitions = min(len(p.nodes), maxPartitions)
 		}
-		groups = append(groups, d.newGroup(span, p, partitions, rp.ReplicaN))
+		g := d.newGroup(span, p, partitions, rp.ReplicaN, c.Witness)
+		groups = append(groups, g)
 	}
 	slices.SortFunc(groups, func(a, b *ShardGroup) int { return cmp.Compare(a.Range.Start, b.Range.Start) })
 	rp.ShardGroups = groups
@@ -116,23 +118,33 @@ func groupSpan(t int64, d time.Duration) dsdb.TimeRange {
 }
 
 // newGroup makes a time group with new ids.
-func (d *Data) newGroup(span dsdb.TimeRange, p *placer, partitions, replicas int) *ShardGroup {
+func (d *Data) newGroup(span dsdb.TimeRange, p *placer, partitions, replicas int, witness bool) *ShardGroup {
 	d.Counters.ShardGroup++
 	g := &ShardGroup{ID: d.Counters.ShardGroup, Range: span, Shards: make([]Shard, partitions)}
 	p.begin(g.ID)
 	for i := range g.Shards {
-		g.Shards[i] = d.newShard(p.place(replicas))
+		nodes := p.place(replicas)
+		third := dsdb.NodeID(0)
+		if witness {
+			third = p.witness(replicas, nodes)
+		}
+		g.Shards[i] = d.newShard(nodes, third)
 	}
 	return g
 }
 
-// newShard makes a shard with new ids and a replica on each of nodes.
-func (d *Data) newShard(nodes []dsdb.NodeID) Shard {
+// newShard makes a shard with new ids, a replica on each of nodes and, if that is
+// not 0, a witness: the last of its founders, which does not campaign.
+func (d *Data) newShard(nodes []dsdb.NodeID, witness dsdb.NodeID) Shard {
 	d.Counters.Shard++
 	s := Shard{ID: d.Counters.Shard, Replicas: make([]Replica, len(nodes))}
 	for i, n := range nodes {
 		d.Counters.Replica++
 		s.Replicas[i] = Replica{ID: d.Counters.Replica, Node: n}
+	}
+	if witness != 0 {
+		d.Counters.Replica++
+		s.Replicas = append(s.Replicas, Replica{ID: d.Counters.Replica, Node: witness, Witness: true})
 	}
 	return s
 }
@@ -203,30 +215,35 @@ func (c *DropShard) apply(d *Data) error {
 		rp.delete(i, c.Now)
 		return nil
 	}
-	nodes := d.successors(ref)
+	nodes, witness := d.successors(ref)
 	g := *ref.Group
 	g.Shards = slices.Clone(g.Shards)
-	g.Shards[slices.IndexFunc(g.Shards, func(s Shard) bool { return s.ID == c.ID })] = d.newShard(nodes)
+	g.Shards[slices.IndexFunc(g.Shards, func(s Shard) bool { return s.ID == c.ID })] = d.newShard(nodes, witness)
 	rp.ShardGroups = slices.Clone(rp.ShardGroups)
 	rp.ShardGroups[i] = &g
 	return nil
 }
 
 // successors returns the nodes for the shard that is to take the place of
-// another: those that are to stay, or, if there is none, new ones.
-func (d *Data) successors(ref ShardRef) []dsdb.NodeID {
-	var nodes []dsdb.NodeID
+// another: those that are to stay, or, if there is none, new ones; and that for
+// its witness, 0 if it is to have none.
+func (d *Data) successors(ref ShardRef) (nodes []dsdb.NodeID, witness dsdb.NodeID) {
 	for _, r := range ref.Shard.Replicas {
-		if p, _ := d.ProcessOf(r.Node); p.Is(DataNode) && r.whole() {
+		switch p, _ := d.ProcessOf(r.Node); {
+		case !p.Is(DataNode) || !r.Votes():
+		case r.Witness:
+			witness = r.Node
+		default:
 			nodes = append(nodes, r.Node)
 		}
 	}
-	if len(nodes) > 0 {
-		return nodes
+	if len(nodes) == 0 {
+		p := newPlacer(d, nil)
+		p.begin(ref.Group.ID)
+		nodes = p.place(ref.Policy.ReplicaN)
+		witness = p.witness(ref.Policy.ReplicaN, nodes)
 	}
-	p := newPlacer(d, nil)
-	p.begin(ref.Group.ID)
-	return p.place(ref.Policy.ReplicaN)
+	return nodes, witness
 }
 
 // PruneShardGroups forgets the groups that were deleted before a time.

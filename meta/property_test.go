@@ -70,7 +70,7 @@ func randomCommand(r *rand.Rand) Command {
 	case 8:
 		return &DropRetentionPolicy{Database: db, Name: rp}
 	case 9, 10, 11:
-		return &EnsureShardGroups{Database: db, Policy: rp, Times: []int64{moment(), moment(), moment()}, Now: now}
+		return &EnsureShardGroups{Database: db, Policy: rp, Times: []int64{moment(), moment(), moment()}, Now: now, Witness: r.IntN(2) == 0}
 	case 12:
 		return &DeleteShardGroup{Database: db, Policy: rp, ID: uint64(r.IntN(60)), Now: now}
 	case 13:
@@ -115,7 +115,7 @@ func randomMembership(r *rand.Rand) Command {
 	case 6:
 		return &RemoveNode{ID: node}
 	case 7:
-		return &AddReplica{Group: group, Node: node}
+		return &AddReplica{Group: group, Node: node, Witness: r.IntN(2) == 0}
 	case 8:
 		return &PromoteReplica{Group: group, Replica: replica}
 	case 9:
@@ -217,6 +217,9 @@ func checkInvariants(t testing.TB, d *Data) {
 				}
 				replicas[rep.ID], nodes[rep.Node] = true, true
 			}
+			if !slices.ContainsFunc(s.Replicas, Replica.Whole) {
+				t.Fatalf("shard %d has no whole replica: %v", s.ID, s.Replicas)
+			}
 		}
 	}
 	for id := range d.Counters.Shard {
@@ -308,17 +311,17 @@ func TestPlacementIsEven(t *testing.T) {
 		for replicas := 1; replicas <= nodes+1; replicas++ {
 			d := newTestData(t, nodes)
 			d = mustApply(t, d, &UpdateRetentionPolicy{Database: "db", Name: AutoPolicy, ReplicaN: &replicas})
-			d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: []int64{100 * week}})
+			d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: []int64{100 * week}, Witness: true})
 			what := fmt.Sprintf("%d nodes, %d replicas", nodes, replicas)
 			checkSpread(t, d, what+", one group", 1)
-			if g := d.GroupFor("db", "", 100*week); len(g.Shards) != min(nodes, 8) || len(g.Shards[0].Replicas) != min(nodes, replicas) {
-				t.Errorf("%s: %d shards of %d replicas", what, len(g.Shards), len(g.Shards[0].Replicas))
+			if g := d.GroupFor("db", "", 100*week); len(g.Shards) != min(nodes, 8) || len(g.Shards[0].Owners()) != min(nodes, replicas) {
+				t.Errorf("%s: %d shards of %d replicas", what, len(g.Shards), len(g.Shards[0].Owners()))
 			}
 			var times []int64
 			for i := range int64(50) {
 				times = append(times, i*week)
 			}
-			d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: times, Now: 90 * week})
+			d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: times, Now: 90 * week, Witness: true})
 			checkSpread(t, d, what+", many groups", 2)
 		}
 	}
@@ -327,12 +330,19 @@ func TestPlacementIsEven(t *testing.T) {
 // checkSpread reports nodes whose number of replicas differs by more than tolerance.
 func checkSpread(t *testing.T, d *Data, what string, tolerance int) {
 	t.Helper()
-	held, first := make(map[dsdb.NodeID]int), make(map[dsdb.NodeID]int)
+	held, first, watched := make(map[dsdb.NodeID]int), make(map[dsdb.NodeID]int), make(map[dsdb.NodeID]int)
 	for _, ref := range d.Groups() {
 		for _, s := range ref.Group.Shards {
 			first[s.Replicas[0].Node]++
-			for _, r := range s.Replicas {
-				held[r.Node]++
+			for i, r := range s.Replicas {
+				if r.Witness != (i == 2 && ref.Policy.ReplicaN == 2) {
+					t.Errorf("%s: shard %d: %+v", what, s.ID, s.Replicas)
+				}
+				if r.Witness {
+					watched[r.Node]++
+				} else {
+					held[r.Node]++
+				}
 			}
 		}
 	}

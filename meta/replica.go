@@ -5,13 +5,16 @@ import (
 	"strconv"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
-// Replica is one copy of a shard on a data node, or of the catalogue on a process.
+// Replica is one copy of a shard on a data node, or of the catalogue on a
+// process. A witness is none: it has the log of its group, for a while, and a vote.
 type Replica struct {
-	ID   dsdb.ReplicaID `json:"id"`
-	Node dsdb.NodeID    `json:"node"` // of a copy of the catalogue see Process.ID
-	Role ReplicaRole    `json:"role,omitempty"`
+	ID      dsdb.ReplicaID `json:"id"`
+	Node    dsdb.NodeID    `json:"node"` // of a copy of the catalogue see Process.ID
+	Role    ReplicaRole    `json:"role,omitempty"`
+	Witness bool           `json:"witness,omitempty"`
 }
 
 // ReplicaRole says what a replica is to its raft group, as far as the catalogue
@@ -38,9 +41,13 @@ func (r ReplicaRole) MarshalText() ([]byte, error) { return []byte(r.String()), 
 // UnmarshalText reads what MarshalText writes.
 func (r *ReplicaRole) UnmarshalText(b []byte) error { return parseName(replicaRoles, b, r) }
 
-// whole reports whether the replica has what the group has acknowledged, or will
+// Votes reports whether the replica votes in its group, and may be what makes a
+// quorum, as far as the catalogue knows.
+func (r Replica) Votes() bool { return r.Role == Voter || r.Role == LeavingVoter }
+
+// Whole reports whether the replica has what the group has acknowledged, or will
 // have it by its log alone.
-func (r Replica) whole() bool { return r.Role == Voter || r.Role == LeavingVoter }
+func (r Replica) Whole() bool { return r.Votes() && (!r.Witness || mutant.WitnessCountsAsCopy) }
 
 // Birth returns the replicas that the group of the shard began with, in the
 // order that all nodes know; the first one was to campaign. It never changes.
@@ -55,7 +62,7 @@ func (s *Shard) Birth() []Replica {
 func (s *Shard) Owners() []dsdb.NodeID {
 	var nodes []dsdb.NodeID
 	for _, r := range s.Replicas {
-		if r.whole() {
+		if r.Whole() {
 			nodes = append(nodes, r.Node)
 		}
 	}
@@ -80,8 +87,9 @@ func newestOn(replicas []Replica, a, b dsdb.NodeID) (Replica, bool) {
 // or one that failed. If one is being made there already, that is the outcome.
 // The answer is the id of the replica as decimal text.
 type AddReplica struct {
-	Group dsdb.GroupID `json:"group"`
-	Node  dsdb.NodeID  `json:"node"` // a data node; of the meta group any id of a process
+	Group   dsdb.GroupID `json:"group"`
+	Node    dsdb.NodeID  `json:"node"`              // a data node; of the meta group any id of a process
+	Witness bool         `json:"witness,omitempty"` // of a shard
 }
 
 func (c *AddReplica) op() string { return "AddReplica" }
@@ -98,15 +106,18 @@ func (c *AddReplica) apply(d *Data) error {
 	if !found || p.Gone() || c.Group != dsdb.MetaGroup && (c.Node != p.DataID || !p.Is(DataNode)) {
 		return ErrNodeNotFound
 	}
+	if c.Witness && c.Group == dsdb.MetaGroup {
+		return dsdb.Errorf(dsdb.KindInvalid, "the catalogue has no witnesses")
+	}
 	return d.editReplicas(c.Group, func(all []Replica) ([]Replica, error) {
 		if r, found := newestOn(all, p.MetaID, p.DataID); found && r.Role != Failed {
-			if r.Role == Learner {
+			if r.Role == Learner && r.Witness == c.Witness {
 				return all, nil
 			}
 			return nil, dsdb.Errorf(dsdb.KindConflict, "node %d has replica %d of group %d already", c.Node, r.ID, c.Group)
 		}
 		d.Counters.Replica++
-		return append(all, Replica{ID: d.Counters.Replica, Node: c.Node, Role: Learner}), nil
+		return append(all, Replica{ID: d.Counters.Replica, Node: c.Node, Role: Learner, Witness: c.Witness}), nil
 	})
 }
 
@@ -211,7 +222,7 @@ func (d *Data) editReplicas(group dsdb.GroupID, edit func([]Replica) ([]Replica,
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(next, Replica.whole) {
+	if !slices.ContainsFunc(next, Replica.Whole) {
 		return dsdb.Errorf(dsdb.KindConflict, "group %d would have no whole replica left", group)
 	}
 	if group == dsdb.MetaGroup {

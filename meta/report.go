@@ -84,6 +84,7 @@ type Members struct {
 type Member struct {
 	Replica dsdb.ReplicaID `json:"replica"`
 	Node    dsdb.NodeID    `json:"node"`
+	Witness bool           `json:"witness,omitempty"`
 }
 
 // Progress is how far a member has followed.
@@ -157,6 +158,9 @@ type MemberChange struct {
 
 // String returns what is done to which replica on which node, for the log.
 func (c MemberChange) String() string {
+	if c.Op == AddLearner && c.Member.Witness {
+		return fmt.Sprintf("add witness %d@%d", c.Member.Replica, c.Member.Node)
+	}
 	return fmt.Sprintf("%s %d@%d", c.Op, c.Member.Replica, c.Member.Node)
 }
 

@@ -180,7 +180,7 @@ func (s script) command() Command {
 	case "drop-policy":
 		return &DropRetentionPolicy{Database: db, Name: rp}
 	case "ensure":
-		c := &EnsureShardGroups{Database: db, Policy: rp, Times: s.times("times"), Now: s.now()}
+		c := &EnsureShardGroups{Database: db, Policy: rp, Times: s.times("times"), Now: s.now(), Witness: s.has("witness")}
 		if s.has("avoid") {
 			c.Avoid = []dsdb.NodeID{dsdb.NodeID(s.number("avoid"))}
 		}
@@ -223,7 +223,7 @@ func (s script) memberCommand() Command {
 	case "remove-node":
 		return &RemoveNode{ID: node}
 	case "add-replica":
-		return &AddReplica{Group: group, Node: node}
+		return &AddReplica{Group: group, Node: node, Witness: s.has("witness")}
 	case "promote":
 		return &PromoteReplica{Group: group, Replica: replica}
 	case "demote":
@@ -320,7 +320,7 @@ func (s script) read(d *Data) string {
 		return fmt.Sprintf("%s.%s group %d\n", ref.Database.Name, ref.Policy.Name, ref.Group.ID)
 	case "shard-birth":
 		ref, _ := d.Shard(dsdb.ShardID(s.number("id")))
-		fmt.Fprintf(&b, "born %v, now %v, owners %d\n", ref.Shard.Birth(), ref.Shard.Replicas, ref.Shard.Owners())
+		fmt.Fprintf(&b, "born %v, now %v, owners %d\n", plain(ref.Shard.Birth()), plain(ref.Shard.Replicas), ref.Shard.Owners())
 	default:
 		s.t.Fatalf("%s: unknown command %s", s.td.Pos, s.td.Cmd)
 	}
@@ -330,7 +330,7 @@ func (s script) read(d *Data) string {
 	return b.String()
 }
 
-// showGroup prints shard:replica@node,replica@node for each shard.
+// showGroup prints shard:replica@node,replica@node for each shard; w is a witness.
 func showGroup(g *ShardGroup) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d %s", g.ID, g.Range)
@@ -343,6 +343,9 @@ func showGroup(g *ShardGroup) string {
 			fmt.Fprintf(&b, "%s%d@%d", sep, r.ID, r.Node)
 			if r.Role != Voter {
 				fmt.Fprintf(&b, "(%s)", r.Role)
+			}
+			if r.Witness {
+				b.WriteString("w")
 			}
 		}
 	}
@@ -370,4 +373,17 @@ func (s script) showFields(d *Data, b *strings.Builder) {
 		}
 		b.WriteString("\n")
 	}
+}
+
+// plain prints replicas as {id node role}, witnesses as such.
+func plain(replicas []Replica) []string {
+	var out []string
+	for _, r := range replicas {
+		text := fmt.Sprintf("{%d %d %s}", r.ID, r.Node, r.Role)
+		if r.Witness {
+			text = fmt.Sprintf("{%d %d %s, witness}", r.ID, r.Node, r.Role)
+		}
+		out = append(out, text)
+	}
+	return out
 }

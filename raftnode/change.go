@@ -53,10 +53,10 @@ type raftChange struct {
 
 // The context of a change is
 //
-//	u8 version (1) | u64 origin | u64 seq | u16 n | n × (u64 replica, u64 node)
+//	u8 version | u64 origin | u64 seq | peers
 //
-// with origin and seq as in the envelope of proposals, and the peers that it adds.
-const changeVersion = 1
+// with origin and seq as in the envelope of proposals, and the peers that it
+// adds. Version and peers are as in a membership.
 
 // openChange reads an entry that changes the members. One that raft made itself,
 // to leave a joint configuration, has no context.
@@ -66,12 +66,12 @@ func openChange(kind raftpb.EntryType, data []byte) (cc *raftpb.ConfChangeV2, id
 	}
 	r := reader{b: cc.GetContext()}
 	version := r.uint8()
-	if version > changeVersion {
-		return cc, id, nil, dsdb.Errorf(dsdb.KindUnavailable, "change of members of format %d, this program reads %d: %w", version, changeVersion, dsdb.ErrNewer)
+	if version > witnessVersion {
+		return cc, id, nil, dsdb.Errorf(dsdb.KindUnavailable, "change of members of format %d, this program reads %d: %w", version, witnessVersion, dsdb.ErrNewer)
 	}
 	id = [2]uint64{r.uint64(), r.uint64()}
-	added = r.peers()
-	if version != changeVersion || r.bad || len(r.b) > 0 {
+	added = r.peers(version)
+	if version == 0 || r.bad || len(r.b) > 0 {
 		err = dsdb.Errorf(dsdb.KindCorrupt, "context of %d bytes of a change of members", len(cc.GetContext()))
 	}
 	return cc, id, added, err
@@ -113,7 +113,7 @@ func (c *Core) Change(id dsdb.GroupID, changes []Change, w Waiter) {
 
 // change proposes changes. If there is nothing to do it waits until that is sure.
 func (c *Core) change(g *group, changes []Change, w Waiter) (err error) {
-	if g.node.BasicStatus().RaftState != raft.StateLeader {
+	if g.node.BasicStatus().RaftState != raft.StateLeader || g.witness {
 		return g.notLeader()
 	}
 	changes, err = g.members.missing(g.id, changes)
@@ -148,7 +148,7 @@ func (c *Core) change(g *group, changes []Change, w Waiter) (err error) {
 		return err
 	}
 	seq := c.seq + 1
-	cc.Context = le.AppendUint64(le.AppendUint64([]byte{changeVersion}, c.origin), seq)
+	cc.Context = le.AppendUint64(le.AppendUint64([]byte{versionOf(added)}, c.origin), seq)
 	cc.Context = appendPeers(cc.Context, added)
 	if err := proposeChange(g, cc); err != nil {
 		return err
@@ -170,7 +170,7 @@ func (m *membership) missing(id dsdb.GroupID, changes []Change) ([]Change, error
 		switch {
 		case r == 0 || twice || ch.Op < AddLearner || ch.Op > Demote:
 			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: change %d of replica %d", id, ch.Op, r)
-		case ch.Op == AddLearner && known && (p.Node != ch.Peer.Node || m.votes(r)):
+		case ch.Op == AddLearner && known && (p != ch.Peer || m.votes(r)):
 			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: replica %d on node %d is a member already", id, r, p.Node)
 		case ch.Op == AddLearner && !known && holds:
 			return nil, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: node %d has a replica already", id, ch.Peer.Node)
@@ -222,6 +222,9 @@ func confChange(changes []Change) (cc *raftpb.ConfChangeV2, added []Peer) {
 
 // safe refuses changes after which the group could come to a standstill.
 func (g *group) safe(changes []Change, next *membership) error {
+	if !slices.ContainsFunc(next.members().Voters, func(p Peer) bool { return !p.Witness }) {
+		return dsdb.Errorf(dsdb.KindInvalid, "raft group %d: only a witness would be left", g.id)
+	}
 	st := g.node.Status()
 	for _, ch := range changes {
 		if ch.Op != AddVoter || mutant.PromoteWithoutCatchUp {
@@ -316,7 +319,7 @@ func (c *Core) settle(g *group) {
 	if s.entry > 0 && g.store.applied >= s.entry {
 		for _, p := range s.left {
 			if _, member := g.members.peer(p.Replica); !member {
-				g.contacts.heard(g, p)
+				g.contacts.heard(g, p.Replica, p.Node)
 				c.dismiss(g, p.Replica)
 			}
 		}
@@ -436,6 +439,8 @@ func (c *Core) dismissed(g *group, e Envelope) {
 func (c *Core) enter(g *group) {
 	ms := g.members.members()
 	g.progress.members.Store(&ms)
+	self, _ := g.members.peer(dsdb.ReplicaID(g.seen.replica))
+	g.witness = self.Witness
 	if g.members.joint() {
 		g.clock.jointSince = g.clock.now
 	}

@@ -195,18 +195,18 @@ func TestMembersSurviveARestartAtAnyPoint(t *testing.T) {
 func TestUnsafeChangesAreRefused(t *testing.T) {
 	tr := newTrio(t)
 	tr.write("a", 0, 1, 2)
-	stranger := Peer{9, 9}
+	stranger := Peer{Replica: 9, Node: 9}
 	for name, c := range map[string]struct {
 		changes []Change
 		kind    dsdb.Kind
 	}{
 		"promote a stranger":     {[]Change{{AddVoter, stranger}}, dsdb.KindInvalid},
-		"second replica on node": {[]Change{{AddLearner, Peer{9, node(1)}}}, dsdb.KindInvalid},
-		"same replica elsewhere": {[]Change{{AddLearner, Peer{2, 9}}}, dsdb.KindInvalid},
+		"second replica on node": {[]Change{{AddLearner, Peer{Replica: 9, Node: node(1)}}}, dsdb.KindInvalid},
+		"same replica elsewhere": {[]Change{{AddLearner, Peer{Replica: 2, Node: 9}}}, dsdb.KindInvalid},
 		"demote":                 {[]Change{{AddLearner, peer(1)}}, dsdb.KindInvalid},
 		"demote a stranger":      {[]Change{{Demote, stranger}}, dsdb.KindInvalid},
 		"twice":                  {[]Change{{AddLearner, stranger}, {Remove, stranger}}, dsdb.KindInvalid},
-		"no replica":             {[]Change{{AddLearner, Peer{0, 9}}}, dsdb.KindInvalid},
+		"no replica":             {[]Change{{AddLearner, Peer{Replica: 0, Node: 9}}}, dsdb.KindInvalid},
 		"no operation":           {[]Change{{0, stranger}}, dsdb.KindInvalid},
 		"remove all":             {[]Change{{Remove, peer(0)}, {Remove, peer(1)}, {Remove, peer(2)}}, dsdb.KindInvalid},
 	} {
@@ -499,9 +499,9 @@ func TestOutcomesAreHonest(t *testing.T) {
 
 func FuzzDecodeMembership(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(appendMembership(nil, foundation([]Peer{{1, 2}, {3, 4}})))
+	f.Add(appendMembership(nil, foundation([]Peer{{Replica: 1, Node: 2}, {Replica: 3, Node: 4}})))
 	joint := &membership{index: 7, conf: &raftpb.ConfState{Voters: []uint64{1, 2}, VotersOutgoing: []uint64{1, 3}, Learners: []uint64{4}, LearnersNext: []uint64{3}, AutoLeave: new(true)},
-		peers: []Peer{{1, 1}, {2, 2}, {3, 3}, {4, 4}}}
+		peers: []Peer{{Replica: 1, Node: 1}, {Replica: 2, Node: 2}, {Replica: 3, Node: 3}, {Replica: 4, Node: 4}}}
 	f.Add(appendMembership(nil, joint))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := decodeMembership(data)
@@ -519,15 +519,15 @@ func FuzzDecodeMembership(f *testing.F) {
 }
 
 func FuzzOpenChange(f *testing.F) {
-	cc, added := confChange([]Change{{AddLearner, Peer{5, 6}}, {AddVoter, Peer{7, 8}}, {Remove, Peer{9, 9}}})
-	cc.Context = appendPeers(le.AppendUint64(le.AppendUint64([]byte{changeVersion}, 1), 2), added)
+	cc, added := confChange([]Change{{AddLearner, Peer{Replica: 5, Node: 6}}, {AddVoter, Peer{Replica: 7, Node: 8}}, {Remove, Peer{Replica: 9, Node: 9}}})
+	cc.Context = appendPeers(le.AppendUint64(le.AppendUint64([]byte{membershipVersion}, 1), 2), added)
 	data, err := proto.Marshal(cc)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(data)
 	f.Add([]byte{})
-	m := foundation([]Peer{{7, 1}, {9, 2}})
+	m := foundation([]Peer{{Replica: 7, Node: 1}, {Replica: 9, Node: 2}})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cc, _, added, err := openChange(raftpb.EntryConfChangeV2, data)
 		if err != nil {

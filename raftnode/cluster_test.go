@@ -123,7 +123,7 @@ func TestThreeHostsReplicate(t *testing.T) {
 func trioSpec(node int, g dsdb.GroupID, isNew bool, sm StateMachine) GroupSpec {
 	s := GroupSpec{ID: g, Replica: dsdb.ReplicaID(100*int(g) + node + 1), New: isNew, StateMachine: sm}
 	for n := range 3 {
-		s.Founders = append(s.Founders, Peer{dsdb.ReplicaID(100*int(g) + n + 1), dsdb.NodeID(n)})
+		s.Founders = append(s.Founders, Peer{Replica: dsdb.ReplicaID(100*int(g) + n + 1), Node: dsdb.NodeID(n)})
 	}
 	return s
 }
@@ -307,7 +307,7 @@ func TestHostJoinsWhileClientsWrite(t *testing.T) {
 			return false
 		})
 	}
-	p := Peer{joiner.Replica, 3}
+	p := Peer{Replica: joiner.Replica, Node: 3}
 	change(Change{AddLearner, p})
 	change(Change{AddVoter, p})
 	old := slices.IndexFunc(hosts[:], func(h *Host) bool { return h.Status(g).Leading })

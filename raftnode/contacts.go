@@ -14,7 +14,7 @@ import (
 type contacts []contact
 
 type contact struct {
-	peer Peer
+	peer Peer   // Witness is not known
 	at   uint64 // tick of the group's clock
 	raft uint64 // the same of raft's
 }
@@ -27,7 +27,8 @@ const maxContacts = 16
 const goneTicks = uint64(600 * time.Second / TickEvery)
 
 // heard notes that a replica has sent something just now.
-func (cs *contacts) heard(g *group, p Peer) {
+func (cs *contacts) heard(g *group, r dsdb.ReplicaID, node dsdb.NodeID) {
+	p := Peer{Replica: r, Node: node}
 	oldest := 0
 	for i := range *cs {
 		c := &(*cs)[i]

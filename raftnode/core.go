@@ -42,6 +42,7 @@ const (
 type Peer struct {
 	Replica dsdb.ReplicaID
 	Node    dsdb.NodeID
+	Witness bool // it has the log and a vote, but no state: see Witness
 }
 
 // GroupSpec describes one replica that this node is to run. If the log knows
@@ -233,7 +234,10 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	if g == nil || g.failed != nil || !g.accepts(e) {
 		return
 	}
-	g.contacts.heard(g, Peer{e.From, from})
+	g.contacts.heard(g, e.From, from)
+	if c.retains(g, e) {
+		return
+	}
 	if wakes, only := wakes(e.Message); wakes {
 		if c.wake(g); only {
 			return

@@ -26,12 +26,15 @@ type trio struct {
 	from  [5][]int      // who sent them
 	shelf *shelf
 	boots uint64
+	watch [5]bool // the node's replica is a witness
 }
 
 const trioGroup dsdb.GroupID = 5
 
-func newTrio(t *testing.T) *trio {
-	tr := &trio{t: t, shelf: newShelf()}
+func newTrio(t *testing.T) *trio { return openTrio(&trio{t: t}) }
+
+func openTrio(tr *trio) *trio {
+	tr.shelf = newShelf()
 	for i := range tr.cores {
 		tr.logs[i], tr.sms[i] = newMemLog(), &ledger{shelf: tr.shelf}
 		tr.boot(i)
@@ -55,14 +58,20 @@ func (tr *trio) restart(i int) {
 	tr.open(i, false)
 }
 
-func node(i int) dsdb.NodeID              { return dsdb.NodeID(i + 1) }
-func peer(i int) Peer                     { return Peer{dsdb.ReplicaID(i + 1), node(i)} }
+func node(i int) dsdb.NodeID { return dsdb.NodeID(i + 1) }
+func peer(i int) Peer        { return Peer{Replica: dsdb.ReplicaID(i + 1), Node: node(i)} }
+func (tr *trio) peer(i int) Peer {
+	return Peer{Replica: dsdb.ReplicaID(i + 1), Node: node(i), Witness: tr.watch[i]}
+}
 func (tr *trio) status(i int) GroupStatus { return tr.cores[i].Status(trioGroup) }
 
 func (tr *trio) open(i int, isNew bool) {
 	spec := GroupSpec{ID: trioGroup, Replica: dsdb.ReplicaID(i + 1), Node: node(i), New: isNew, StateMachine: tr.sms[i]}
 	if i < 3 {
-		spec.Founders = []Peer{peer(0), peer(1), peer(2)}
+		spec.Founders = []Peer{tr.peer(0), tr.peer(1), tr.peer(2)}
+	}
+	if tr.watch[i] {
+		spec.StateMachine = NewWitness(tr.logs[i].State(trioGroup))
 	}
 	if err := tr.cores[i].Open(spec); err != nil {
 		tr.t.Fatal(err)

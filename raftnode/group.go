@@ -54,6 +54,8 @@ type group struct {
 	progress  *progress
 	broken    error // the state machine's; belongs to whoever runs the apply tasks
 	flush     flush
+	witness   bool // this replica is one, as far as it knows
+	retention retention
 	dirty     bool
 }
 

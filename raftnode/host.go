@@ -175,7 +175,7 @@ func (h *Host) Applied(ctx context.Context, g dsdb.GroupID, index uint64) error 
 	return err
 }
 
-// Matched returns when the logs of all voters hold index durably. Only the
+// Matched returns when the logs of all voters but witnesses hold index durably. Only the
 // leader can tell; elsewhere the error is KindNotLeader.
 func (h *Host) Matched(ctx context.Context, g dsdb.GroupID, index uint64) error {
 	_, err := h.call(ctx, event{kind: evMatched, group: g, index: index})
@@ -250,6 +250,14 @@ func (h *Host) Install(ctx context.Context, from dsdb.NodeID, s Snapshot, dir st
 func (h *Host) Flushed(g dsdb.GroupID) {
 	if m, err := h.member(g); err == nil {
 		m.worker.push(event{kind: evFlushed, group: g})
+	}
+}
+
+// Release has a witness forget what it keeps for other replicas: the log has
+// grown too long. It is of no effect on any other replica.
+func (h *Host) Release(g dsdb.GroupID) {
+	if m, err := h.member(g); err == nil {
+		m.worker.push(event{kind: evRelease, group: g})
 	}
 }
 

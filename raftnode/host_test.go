@@ -157,7 +157,7 @@ func openHost(t testing.TB, log Log) *Host {
 
 func single(id dsdb.GroupID, sm StateMachine) GroupSpec {
 	r := dsdb.ReplicaID(1000 + uint64(id))
-	return GroupSpec{ID: id, Replica: r, Founders: []Peer{{r, 1}}, New: true, StateMachine: sm}
+	return GroupSpec{ID: id, Replica: r, Founders: []Peer{{Replica: r, Node: 1}}, New: true, StateMachine: sm}
 }
 
 func start(t testing.TB, h *Host, spec GroupSpec) {

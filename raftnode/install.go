@@ -49,7 +49,7 @@ func (c *Core) Install(from dsdb.NodeID, s Snapshot, dir string, w Waiter) {
 			c.result(w, err)
 			return
 		}
-		g.contacts.heard(g, Peer{s.Envelope.From, from})
+		g.contacts.heard(g, s.Envelope.From, from)
 		c.wake(g)
 		g.incoming = &installation{snapshot: s, dir: dir, members: members, waiter: w}
 		c.guard(g, func() { _ = g.node.Step(s.Envelope.Message) }) // refused: see refusedInstall

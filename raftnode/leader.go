@@ -41,12 +41,14 @@ func (c *Core) Transfer(id dsdb.GroupID, to dsdb.ReplicaID, w Waiter) {
 }
 
 // successor returns the active voter that is closest to this leader, or to if
-// that is one; 0 if there is none. Those that are about to leave do not count.
+// that is one; 0 if there is none. Those that are about to leave do not count,
+// nor do witnesses.
 func (g *group) successor(to dsdb.ReplicaID, changes []Change) (best dsdb.ReplicaID) {
 	var match uint64
 	g.node.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
 		r := dsdb.ReplicaID(id)
-		fits := id != g.seen.replica && slices.Contains(g.members.conf.Voters, id) && g.contacts.active(g, r) && (to == 0 || to == r) &&
+		p, _ := g.members.peer(r)
+		fits := id != g.seen.replica && !p.Witness && slices.Contains(g.members.conf.Voters, id) && g.contacts.active(g, r) && (to == 0 || to == r) &&
 			!slices.ContainsFunc(changes, func(ch Change) bool { return ch.leaves(r) })
 		if fits && (best == 0 || pr.Match > match || pr.Match == match && r < best) {
 			best, match = r, pr.Match
@@ -110,12 +112,13 @@ func (c *Core) checkHandover(g *group) {
 	}
 }
 
-// Matched tells the waiter when the logs of all voters hold index durably.
+// Matched tells the waiter when the logs of all voters but witnesses hold index
+// durably.
 func (c *Core) Matched(id dsdb.GroupID, index uint64, w Waiter) {
 	g := c.serving(id, w)
 	switch {
 	case g == nil:
-	case g.node.BasicStatus().RaftState != raft.StateLeader:
+	case g.node.BasicStatus().RaftState != raft.StateLeader || g.witness:
 		c.result(w, g.notLeader())
 	default:
 		g.matches = append(g.matches, confirmedRead{index, w})
@@ -130,7 +133,7 @@ func (c *Core) checkMatches(g *group) {
 	}
 	least := ^uint64(0)
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if g.members.votes(dsdb.ReplicaID(id)) {
+		if p, _ := g.members.peer(dsdb.ReplicaID(id)); g.members.votes(p.Replica) && !p.Witness {
 			least = min(least, pr.Match)
 		}
 	})
@@ -229,11 +232,12 @@ const (
 )
 
 // turn is the number of calls of Tick after which this replica campaigns when a
-// node is gone; 0 if it does not vote. The voters' order differs from group to group.
+// node is gone; 0 if it does not vote. The voters' order differs from group to
+// group; a witness is always the last.
 func (c *Core) turn(g *group, gone dsdb.NodeID) uint64 {
 	rank, self, n := 0, -1, 0
 	for _, p := range g.members.peers {
-		if p.Node == gone || !slices.Contains(g.members.conf.Voters, uint64(p.Replica)) {
+		if p.Node == gone || p.Witness || !slices.Contains(g.members.conf.Voters, uint64(p.Replica)) {
 			continue
 		}
 		if uint64(p.Replica) == g.seen.replica {
@@ -241,10 +245,14 @@ func (c *Core) turn(g *group, gone dsdb.NodeID) uint64 {
 		}
 		n++
 	}
-	if self < 0 {
+	switch {
+	case g.witness && slices.Contains(g.members.conf.Voters, g.seen.replica):
+		rank = n
+	case self < 0:
 		return 0
+	default:
+		rank = (self + int(uint64(g.id)%uint64(n))) % n
 	}
-	rank = (self + int(uint64(g.id)%uint64(n))) % n
 	spread := uint64(g.id) % uint64(1+c.clocks/campaignGroup)
 	return campaignAfter + min(spread, TickSlices) + campaignGap*uint64(rank)
 }

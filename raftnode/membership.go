@@ -16,7 +16,15 @@ import (
 //
 // In the log's Conf, and in the data of a snapshot, it is
 //
-//	u8 version (1) | u64 index | ConfState | u16 n | n × (u64 replica, u64 node)
+//	u8 version | u64 index | ConfState | peers
+//
+// with peers
+//
+//	u16 n | n × (u64 replica, u64 node)
+//
+// of version 1, or, if one of them is a witness, of version 2
+//
+//	u16 n | n × (u64 replica, u64 node, u8 witness: 0 or 1)
 //
 // and a ConfState, little endian like all else,
 //
@@ -34,7 +42,19 @@ type membership struct {
 	peers []Peer // all of its replicas, ascending
 }
 
-const membershipVersion = 1
+const (
+	membershipVersion = 1
+	witnessVersion    = 2
+)
+
+// versionOf is the version of what names peers: a program that knows of no
+// witnesses must not take one for a copy.
+func versionOf(ps []Peer) byte {
+	if slices.ContainsFunc(ps, func(p Peer) bool { return p.Witness }) {
+		return witnessVersion
+	}
+	return membershipVersion
+}
 
 // foundation is the membership of a new group.
 func foundation(founders []Peer) *membership {
@@ -199,30 +219,47 @@ func (r *reader) confState() *raftpb.ConfState {
 	return cs
 }
 
+// appendPeers appends peers as of the version that versionOf tells.
 func appendPeers(dst []byte, ps []Peer) []byte {
+	version := versionOf(ps)
 	dst = le.AppendUint16(dst, uint16(len(ps)))
 	for _, p := range ps {
 		dst = le.AppendUint64(dst, uint64(p.Replica))
 		dst = le.AppendUint64(dst, uint64(p.Node))
+		switch {
+		case p.Witness:
+			dst = append(dst, 1)
+		case version == witnessVersion:
+			dst = append(dst, 0)
+		}
 	}
 	return dst
 }
 
-func (r *reader) peers() []Peer {
-	n := int(r.uint16())
-	if n > len(r.b)/16 {
+func (r *reader) peers(version byte) []Peer {
+	n, size := int(r.uint16()), 16
+	if version == witnessVersion {
+		size++
+	}
+	if n > len(r.b)/size {
 		r.fail()
 		return nil
 	}
 	ps := make([]Peer, n)
 	for i := range ps {
-		ps[i] = Peer{dsdb.ReplicaID(r.uint64()), dsdb.NodeID(r.uint64())}
+		ps[i] = Peer{Replica: dsdb.ReplicaID(r.uint64()), Node: dsdb.NodeID(r.uint64())}
+		if version == witnessVersion {
+			flag := r.uint8()
+			if ps[i].Witness = flag == 1; flag > 1 {
+				r.fail()
+			}
+		}
 	}
 	return ps
 }
 
 func appendMembership(dst []byte, m *membership) []byte {
-	dst = le.AppendUint64(append(dst, membershipVersion), m.index)
+	dst = le.AppendUint64(append(dst, versionOf(m.peers)), m.index)
 	return appendPeers(appendConfState(dst, m.conf), m.peers)
 }
 
@@ -230,13 +267,14 @@ func appendMembership(dst []byte, m *membership) []byte {
 // a newer format, KindCorrupt for anything else, also for members that could not be.
 func decodeMembership(b []byte) (*membership, error) {
 	r := reader{b: b}
-	switch v := r.uint8(); {
-	case v > membershipVersion:
-		return nil, dsdb.Errorf(dsdb.KindUnavailable, "members of format %d, this program reads %d: %w", v, membershipVersion, dsdb.ErrNewer)
-	case v != membershipVersion:
+	v := r.uint8()
+	switch {
+	case v > witnessVersion:
+		return nil, dsdb.Errorf(dsdb.KindUnavailable, "members of format %d, this program reads %d: %w", v, witnessVersion, dsdb.ErrNewer)
+	case v != membershipVersion && v != witnessVersion:
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "membership of %d bytes: version %d is not known", len(b), v)
 	}
-	m := &membership{index: r.uint64(), conf: r.confState(), peers: r.peers()}
+	m := &membership{index: r.uint64(), conf: r.confState(), peers: r.peers(v)}
 	if r.bad || len(r.b) > 0 {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "membership of %d bytes: its lists have other lengths", len(b))
 	}

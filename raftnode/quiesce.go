@@ -148,7 +148,7 @@ func (g *group) mayQuiesce() bool {
 
 // busy reports whether the group has something to do that takes raft's clock.
 func (g *group) busy() bool {
-	return g.members.joint() || g.incoming != nil || g.handover.waiter != nil || g.changing.waiter != nil ||
+	return g.members.joint() || g.witness && g.seen.leading || g.incoming != nil || g.handover.waiter != nil || g.changing.waiter != nil ||
 		g.sending.wanted || len(g.sending.flights) > 0 || g.store.applied < g.seen.commit ||
 		len(g.proposals)+len(g.pending)+len(g.matches)+g.reads.length() > 0
 }

@@ -49,7 +49,7 @@ func (c *Core) issueReads(g *group) bool {
 	if len(q.waiting) == 0 {
 		return false
 	}
-	if !g.seen.leading {
+	if !g.seen.leading || g.witness {
 		if !g.single() {
 			q.failUnserved(c, g.notLeader())
 		}
@@ -145,6 +145,9 @@ func (q *readQueue) fail(c *Core, err error) {
 }
 
 func (g *group) notLeader() error {
+	if g.witness && g.seen.leading {
+		return g.soonLed()
+	}
 	return &dsdb.Error{Kind: dsdb.KindNotLeader, Leader: g.nodeOf(dsdb.ReplicaID(g.seen.lead)),
 		Text: fmt.Sprintf("raft group %d: replica %d does not lead (leader is %d)", g.id, g.seen.replica, g.seen.lead)}
 }

@@ -25,7 +25,7 @@ func (c *Core) advance(g *group) {
 		for g.node.HasReady() {
 			c.handle(g, g.node.Ready())
 		}
-		if !c.issueReads(g) {
+		if !c.issueReads(g) && !g.yield() {
 			break
 		}
 	}
@@ -44,7 +44,7 @@ func (c *Core) propose(g *group) {
 		return
 	}
 	st := g.node.BasicStatus()
-	if st.RaftState != raft.StateLeader {
+	if st.RaftState != raft.StateLeader || g.witness {
 		g.seen.lead = st.Lead
 		for _, p := range g.proposals {
 			c.result(p.waiter, g.notLeader())
@@ -328,7 +328,7 @@ func (c *Core) applied(g *group, t *ApplyTask) {
 		c.applyChange(g, ch)
 	}
 	g.store.applied = last
-	if g.single() {
+	if g.single() || g.witness {
 		g.store.evict(0)
 	} else {
 		g.store.evict(cacheApplied)

@@ -75,6 +75,9 @@ type SendTask struct {
 // of now go with the state as of an earlier index: a replica that was added in
 // between has to find itself among them, and changes count once.
 func (g *group) snapshot() (*raftpb.Snapshot, error) {
+	if g.witness { // which has none to give
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
 	p := g.sending.ready
 	if p == nil || p.position.Index < g.store.truncated.Index {
 		g.sending.wanted = true
@@ -176,7 +179,11 @@ func (c *Core) sendSnapshot(g *group, node dsdb.NodeID, e Envelope) {
 	if mutant.LaggardsLeft {
 		return
 	}
-	c.out.Snapshots = append(c.out.Snapshots, SendTask{Node: node, Snapshot: Snapshot{e, p.manifest}, group: g, flight: f})
+	manifest := p.manifest
+	if to, _ := g.members.peer(e.To); to.Witness {
+		manifest.Files = nil
+	}
+	c.out.Snapshots = append(c.out.Snapshots, SendTask{Node: node, Snapshot: Snapshot{e, manifest}, group: g, flight: f})
 	c.logger.Info("raft snapshot is sent", "group", uint64(g.id), "replica", f.to, "node", uint64(node), "index", p.position.Index)
 }
 

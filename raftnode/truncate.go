@@ -43,7 +43,7 @@ func (c *Core) Flushed(id dsdb.GroupID) {
 }
 
 // truncate gives the log leave to forget what the state machine holds. The only
-// replica may forget all of that. A leader keeps what another replica lacks, up
+// replica may forget all of that; a witness: see retention. A leader keeps what another replica lacks, up
 // to a limit, and not for one that has not been heard of for long: those get a
 // snapshot. Nothing is forgotten that a snapshot on its way leads to.
 func (c *Core) truncate(g *group) {
@@ -56,6 +56,8 @@ func (c *Core) truncate(g *group) {
 	switch {
 	case g.incoming != nil:
 		return
+	case g.witness:
+		index = min(index, g.retained())
 	case g.single():
 	case g.node.BasicStatus().RaftState == raft.StateLeader:
 		index = min(index, max(g.needed(), c.log.Keep(g.id, index, c.keep())-1))
@@ -120,13 +122,16 @@ func (c *Core) tick(g *group) {
 			c.touch(g)
 		}
 	}
+	if g.clock.now%tellTicks == 0 {
+		c.tellWitnesses(g)
+	}
 	if g.clock.now%jointTicks != 0 {
 		return
 	}
 	c.leaveJoint(g)
 	c.standAside(g)
 	c.ageSnapshots(g)
-	if g.flush.index > g.store.truncated.Index {
+	if g.flush.index > g.store.truncated.Index || g.witness && g.seen.leading {
 		c.truncate(g)
 	}
 }

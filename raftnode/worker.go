@@ -19,6 +19,7 @@ const (
 	evRead
 	evReady
 	evFlushed
+	evRelease
 	evRemove
 	evStored
 	evApplied
@@ -196,6 +197,8 @@ func (w *worker) feed(e *event) {
 		w.core.Ready(e.group, e.waiter)
 	case evFlushed:
 		w.core.Flushed(e.group)
+	case evRelease:
+		w.core.Release(e.group)
 	case evRemove:
 		w.core.Remove(e.group, e.waiter)
 	case evStored:

@@ -63,7 +63,7 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 		switch {
 		case r != nil:
 			row.Status, row.LastSeen = meta.Up.String(), time.Now().UnixNano()
-			row.Version, row.Shards, row.Leads, row.Lag = r.Version, r.Shards, r.Leads, r.Lag
+			row.Version, row.Shards, row.Leads, row.Witnesses, row.Lag = r.Version, r.Shards, r.Leads, r.Witnesses, r.Lag
 			row.DiskUsed, row.DiskFree = int64(r.DiskUsed), int64(r.DiskFree)
 		default:
 			row.Status, row.LastSeen = silence(st, met)

@@ -178,7 +178,7 @@ func (c *control) ask(ctx context.Context, node dsdb.NodeID, method string, what
 func changes(steps []meta.MemberChange) []raftnode.Change {
 	out := make([]raftnode.Change, len(steps))
 	for i, s := range steps {
-		out[i] = raftnode.Change{Peer: raftnode.Peer{Replica: s.Member.Replica, Node: s.Member.Node}}
+		out[i] = raftnode.Change{Peer: raftnode.Peer(s.Member)}
 		switch s.Op {
 		case meta.AddLearner:
 			out[i].Op = raftnode.AddLearner

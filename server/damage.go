@@ -105,18 +105,15 @@ func (n *Node) reportFailed(ctx context.Context, _ time.Time) error {
 	return nil
 }
 
-// others counts the voters of a shard beside one replica.
+// others counts the whole replicas of a shard beside one.
 func others(sh meta.Shard, id dsdb.ReplicaID) (count int) {
 	for _, r := range sh.Replicas {
-		if r.ID != id && votes(r) {
+		if r.ID != id && r.Whole() {
 			count++
 		}
 	}
 	return count
 }
-
-// votes reports whether a replica may lead its group.
-func votes(r meta.Replica) bool { return r.Role == meta.Voter || r.Role == meta.LeavingVoter }
 
 // readable reports why a query is not to be answered from this node's replica
 // of a shard: files of it are damaged, and others hold the same. The only
@@ -178,7 +175,10 @@ func (s *shards) failed() []failedReplica {
 	for id, r := range s.held {
 		err := r.err
 		if err == nil {
-			err = cmp.Or(s.n.host.Status(id.Group()).Failed, r.shard.Damage())
+			err = s.n.host.Status(id.Group()).Failed
+		}
+		if err == nil && r.shard != nil {
+			err = r.shard.Damage()
 		}
 		if err != nil && !errors.Is(err, dsdb.ErrNewer) { // which a newer program will take up
 			out = append(out, failedReplica{id, r.id, err})

@@ -239,7 +239,8 @@ func errShardDropped(g dsdb.GroupID) error {
 	return dsdb.Errorf(dsdb.KindNotFound, "shard %d was dropped", g)
 }
 
-// outcome is a verdict and, if every voter was to have the entry, how many do.
+// outcome is a verdict and, if every voter but a witness was to have the entry,
+// how many do.
 type outcome struct {
 	dsdb.Verdict
 	have, voters int
@@ -283,24 +284,34 @@ func (n *Node) serves(ctx context.Context, g dsdb.GroupID) error {
 	return &final{err}
 }
 
-// match waits until every voter has an entry, and counts those that do.
+// match waits until every voter but a witness has an entry, and counts those that do.
 func (n *Node) match(ctx context.Context, g dsdb.GroupID, o *outcome) {
 	ctx, cancel := context.WithTimeout(ctx, matchWait)
 	defer cancel()
 	err := n.host.Matched(ctx, g, o.Index)
 	st := n.host.Status(g)
-	o.voters = len(st.Members.Voters)
+	o.voters = full(st.Members.Voters)
 	if o.have = o.voters; err != nil {
 		o.have = min(o.voters-1, matched(st, o.Index))
 	}
 }
 
-// matched counts the voters that have an entry, as far as this replica, which
-// has it, knows.
+// full counts the replicas that are no witnesses.
+func full(peers []raftnode.Peer) (n int) {
+	for _, p := range peers {
+		if !p.Witness {
+			n++
+		}
+	}
+	return n
+}
+
+// matched counts the voters but witnesses that have an entry, as far as this
+// replica, which has it, knows.
 func matched(st raftnode.GroupStatus, index uint64) int {
 	n := 1
 	for _, p := range st.Progress {
-		if p.Match >= index && slices.Contains(st.Members.Voters, p.Peer) {
+		if p.Match >= index && !p.Witness && slices.Contains(st.Members.Voters, p.Peer) {
 			n++
 		}
 	}
@@ -356,8 +367,8 @@ func (n *Node) members(g dsdb.GroupID) ([]dsdb.NodeID, error) {
 	nodes := make([]dsdb.NodeID, 0, len(replicas))
 	for _, r := range replicas {
 		switch {
-		case !votes(r):
-		case n.is(r.Node):
+		case !r.Votes():
+		case n.is(r.Node): // also a witness, which knows who leads
 			nodes = slices.Insert(nodes, 0, r.Node)
 		default:
 			nodes = append(nodes, r.Node)

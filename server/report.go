@@ -26,13 +26,14 @@ const diskFull = 0.85
 // report is what a process tells of itself.
 type report struct {
 	meta.NodeReport
-	Version  string `json:"version"`
-	Shards   int    `json:"shards"`          // replicas of shards
-	Leads    int    `json:"leads"`           // shards that it leads
-	Lag      uint64 `json:"lag"`             // most entries that one of its replicas is known to be behind
-	Newer    int    `json:"newer,omitempty"` // of its replicas, the catalogue's too, those that wait for a newer program
-	DiskUsed uint64 `json:"disk_used"`       // bytes, of the disk that holds the points
-	DiskFree uint64 `json:"disk_free"`       // bytes
+	Version   string `json:"version"`
+	Shards    int    `json:"shards"`          // replicas of shards
+	Leads     int    `json:"leads"`           // shards that it leads
+	Witnesses int    `json:"witnesses"`       // of shards
+	Lag       uint64 `json:"lag"`             // most entries that one of its replicas is known to be behind
+	Newer     int    `json:"newer,omitempty"` // of its replicas, the catalogue's too, those that wait for a newer program
+	DiskUsed  uint64 `json:"disk_used"`       // bytes, of the disk that holds the points
+	DiskFree  uint64 `json:"disk_free"`       // bytes
 	reportDelta
 }
 
@@ -48,6 +49,10 @@ func (n *Node) report() report {
 	for _, ref := range n.meta.View().ReplicasOn(n.id.DataID) {
 		g := ref.Shard.ID.Group()
 		st := n.host.Status(g)
+		if ref.Replica.Witness {
+			r.addWitness(ref, st)
+			continue
+		}
 		sh, id, err := n.shards.local(ref.Shard.ID)
 		switch {
 		case dsdb.KindOf(err) == dsdb.KindCorrupt || errors.Is(err, dsdb.ErrNewer):
@@ -89,7 +94,7 @@ func (r *report) add(g dsdb.GroupID, st raftnode.GroupStatus) {
 func members(peers []raftnode.Peer) []meta.Member {
 	var out []meta.Member
 	for _, p := range peers {
-		out = append(out, meta.Member{Replica: p.Replica, Node: p.Node})
+		out = append(out, meta.Member(p))
 	}
 	return out
 }

@@ -57,7 +57,7 @@ func (w *write) ensureGroups(ctx context.Context) error {
 		return nil
 	}
 	for len(times) > 0 { // a clipped group may leave times without one: ask again for those
-		if err := w.command(ctx, &meta.EnsureShardGroups{Database: w.database, Policy: w.policy.Name, Times: times, Now: now, Avoid: w.n.unreached()}); err != nil {
+		if err := w.command(ctx, &meta.EnsureShardGroups{Database: w.database, Policy: w.policy.Name, Times: times, Now: now, Avoid: w.n.unreached(), Witness: w.policy.ReplicaN == 2}); err != nil {
 			return err
 		}
 		left := times[:0]

@@ -186,7 +186,7 @@ func everywhere(err error) bool {
 	return dsdb.KindOf(err) == dsdb.KindNotFound || strings.HasPrefix(err.Error(), noQuorum)
 }
 
-// candidates returns the nodes with a replica of a shard, the one to be asked first first.
+// candidates returns the nodes with a whole replica of a shard, the one to be asked first first.
 func (s *session) candidates(sh meta.Shard) []dsdb.NodeID {
 	leader := s.n.routes.leaders.Leader(sh.ID.Group())
 	if st := s.n.host.Status(sh.ID.Group()); st.LeaderNode != 0 {
@@ -206,7 +206,7 @@ func (s *session) candidates(sh meta.Shard) []dsdb.NodeID {
 	var nodes []dsdb.NodeID
 	s.mu.Lock()
 	for _, r := range sh.Replicas {
-		if votes(r) && s.failed[unread{node: r.Node}] == nil && s.failed[unread{r.Node, sh.ID}] == nil {
+		if r.Whole() && s.failed[unread{node: r.Node}] == nil && s.failed[unread{r.Node, sh.ID}] == nil {
 			nodes = append(nodes, r.Node)
 		}
 	}

@@ -35,8 +35,20 @@ type shards struct {
 type replica struct {
 	id    dsdb.ReplicaID
 	dir   string
-	shard *shard.Shard // nil: the replica is out of service
-	err   error        // why
+	shard *shard.Shard // nil: the replica is out of service, or a witness
+	err   error        // why it is out of service
+	watch *raftnode.Witness
+}
+
+// machine is the state machine of a replica that is open, nil if it is not.
+func (r *replica) machine() raftnode.StateMachine {
+	switch {
+	case r.shard != nil:
+		return r.shard
+	case r.watch != nil:
+		return r.watch
+	}
+	return nil
 }
 
 func newShards(n *Node) *shards {
@@ -77,13 +89,16 @@ func (s *shards) get(id dsdb.ShardID) (*shard.Shard, error) {
 }
 
 // local returns this node's replica of a shard, and which that is. It reports
-// what get reports.
+// what get reports, and KindNotLeader of a witness.
 func (s *shards) local(id dsdb.ShardID) (*shard.Shard, dsdb.ReplicaID, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	r := s.held[id]
 	if r == nil {
 		return nil, 0, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
+	}
+	if r.watch != nil {
+		return nil, r.id, errWitness(id)
 	}
 	return r.shard, r.id, r.err
 }
@@ -208,7 +223,7 @@ func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
 			return fail(fmt.Errorf("open shard %d: %w", ref.Shard.ID, err))
 		}
 		opened[ref.Shard.ID] = r
-		if r.shard == nil {
+		if r.machine() == nil {
 			continue
 		}
 		spec := s.spec(ref.Shard, r)
@@ -246,6 +261,9 @@ func (s *shards) openReplica(ctx context.Context, ref meta.ShardRef) (*replica, 
 			return nil, err
 		}
 	}
+	if placed.Witness {
+		return r, s.openWitness(r, id.Group())
+	}
 	sh, err := shard.Open(shard.Options{FS: s.n.fs, Dir: r.dir, ID: id, Range: ref.Group.Range, Logger: s.n.log})
 	if newer := errors.Is(err, dsdb.ErrNewer); newer || dsdb.KindOf(err) == dsdb.KindCorrupt {
 		why := "its files are damaged"
@@ -263,10 +281,10 @@ func (s *shards) openReplica(ctx context.Context, ref meta.ShardRef) (*replica, 
 // spec describes the raft group of a shard. A replica that came later joins it,
 // empty, and gets what there is from the others.
 func (s *shards) spec(sh meta.Shard, r *replica) raftnode.GroupSpec {
-	spec := raftnode.GroupSpec{ID: sh.ID.Group(), Replica: r.id, Node: s.n.dataID, New: true, StateMachine: r.shard}
+	spec := raftnode.GroupSpec{ID: sh.ID.Group(), Replica: r.id, Node: s.n.dataID, New: true, StateMachine: r.machine()}
 	if founded(sh, r.id) {
 		for _, f := range sh.Birth() {
-			spec.Founders = append(spec.Founders, raftnode.Peer{Replica: f.ID, Node: f.Node})
+			spec.Founders = append(spec.Founders, raftnode.Peer{Replica: f.ID, Node: f.Node, Witness: f.Witness})
 		}
 	}
 	return spec
@@ -302,10 +320,14 @@ func (s *shards) remove(ctx context.Context, id dsdb.ShardID) error {
 		return fmt.Errorf("remove shard %d: %w", id, err)
 	}
 	s.n.routes.fresh.forget(id.Group())
-	if r.shard == nil {
+	switch {
+	case r.watch != nil:
+	case r.shard == nil:
 		s.n.log.Warn("a damaged shard was dropped", "shard", id)
-	} else if err := r.shard.Close(); err != nil {
-		s.n.log.Warn("closing a dropped shard", "shard", id, "err", err)
+	default:
+		if err := r.shard.Close(); err != nil {
+			s.n.log.Warn("closing a dropped shard", "shard", id, "err", err)
+		}
 	}
 	if err := shard.Remove(s.n.fs, r.dir); err != nil {
 		return fmt.Errorf("remove shard %d: %w", id, err)

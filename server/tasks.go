@@ -31,6 +31,7 @@ func (n *Node) runTasks(ctx context.Context) {
 			tasks.Every(ctx, time.Duration(c.CheckInterval), n.log, "shard pre-creation", n.onLeader(n.precreate))
 		})
 	}
+	n.spawn(func() { tasks.Every(ctx, releaseEvery, n.log, "shortening the log", n.releaseWitnesses) })
 	n.spawn(func() { tasks.Every(ctx, reportFailedEvery, n.log, "reporting damaged replicas", n.reportFailed) })
 }
 
@@ -107,7 +108,7 @@ func (n *Node) precreate(ctx context.Context, now time.Time) error {
 			if last.Range.End <= now.UnixNano() || last.Range.End > soon || last.Range.End > dsdb.MaxTime {
 				continue
 			}
-			c := &meta.EnsureShardGroups{Database: db.Name, Policy: rp.Name, Times: []int64{last.Range.End}, Now: now.UnixNano(), Avoid: n.unreached()}
+			c := &meta.EnsureShardGroups{Database: db.Name, Policy: rp.Name, Times: []int64{last.Range.End}, Now: now.UnixNano(), Avoid: n.unreached(), Witness: rp.ReplicaN == 2}
 			if err := n.command(ctx, c); err != nil {
 				return err
 			}

@@ -185,6 +185,9 @@ func (n *Node) describe(ctx context.Context, id dsdb.ShardID) shardCheck {
 	}
 	c.Database, c.Policy = ref.Database.Name, ref.Policy.Name
 	for _, r := range ref.Shard.Replicas {
+		if r.Witness { // which has nothing to compare
+			continue
+		}
 		said, err := n.askReplica(ctx, r.Node, id)
 		switch {
 		case err != nil:

@@ -33,6 +33,7 @@ var hunts = []hunt{
 	{"snapshot-done-lost", "raftnode", "TestFailedInstall"},
 	{"lost-told-done", "raftnode", "TestOverwrittenProposalIsReportedLost"},
 	{"unknown-told-refused", "raftnode", "TestOutcomesAreHonest"},
+	{"witness-forgets-early", "raftnode", "TestWitnessKeepsWhatAReplicaLacks"},
 	{"laggards-left", "server", "TestC8NodeCatchesUp"},
 
 	{"dedupe-off", "shard", "TestRetryDoesNotUndoALaterWrite"},
@@ -50,6 +51,7 @@ var hunts = []hunt{
 	{"stale-epoch-accepted", "meta", "TestScripts"},
 	{"last-copy-dropped", "meta", "TestScripts"},
 	{"last-copy-dropped", "server", "TestC3LastCopyIsKept"},
+	{"witness-counts-as-copy", "meta", "TestScripts"},
 	{"lag-ignored", "meta", "TestControllerScripts"},
 	{"voters-unbounded", "meta", "TestControllerScripts"},
 	{"dropped-comes-back", "server", "TestC2DroppedMetaNodeStaysAway"},

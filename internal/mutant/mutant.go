@@ -52,6 +52,7 @@ const (
 	LostToldDone          = false // a write that a change of leader overwrote is acknowledged
 	UnknownToldRefused    = false // a write that is in the log is said to have certainly not happened
 	LaggardsLeft          = false // a replica that lacks what the log has forgotten is sent nothing
+	WitnessForgetsEarly   = false // a witness forgets what a full replica still lacks
 )
 
 // Of shards.
@@ -73,6 +74,7 @@ const (
 const (
 	StaleEpochAccepted  = false // a process starts from an older copy of its folders
 	LastCopyDropped     = false // a node may be dropped that holds the last copy of a shard
+	WitnessCountsAsCopy = false // a witness is taken for a copy of its shard
 	LagIgnored          = false // the controller takes members for up to date however much they lack
 	VotersUnbounded     = false // every meta node votes, however many there are
 	DroppedComesBack    = false // a node that was dropped takes its roles up again when it starts

@@ -49,6 +49,7 @@ var (
 	LostToldDone          = plant("lost-told-done")
 	UnknownToldRefused    = plant("unknown-told-refused")
 	LaggardsLeft          = plant("laggards-left")
+	WitnessForgetsEarly   = plant("witness-forgets-early")
 )
 
 // Of shards.
@@ -70,6 +71,7 @@ var (
 var (
 	StaleEpochAccepted  = plant("stale-epoch-accepted")
 	LastCopyDropped     = plant("last-copy-dropped")
+	WitnessCountsAsCopy = plant("witness-counts-as-copy")
 	LagIgnored          = plant("lag-ignored")
 	VotersUnbounded     = plant("voters-unbounded")
 	DroppedComesBack    = plant("dropped-comes-back")

@@ -81,7 +81,7 @@ func (m *member) checked(id dsdb.ShardID, r *replica) {
 }
 
 // rots now and then flips a bit in a file of a replica, of a shard that can do
-// without the replica.
+// without the replica: of two copies one may just lack what the other has.
 func (s *store) rots() {
 	s.After(s.Between(2*time.Second, 10*time.Second), func() {
 		s.rots()
@@ -94,7 +94,7 @@ func (s *store) rots() {
 			return
 		}
 		id := ids[s.Rand.IntN(len(ids))]
-		if r := m.shards[id]; !r.busy && s.whole(id.Group()) && !s.rotten(id) {
+		if r := m.shards[id]; !r.busy && s.whole(id.Group()) && !s.rotten(id) && !s.third(id.Group()) {
 			s.rot(m, id, r)
 		}
 	})
@@ -159,7 +159,9 @@ func (s *store) rotten(id dsdb.ShardID) bool {
 // far as it knows.
 func (m *member) harmed() (fs []meta.FailedGroup) {
 	for _, id := range slices.Sorted(maps.Keys(m.shards)) {
-		if err := m.shards[id].Damage(); err != nil {
+		if r := m.shards[id]; r.Shard == nil {
+			continue
+		} else if err := r.Damage(); err != nil {
 			fs = append(fs, meta.FailedGroup{Group: id.Group(), Replica: m.shards[id].id, Reason: err.Error()})
 		}
 	}

@@ -34,12 +34,12 @@ type member struct {
 	control   control
 }
 
-// replica is a shard that is open on a node.
+// replica is a shard, or a witness, that is open on a node.
 type replica struct {
-	*shard.Shard
-	id       dsdb.ReplicaID
-	busy     bool   // on its way out
-	compared uint64 // index of its last digest
+	*shard.Shard // nil: a witness
+	id           dsdb.ReplicaID
+	busy         bool   // on its way out
+	compared     uint64 // index of its last digest
 }
 
 const catalogueDir = "meta"
@@ -132,19 +132,35 @@ func (m *member) wanted() []meta.ShardRef {
 // openShard opens the files of a shard.
 func (m *member) openShard(ref meta.ShardRef, r meta.Replica) (raftnode.GroupSpec, error) {
 	g := ref.Shard.ID.Group()
+	spec := raftnode.GroupSpec{ID: g, Replica: r.ID}
+	if r.Witness {
+		m.shards[ref.Shard.ID] = &replica{id: r.ID}
+		spec.StateMachine = raftnode.NewWitness(m.proc.log.State(g))
+		spec.Founders = founders(ref.Shard, r.ID)
+		return spec, nil
+	}
 	sh, err := shard.Open(shard.Options{FS: m.node.disk, Dir: replicaDir(g, r.ID), ID: ref.Shard.ID, Range: ref.Group.Range})
 	if err != nil {
 		return raftnode.GroupSpec{}, fmt.Errorf("open shard %d: %w", ref.Shard.ID, err)
 	}
 	m.shards[ref.Shard.ID] = &replica{Shard: sh, id: r.ID}
-	spec := raftnode.GroupSpec{ID: g, Replica: r.ID, StateMachine: sh}
-	for _, f := range ref.Shard.Birth() {
-		spec.Founders = append(spec.Founders, raftnode.Peer{Replica: f.ID, Node: f.Node})
-	}
-	if !slices.ContainsFunc(spec.Founders, func(p raftnode.Peer) bool { return p.Replica == r.ID }) {
-		spec.Founders = nil
-	}
+	spec.StateMachine = sh
+	spec.Founders = founders(ref.Shard, r.ID)
 	return spec, nil
+}
+
+// founders are those that the group of a shard began with, nil if a replica is
+// none of them.
+func founders(sh meta.Shard, id dsdb.ReplicaID) (peers []raftnode.Peer) {
+	found := false
+	for _, f := range sh.Birth() {
+		peers = append(peers, raftnode.Peer{Replica: f.ID, Node: f.Node, Witness: f.Witness})
+		found = found || f.ID == id
+	}
+	if !found {
+		return nil
+	}
+	return peers
 }
 
 // moved is told that a state machine of a node has moved. When it is the
@@ -154,7 +170,7 @@ func (s *store) moved(n *Node, g dsdb.GroupID) {
 	switch r := m.shards[dsdb.ShardID(g)]; {
 	case g == dsdb.MetaGroup && m.alive():
 		m.follow()
-	case r != nil:
+	case r != nil && r.Shard != nil:
 		m.checked(dsdb.ShardID(g), r)
 	}
 }
@@ -217,7 +233,9 @@ func (m *member) close(id dsdb.ShardID, r *replica) {
 	r.busy = true
 	m.store.count("replicas closed")
 	m.node.Remove(id.Group(), func() {
-		_ = r.Close() // what it says does not matter: its files are gone
+		if r.Shard != nil {
+			_ = r.Close() // what it says does not matter: its files are gone
+		}
 		delete(m.shards, id)
 		m.follow()
 	})
@@ -245,7 +263,7 @@ func (m *member) tend() {
 		}
 		id := ids[m.store.Rand.IntN(len(ids))]
 		r := m.shards[id]
-		if r.busy {
+		if r.busy || r.Shard == nil {
 			return
 		}
 		if rose, err := r.Flush(); err == nil && rose {

@@ -80,7 +80,7 @@ func (m *member) view() meta.NodeReport {
 
 func reported(ps []raftnode.Peer) (ms []meta.Member) {
 	for _, p := range ps {
-		ms = append(ms, meta.Member{Replica: p.Replica, Node: p.Node})
+		ms = append(ms, meta.Member(p))
 	}
 	return ms
 }
@@ -104,7 +104,7 @@ func (m *member) act(a meta.Action) {
 		c := a.Change
 		steps := make([]raftnode.Change, len(c.Steps))
 		for i, step := range c.Steps {
-			steps[i] = raftnode.Change{Op: changeOps[step.Op], Peer: raftnode.Peer{Replica: step.Member.Replica, Node: step.Member.Node}}
+			steps[i] = raftnode.Change{Op: changeOps[step.Op], Peer: raftnode.Peer(step.Member)}
 		}
 		m.call(s.node(c.Leader), func(at *member, reply func(error)) {
 			if !at.node.Holds(c.Group) {
@@ -208,6 +208,12 @@ func (s *store) spareable(m *member) bool {
 		groups = append(groups, ref.Shard.ID.Group())
 	}
 	return !slices.ContainsFunc(groups, func(g dsdb.GroupID) bool { return !s.whole(g) || s.rotten(dsdb.ShardID(g)) })
+}
+
+// third reports whether a group has a witness.
+func (s *store) third(g dsdb.GroupID) bool {
+	l := s.Leader(g)
+	return l != nil && slices.ContainsFunc(l.Status(g).Members.Voters, func(p raftnode.Peer) bool { return p.Witness })
 }
 
 // whole reports whether a group has three voters or more, the disks of all, and

@@ -160,7 +160,7 @@ func (m *member) ensure(db string, ps []point, commands int, done func(*meta.Ret
 	switch {
 	case len(times) > 0:
 		m.store.count("commands for new time groups")
-		c = &meta.EnsureShardGroups{Database: db, Policy: rp.Name, Times: times, Now: hour(m.store.hours()), Avoid: m.unreachable()}
+		c = &meta.EnsureShardGroups{Database: db, Policy: rp.Name, Times: times, Now: hour(m.store.hours()), Avoid: m.unreachable(), Witness: rp.ReplicaN == 2}
 	case len(sets) > 0:
 		c = &meta.RegisterFields{Database: db, Policy: rp.Name, Sets: sets}
 	default:
@@ -211,9 +211,9 @@ func (m *member) read(c cell, done func(uint64, error)) {
 		}
 		sh := g.Shards[g.Partition(seriesKey(c.series))]
 		at := m.node
-		if own := m.shards[sh.ID]; own == nil || own.Damage() != nil {
-			r := sh.Replicas[m.store.Rand.IntN(len(sh.Replicas))]
-			at = m.store.node(r.Node)
+		if own := m.shards[sh.ID]; own == nil || own.Shard == nil || own.Damage() != nil {
+			whole := slices.DeleteFunc(slices.Clone(sh.Replicas), func(r meta.Replica) bool { return r.Witness })
+			at = m.store.node(whole[m.store.Rand.IntN(len(whole))].Node)
 			m.store.count("reads of other nodes")
 		}
 		var value uint64
@@ -231,7 +231,7 @@ func (m *member) read(c cell, done func(uint64, error)) {
 // scan reads one cell of a shard that is open here.
 func (m *member) scan(id dsdb.ShardID, c cell) (value uint64, err error) {
 	r := m.shards[id]
-	if r == nil || r.busy {
+	if r == nil || r.busy || r.Shard == nil {
 		return 0, errDropped
 	}
 	if err := r.Damage(); err != nil { // it goes on in its group, but answers nothing

@@ -39,8 +39,8 @@ func (s *store) glance(m *member, c cell, then func()) {
 	}
 	sh := g.Shards[g.Partition(seriesKey(c.series))]
 	at := m.node
-	if own := m.shards[sh.ID]; own == nil || own.Damage() != nil {
-		at = s.node(sh.Replicas[s.Rand.IntN(len(sh.Replicas))].Node)
+	if own := m.shards[sh.ID]; own == nil || own.Shard == nil || own.Damage() != nil {
+		at = s.node(sh.Replicas[s.Rand.IntN(len(sh.Replicas))].Node) // a witness has nothing to show
 	}
 	m.call(at, func(at *member, reply func(error)) {
 		value, err := at.scan(sh.ID, c)
