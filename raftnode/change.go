@@ -235,6 +235,9 @@ func (g *group) safe(changes []Change, next *membership) error {
 		if pr.State != tracker.StateReplicate || pr.Match+maxLag < st.GetCommit() || !g.contacts.active(g, r) {
 			return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: replica %d is not ready to vote: it has the log up to %d of %d", g.id, r, pr.Match, st.GetCommit())
 		}
+		if err := g.mayWitness(r); err != nil {
+			return err
+		}
 	}
 	for _, voters := range [][]uint64{next.conf.Voters, next.conf.VotersOutgoing} {
 		active := 0

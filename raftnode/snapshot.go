@@ -182,6 +182,7 @@ func (c *Core) sendSnapshot(g *group, node dsdb.NodeID, e Envelope) {
 	manifest := p.manifest
 	if to, _ := g.members.peer(e.To); to.Witness {
 		manifest.Files = nil
+		g.retention.given = max(g.retention.given, p.position.Index)
 	}
 	c.out.Snapshots = append(c.out.Snapshots, SendTask{Node: node, Snapshot: Snapshot{e, manifest}, group: g, flight: f})
 	c.logger.Info("raft snapshot is sent", "group", uint64(g.id), "replica", f.to, "node", uint64(node), "index", p.position.Index)

@@ -61,6 +61,7 @@ type retention struct {
 	released uint64 // the witness keeps nothing up to here, whoever lacks it
 	told     uint64 // common, as this leader told it
 	toldAt   uint64 // tick
+	given    uint64 // of a leader: no witness was given a position behind this one instead of the log before it
 }
 
 // retainContext begins the context of the heartbeat by which a leader tells a
@@ -74,16 +75,29 @@ const (
 	retellTicks = 10 * tellTicks
 )
 
-// common is the index up to which all full replicas, those that are yet to vote
-// too, have the log durably, as far as this leader knows.
-func (g *group) common() uint64 {
+// common is the index up to which all full replicas have the log durably, as far
+// as this leader knows; with learners, those that are yet to vote too.
+func (g *group) common(learners bool) uint64 {
 	index := g.seen.commit
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if p, _ := g.members.peer(dsdb.ReplicaID(id)); !p.Witness {
+		p, _ := g.members.peer(dsdb.ReplicaID(id))
+		if !p.Witness && (learners || g.members.votes(p.Replica)) {
 			index = min(index, pr.Match)
 		}
 	})
 	return index
+}
+
+// mayWitness refuses to give a vote to a witness that lacks what one of the full
+// replicas lacks: it began with a position, and what lies before it could be with
+// the leader alone. A position that an earlier leader gave lies before the term.
+func (g *group) mayWitness(r dsdb.ReplicaID) error {
+	p, _ := g.members.peer(r)
+	from := max(g.retention.given, g.seen.termStart)
+	if all := g.common(false); p.Witness && all < from {
+		return dsdb.Errorf(dsdb.KindUnavailable, "raft group %d: witness %d has the log from %d on, a full replica only up to %d", g.id, r, from, all)
+	}
+	return nil
 }
 
 // retained is the index up to which a witness may forget its log.
@@ -93,7 +107,7 @@ func (g *group) retained() uint64 {
 	case mutant.WitnessForgetsEarly:
 		return ^uint64(0)
 	case g.seen.leading:
-		index = max(index, g.common())
+		index = max(index, g.common(true))
 	}
 	return max(index, g.retention.released)
 }
@@ -103,7 +117,7 @@ func (c *Core) tellWitnesses(g *group) {
 	if !g.seen.leading || g.witness || versionOf(g.members.peers) != witnessVersion {
 		return
 	}
-	index := g.common()
+	index := g.common(true)
 	if index == g.retention.told && g.clock.now-g.retention.toldAt < retellTicks {
 		return
 	}

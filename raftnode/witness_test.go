@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -229,4 +230,31 @@ func TestMatchedLeavesWitnessesOut(t *testing.T) {
 	if w.told != 1 || m.told != 0 {
 		t.Errorf("without a full replica: %+v, %+v", w, m)
 	}
+}
+
+// A witness that takes the place of another one has nothing of what went before
+// it. It gets no vote while a full replica lacks some of that.
+func TestWitnessIsNotReplacedWhileAReplicaLacksWhatItHas(t *testing.T) {
+	tr := newWitnessed(t)
+	tr.write("a", 0, 1, 2)
+	for range 5 {
+		tr.write("x", 0, 2) // 1 hears nothing
+	}
+	tr.sms[0].flush()
+	tr.cores[0].Flushed(trioGroup)
+	tr.settle(0)
+	spec := GroupSpec{ID: trioGroup, Replica: 4, Node: node(3), New: true, StateMachine: NewWitness(tr.logs[3].State(trioGroup))}
+	if err := tr.cores[3].Open(spec); err != nil {
+		t.Fatal(err)
+	}
+	tr.settle(3)
+	tr.must(tr.change(0, Change{AddLearner, tr.peer(3)}), 0, 2, 3)
+	tr.await(func() bool { return tr.status(3).Applied == tr.status(0).Applied }, 0, 2, 3)
+	tr.boxes[1] = nil
+	replace := []Change{{AddVoter, tr.peer(3)}, {Remove, tr.peer(2)}}
+	if r := tr.change(0, replace...); dsdb.KindOf(r.err) != dsdb.KindUnavailable || !strings.Contains(r.err.Error(), "a full replica only up to") {
+		t.Errorf("while a replica lacks entries: %+v", r)
+	}
+	tr.tick(8, 0, 1, 2, 3)
+	tr.must(tr.change(0, replace...), 0, 1, 2, 3)
 }
