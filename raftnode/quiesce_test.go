@@ -177,6 +177,23 @@ func TestUnreachableNodeWakesAQuiescentGroupOnce(t *testing.T) {
 	tr.caughtUp(2, []string{"a", "b"})
 }
 
+// The connections to the leader break, nobody knows whether its process is gone,
+// and nobody asks for anything: it is replaced as soon as in a busy group.
+func TestQuiescentGroupReplacesALeaderWhoseConnectionsBroke(t *testing.T) {
+	for quiet := range 3 * quiescentPace {
+		tr := quiescent(t)
+		tr.tick(quiet, 1, 2)
+		for _, i := range []int{1, 2} {
+			tr.cores[i].Unreachable(node(0))
+			tr.settle(i)
+		}
+		tr.tick(4*electionTicks, 1, 2)
+		if !tr.status(1).Leading && !tr.status(2).Leading {
+			t.Errorf("%d ticks after its last sign: no leader", quiet)
+		}
+	}
+}
+
 // A leader that fails alone leaves followers that do not wait for it.
 func TestFailedLeaderWakesItsFollowers(t *testing.T) {
 	tr := quiescent(t)

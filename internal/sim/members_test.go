@@ -374,7 +374,7 @@ func TestS28ANodeOfAThousandGroupsIsKilled(t *testing.T) {
 	victim.Kill()
 	r.Run(300 * time.Millisecond)
 	for _, n := range r.Nodes[1:] {
-		n.PeerDown(victim)
+		n.PeerDown(victim.names()...)
 	}
 	busiest := 0
 	for range 5 {

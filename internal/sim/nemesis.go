@@ -311,7 +311,7 @@ func (n *Nemesis) falseAlarm(victim *Node) {
 	c := n.cluster
 	if other := c.Nodes[c.Rand.IntN(len(c.Nodes))]; other.Up() {
 		c.count("false alarms")
-		other.PeerDown(victim)
+		other.PeerDown(victim.names()...)
 	}
 }
 

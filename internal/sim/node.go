@@ -242,28 +242,51 @@ func (n *Node) end() {
 	n.missed()
 }
 
-// missed lets the other nodes notice that the process is gone: their connections
-// break and cannot be made again. That takes them a while, and not all do.
+// missed lets the other nodes notice, after a while, that the process is gone:
+// their connections to it break. Not all find out that they cannot be made again.
 func (n *Node) missed() {
-	c := n.cluster
+	c, was := n.cluster, n.names()
 	for _, other := range c.Nodes {
-		if p := other.run; p != nil && c.Chance(0.7) {
-			c.After(c.Between(100*time.Millisecond, 600*time.Millisecond), func() {
-				if !n.Up() {
-					other.do(p, func() { other.PeerDown(n) })
-				}
-			})
+		p := other.run
+		if p == nil {
+			continue
 		}
+		c.After(c.Between(100*time.Millisecond, 600*time.Millisecond), func() {
+			if !n.Up() && c.Chance(0.7) {
+				other.do(p, func() { other.PeerDown(was...) })
+				return
+			}
+			other.do(p, func() { other.Unreachable(was...) })
+		})
 	}
 }
 
-// PeerDown tells the node's core, which must be up, that the process of another is gone.
-func (n *Node) PeerDown(other *Node) {
+// names are what the other nodes call the node.
+func (n *Node) names() []dsdb.NodeID {
+	if n.DataID == n.MetaID {
+		return []dsdb.NodeID{n.MetaID}
+	}
+	return []dsdb.NodeID{n.MetaID, n.DataID}
+}
+
+// PeerDown tells the node's core, which must be up, that the process with these
+// ids is gone.
+func (n *Node) PeerDown(ids ...dsdb.NodeID) {
 	n.cluster.count("processes missed")
 	n.input(func(c *raftnode.Core) {
-		c.PeerDown(other.MetaID)
-		if other.DataID != other.MetaID {
-			c.PeerDown(other.DataID)
+		for _, id := range ids {
+			c.PeerDown(id)
+		}
+	})
+}
+
+// Unreachable tells the node's core, which must be up, that a connection to the
+// process with these ids broke.
+func (n *Node) Unreachable(ids ...dsdb.NodeID) {
+	n.cluster.count("connections broken")
+	n.input(func(c *raftnode.Core) {
+		for _, id := range ids {
+			c.Unreachable(id)
 		}
 	})
 }

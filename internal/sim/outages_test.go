@@ -232,7 +232,7 @@ func TestS21ASecondCopyHasNoEffect(t *testing.T) {
 		l.Kill()
 		for _, n := range s.Nodes {
 			if n.Up() {
-				n.PeerDown(l)
+				n.PeerDown(l.names()...)
 			}
 		}
 		newer := s.puts(s.other(m.node), theCell)

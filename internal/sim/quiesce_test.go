@@ -71,3 +71,32 @@ func TestS30RestartsInAQuiescentGroup(t *testing.T) {
 		s.settle()
 	})
 }
+
+// The machine of a quiescent group's leader loses its disk, and runs again, as
+// somebody else, before anybody could find its process gone. The others know only
+// that their connections broke, and nobody asks for anything: there is another
+// leader nevertheless, so that the lost replica can be replaced.
+func TestS30LeaderOfAQuiescentGroupIsWiped(t *testing.T) {
+	scenario(t, 3, 10, func(s *script) {
+		old := s.leader()
+		s.write(old)
+		s.rest()
+		s.Run(s.Between(0, time.Minute))
+		lost := s.seatOn(old)
+		old.Wipe()
+		lost.lost = true
+		s.start(old)
+		began := s.Now()
+		s.leaderBut(old)
+		if took := s.Now() - began; took > 5*time.Second {
+			s.t.Errorf("%v without a leader", took)
+		}
+		next := s.join(old)
+		s.changed(without(lost))
+		s.changed(learner(next))
+		s.changed(voter(next))
+		lost.gone = true
+		s.settle()
+		s.sameMembers(3)
+	})
+}

@@ -124,7 +124,7 @@ var (
 	memberCounts   = []string{"membership changes", "simple changes", "joint changes", "changes that failed", "transfers asked for", "transfers", "demotions"}
 	snapshotCounts = []string{"flushes", "snapshots sent", "snapshots that did not arrive", "snapshots installed", "receivers of snapshots struck"}
 	processCounts  = []string{"kills", "power cuts", "power cuts of voters", "power cuts of leaders in joint changes", "power cuts amid changes of files",
-		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "false alarms"}
+		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "connections broken", "false alarms"}
 	networkCounts = []string{"partitions", "one-way partitions", "changes of noise"}
 	diskCounts    = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped", "disks wiped amid changes"}
 )
@@ -137,7 +137,7 @@ var (
 	shardCounts     = []string{"flushes of shards", "flushes of catalogues", "compactions", "snapshots sent", "snapshots that did not arrive"}
 
 	storeProcessCounts = []string{"kills", "power cuts", "power cuts of voters", "power cuts amid changes of files",
-		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "false alarms"}
+		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "connections broken", "false alarms"}
 	storeDiskCounts = []string{"disk stalls", "marks", "failed syncs", "disks full", "failed starts", "disks wiped", "machines scrapped", "bits flipped"}
 )
 
