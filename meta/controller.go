@@ -28,6 +28,7 @@ type Controller struct {
 	moved   map[dsdb.GroupID]int64   // groups that were balanced, and when
 	steady  map[string]start         // processes, and how long they have run
 	evened  int64                    // when leaders were last balanced
+	delays  []Delay                  // of the last Step
 }
 
 // start is a start of a process, and since when it is known.
@@ -115,6 +116,7 @@ func (c *Controller) Step(now int64, d *Data) []Action {
 	c.begin(now)
 	c.forget(now, d)
 	s := &step{Controller: c, now: now, d: d, nodes: make(map[dsdb.NodeID]*dataNode), begun: make(map[dsdb.ShardID]bool)}
+	c.delays = nil
 	s.survey()
 	s.metaGroup()
 	s.failures()

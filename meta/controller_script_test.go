@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,6 +57,8 @@ func TestControllerScripts(t *testing.T) {
 				return w.told(before)
 			case "show":
 				return w.placement()
+			case "show-delays":
+				return w.delays()
 			}
 			if td.Cmd == "show-nodes" {
 				return s.read(w.d)
@@ -98,6 +101,15 @@ func (w *world) told(since int) string {
 		return "nothing\n"
 	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// delays prints what the last step could do nothing about, and whose copies are meant.
+func (w *world) delays() string {
+	var b strings.Builder
+	for _, d := range w.c.Delays() {
+		fmt.Fprintln(&b, d.Reason, d.Nodes)
+	}
+	return cmp.Or(b.String(), "none\n")
 }
 
 // placement prints for each group replica@node of its members; L leads, l learns, w is a

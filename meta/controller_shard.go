@@ -48,6 +48,7 @@ func (s *step) shards() {
 	for _, ref := range s.d.Groups() {
 		for _, sh := range ref.Group.Shards {
 			c := s.census(ShardRef{ref, sh}, stable)
+			s.delay(c)
 			if c.lead == nil || c.lead.joint() || s.record(c) {
 				continue
 			}

@@ -41,7 +41,8 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 	}
 	group := n.host.Status(dsdb.MetaGroup)
 	var rows []exec.ProcessRow
-	for i, r := range n.reports(ctx, view, statusWait, n.wholeReport) {
+	all := n.reports(ctx, view, statusWait, n.wholeReport)
+	for i, r := range all {
 		p := &view.Processes[i]
 		if p.Gone() {
 			continue
@@ -76,12 +77,22 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 			row.Authenticated = "self"
 		}
 		if p.MetaState == meta.Leaving || p.DataState == meta.Leaving {
-			row.Status += ", leaving"
+			row.Status += ", leaving" + held(all, p.DataID)
 			row.Shards = len(view.ReplicasOn(p.DataID)) // also if it does not answer: they are to be moved
 		}
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// held says why the copies on a data node that leaves stay there, "" if they go.
+func held(all []*report, node dsdb.NodeID) string {
+	for _, r := range all {
+		if r != nil && r.Held[node] != "" {
+			return ": " + r.Held[node]
+		}
+	}
+	return ""
 }
 
 // aboutNodes reports whether a statement lists the nodes of the cluster.

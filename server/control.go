@@ -30,6 +30,7 @@ type control struct {
 	slots chan struct{} // bounds the actions that are carried out at the same time
 	told  reportTold    // to the process that leads the meta group
 	heard reportHeard   // from all, while this process does
+	held  delays        // what cannot be done, while this process does
 
 	mu     sync.Mutex
 	undone []meta.Action // guarded by mu: those that failed since the last step
@@ -68,6 +69,7 @@ func (c *control) run(ctx context.Context) {
 		}
 		if !st.Leading || len(c.n.meta.View().Processes) < 2 {
 			decider = nil
+			c.held.forget()
 			continue
 		}
 		if decider == nil || term != st.Term {
@@ -105,6 +107,7 @@ func (c *control) step(ctx context.Context, decider *meta.Controller) bool {
 		decider.Undone(a)
 	}
 	actions := decider.Step(c.now(), c.n.meta.View())
+	c.held.set(c.n.log, decider.Delays(), time.Now())
 	for _, a := range actions {
 		select {
 		case c.slots <- struct{}{}:

@@ -34,6 +34,8 @@ type report struct {
 	Newer     int    `json:"newer,omitempty"` // of its replicas, the catalogue's too, those that wait for a newer program
 	DiskUsed  uint64 `json:"disk_used"`       // bytes, of the disk that holds the points
 	DiskFree  uint64 `json:"disk_free"`       // bytes
+
+	Held map[dsdb.NodeID]string `json:"held,omitempty"` // of the leader of the meta group: why copies that are to go stay on a node
 	reportDelta
 }
 
@@ -43,6 +45,9 @@ func (n *Node) report() report {
 	if free, total, err := n.fs.Free(n.cfg.Data.Dir); err == nil && total > 0 {
 		r.DiskFree, r.DiskUsed = free, total-free
 		r.DiskFull = float64(r.DiskUsed) > diskFull*float64(total)
+	}
+	if n.control != nil {
+		r.Held = n.control.held.all()
 	}
 	r.add(dsdb.MetaGroup, n.host.Status(dsdb.MetaGroup))
 	r.Leads = 0 // counts shards
