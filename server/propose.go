@@ -182,7 +182,7 @@ func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Co
 	if (do.Op != coord.Done || do.Err != nil) && n.dropped(r.Group) { // whatever became of it is gone
 		return errShardDropped(r.Group)
 	}
-	return plainly(do.Err)
+	return n.withAway(r.Group, plainly(do.Err))
 }
 
 // dropped reports whether a group is that of a shard that is no more.

@@ -85,7 +85,9 @@ func (n *Node) run(ctx context.Context, s *session, r *httpd.QueryRequest, began
 	case *planner.Show:
 		res, err = exec.Show(ctx, p, &showEnv{s, r.User})
 	case *planner.Command:
-		err = n.execute(ctx, s, p, began)
+		if err = n.execute(ctx, s, p, began); err == nil && p.Kind == planner.DropDataServer && p.Force {
+			r.Warning = n.leftOver(p.Node)
+		}
 		n.audit(ctx, r, err)
 	}
 	if err != nil || res == nil {

@@ -164,7 +164,7 @@ func (s *session) find(ctx context.Context, id dsdb.ShardID) (exec.Source, error
 	if first == nil {
 		first = dsdb.Errorf(dsdb.KindUnavailable, "no replica of shard %d can be reached: %w", id, s.outage(ref.Shard))
 	}
-	return nil, first
+	return nil, s.n.withAway(id.Group(), first)
 }
 
 // outage returns why a replica of a shard is not asked.

@@ -62,6 +62,7 @@ type QueryRequest struct {
 	MaxStaleness     time.Duration // of ReadStale: what was acknowledged longer ago is not missed; 0: anything may be
 	ChunkRows        int           // most rows per frame
 	User             *User         // who asks, and may: the answer holds what they may see
+	Warning          string        // set by Execute: what the client is told beside the answer
 }
 
 // Backend is the node behind the API. Its methods are safe for concurrent use

@@ -152,9 +152,11 @@ func (q *queryRun) all(ctx context.Context, enc encoder) {
 			enc.end(errNotExecuted, nil)
 			continue
 		}
-		err := q.one(ctx, s, enc)
+		r := &QueryRequest{Statement: s, Database: q.p.db, Policy: q.p.rp,
+			Read: q.p.read, MaxStaleness: q.p.staleness, ChunkRows: q.p.format.chunkRows, User: q.user}
+		err := q.one(ctx, r, enc)
 		failed = err != nil
-		enc.end(err, q.messages(s))
+		enc.end(err, q.messages(r))
 	}
 	enc.finish()
 }
@@ -162,16 +164,17 @@ func (q *queryRun) all(ctx context.Context, enc encoder) {
 var errNotExecuted = dsdb.Errorf(dsdb.KindInvalid, "not executed")
 
 // one runs a statement and encodes its frames.
-func (q *queryRun) one(ctx context.Context, s ql.Statement, enc encoder) error {
+func (q *queryRun) one(ctx context.Context, r *QueryRequest, enc encoder) error {
 	start := time.Now()
-	defer func() { q.h.metrics.queries.WithLabelValues(statementLabel(s)).Observe(time.Since(start).Seconds()) }()
+	defer func() {
+		q.h.metrics.queries.WithLabelValues(statementLabel(r.Statement)).Observe(time.Since(start).Seconds())
+	}()
 	n := q.h.queries.Add(1)
 	defer q.h.queries.Add(-1)
 	if limit := q.h.cfg.MaxQueries; limit > 0 && n > int64(limit) {
 		return dsdb.Errorf(dsdb.KindUnavailable, "max-concurrent-queries limit exceeded(%d, %d)", n, limit)
 	}
-	res, err := q.h.backend.Execute(ctx, &QueryRequest{Statement: s, Database: q.p.db, Policy: q.p.rp,
-		Read: q.p.read, MaxStaleness: q.p.staleness, ChunkRows: q.p.format.chunkRows, User: q.user})
+	res, err := q.h.backend.Execute(ctx, r)
 	if err != nil || res == nil {
 		return why(ctx, err)
 	}
@@ -202,12 +205,16 @@ func why(ctx context.Context, err error) error {
 	return err
 }
 
-// messages warns of a statement that changes something in a GET request, as 1.x does.
-func (q *queryRun) messages(s ql.Statement) []string {
-	if !q.readOnlyRequest || readOnly(s) {
-		return nil
+// messages warns of what the backend warns of, and of a statement that changes
+// something in a GET request, as 1.x does.
+func (q *queryRun) messages(r *QueryRequest) (list []string) {
+	if r.Warning != "" {
+		list = append(list, r.Warning)
 	}
-	return []string{fmt.Sprintf("deprecated use of '%s' in a read only context, please use a POST request instead", statementName(s))}
+	if q.readOnlyRequest && !readOnly(r.Statement) {
+		list = append(list, fmt.Sprintf("deprecated use of '%s' in a read only context, please use a POST request instead", statementName(r.Statement)))
+	}
+	return list
 }
 
 func readOnly(s ql.Statement) bool {

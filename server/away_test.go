@@ -1,0 +1,65 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/server/config"
+	"github.com/dasudian/dsdb/server/httpd"
+)
+
+// Who writes to a shard whose copies are lost is told which node had them and what
+// can be done; to drop that node by force says that writes go on failing, and
+// what is left of the points can be saved and written anew.
+func TestLostCopiesAreTold(t *testing.T) {
+	t.Parallel()
+	nodes := []*machine{newMachine(t).start()}
+	nodes = append(nodes, newMachine(t, joins(nodes[0])).start(),
+		newMachine(t, joins(nodes[0]), func(c *config.Config) { c.Data.Enabled = false }).start())
+	agree(t, nodes...)
+	allVote(t, nodes...)
+	nodes[0].mustQuery("", "CREATE DATABASE one WITH REPLICATION 1; CREATE DATABASE two WITH REPLICATION 2")
+	nodes[0].mustWrite("one", "m v=1 1\nm v=2 8640000000000000") // two time groups, one on each node
+	nodes[0].mustWrite("two", "m v=1 1")
+	lost, addr := nodes[1].node.id.DataID, nodes[1].cfg.Meta.BindAddress
+	var single, double meta.ShardRef
+	for _, ref := range nodes[0].node.meta.View().Groups() {
+		for _, sh := range ref.Group.Shards {
+			switch _, on := sh.On(lost); {
+			case ref.Database.Name == "two":
+				double = meta.ShardRef{GroupRef: ref, Shard: sh}
+			case on:
+				single = meta.ShardRef{GroupRef: ref, Shard: sh}
+			}
+		}
+	}
+	nodes[1].halt()
+
+	told := func(what string, err error, words string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), words) || strings.Count(err.Error(), words) > 1 {
+			t.Errorf("%s: error %v, want one with %q once", what, err, words)
+		}
+	}
+	only := fmt.Sprintf("the only copy of shard %d is on node %d (%s): bring it back, or give its points up by DROP DATA SERVER %d FORCE", single.Shard.ID, lost, addr, lost)
+	told("write", nodes[2].write("one", fmt.Sprintf("m v=3 %d", single.Group.Range.Start+5)), only)
+	_, err := nodes[0].query("one", "SELECT * FROM m")
+	told("read", err, only)
+	most := fmt.Sprintf("shard %d has no majority of its replicas without node %d (%s)", double.Shard.ID, lost, addr)
+	told("write to two copies", nodes[2].write("two", "m v=3 2"), most)
+
+	code, body := nodes[0].askHTTP("", "", "", fmt.Sprintf("DROP DATA SERVER %d FORCE", lost))
+	if code != 200 || !strings.Contains(body, `"messages":[{"level":"warning","text":"writes will go on failing: `+most) {
+		t.Errorf("by force: %d %s", code, body)
+	}
+	nodes[2].mustWrite("one", fmt.Sprintf("m v=3 %d", single.Group.Range.Start+5)) // its points are given up
+	if got, err := nodes[2].ask(readLevel{Read: httpd.ReadStale}, "two", "SELECT * FROM m"); got != "m time=1 v=1" {
+		t.Errorf("what is left: %q, %v", got, errors.Unwrap(err))
+	}
+	nodes[0].mustQuery("two", fmt.Sprintf("DROP SHARD %d", double.Shard.ID))
+	nodes[2].mustWrite("two", "m v=1 1\nm v=3 2")
+	nodes[0].expect("two", "SELECT * FROM m", "m time=1 v=1\nm time=2 v=3")
+}
