@@ -18,11 +18,12 @@ type operator struct {
 	*run
 	wanted map[dsdb.GroupID][]*seat // the voters that a group is on its way to, nil: it stays as it is
 	least  map[dsdb.GroupID]int     // how many voters it may have on that way
+	doubt  map[dsdb.GroupID]bool    // a demotion was asked for, and may be under way
 }
 
 // startOperator starts one on a run.
 func startOperator(r *run) *operator {
-	o := &operator{run: r, wanted: map[dsdb.GroupID][]*seat{}, least: map[dsdb.GroupID]int{}}
+	o := &operator{run: r, wanted: map[dsdb.GroupID][]*seat{}, least: map[dsdb.GroupID]int{}, doubt: map[dsdb.GroupID]bool{}}
 	for _, g := range r.Groups() {
 		o.next(g)
 	}
@@ -102,7 +103,18 @@ func (o *operator) demote(l *Node, g dsdb.GroupID, seats []*seat) {
 			o.count("demotions")
 		}
 	}))
-	o.wanted[g], o.least[g] = seats, len(seats)-1
+	o.wanted[g], o.least[g], o.doubt[g] = seats, len(seats)-1, true
+}
+
+// ascertain waits until no change of a group's members is under way that was asked
+// for, here or of an earlier leader.
+func (o *operator) ascertain(l *Node, g dsdb.GroupID, then func()) {
+	l.Change(g, nil, waiter(func(_ dsdb.Verdict, err error) {
+		if err == nil {
+			delete(o.doubt, g)
+		}
+		then()
+	}))
 }
 
 // transfer asks a leader to give up its place to any other voter, or to a certain one.
@@ -232,6 +244,8 @@ func (o *operator) pursue(g dsdb.GroupID, then func()) {
 		o.change(l, g, add[:1], then)
 	case len(promote)+len(remove) > 0:
 		o.change(l, g, slices.Concat(promote, remove), then)
+	case o.doubt[g]:
+		o.ascertain(l, g, then)
 	case st.Settled:
 		o.finish(g)
 		then()
