@@ -161,12 +161,13 @@ func (n *Node) missingQuorum() string {
 }
 
 // quorum counts the meta nodes that vote, and those of them that this node is
-// connected to, itself included; silent are the addresses of the others.
+// connected to, itself included; silent are the addresses of the others, with the reasons of refusals.
 func (n *Node) quorum() (reached, voters int, silent []string) {
 	view := n.meta.View()
-	up := map[string]bool{n.id.UUID: true}
+	up, refusal := map[string]bool{n.id.UUID: true}, map[string]string{}
 	for _, st := range n.peers.Status() {
 		up[st.Process.UUID] = up[st.Process.UUID] || st.Up
+		refusal[st.Process.UUID] = st.Refusal
 	}
 	for _, r := range n.host.Status(dsdb.MetaGroup).Members.Voters {
 		voters++
@@ -174,7 +175,11 @@ func (n *Node) quorum() (reached, voters int, silent []string) {
 		if up[p.UUID] {
 			reached++
 		} else {
-			silent = append(silent, p.TCPAddr)
+			if why := refusal[p.UUID]; why != "" {
+				silent = append(silent, p.TCPAddr+" ("+why+")")
+			} else {
+				silent = append(silent, p.TCPAddr)
+			}
 		}
 	}
 	return reached, voters, silent

@@ -706,6 +706,28 @@ func TestTSEC18JoinWantsTheSharedSecret(t *testing.T) {
 	}
 }
 
+// A member that comes back with another secret says, as long as it waits, that
+// this is why it finds no quorum.
+func TestWrongSecretOfAMemberIsRepeated(t *testing.T) {
+	t.Parallel()
+	secret := func(s string) func(*config.Config) {
+		return func(c *config.Config) { c.Meta.SharedSecret = strings.Repeat(s, 32) }
+	}
+	first := newMachine(t, secret("1")).start()
+	second := newMachine(t, joins(first), secret("1")).start()
+	agree(t, first, second)
+	allVote(t, first, second)
+	second.halt()
+	secret("2")(&second.cfg)
+	second.launch()
+	for range 2 {
+		eventually(t, "the reason is logged", func() bool {
+			return strings.Contains(second.log.String(), "are reachable, not "+first.cfg.Meta.BindAddress+" (refused by the peer: the process at "+second.cfg.Meta.BindAddress+" has another shared secret")
+		})
+		second.log.clear()
+	}
+}
+
 // Debian gives the name of a machine to 127.0.1.1: whoever listens there is not found.
 func TestNameThatIsLoopbackHere(t *testing.T) {
 	t.Parallel()

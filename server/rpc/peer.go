@@ -61,7 +61,8 @@ type liveness struct {
 	live    map[*conn]struct{}
 	since   time.Time // the first of live came, or the last went
 	probing bool
-	lost    bool // raft has been told that the process is down
+	lost    bool   // raft has been told that the process is down
+	refusal string // what the last attempt to connect to it was refused with, "" if it was not
 }
 
 // reporting paces what raft is told about dropped messages.
@@ -275,6 +276,7 @@ func (q *peer) attach(c *conn, g *greeted) {
 			q.since = time.Now()
 		}
 		q.live[c] = struct{}{}
+		q.refusal = ""
 	}
 	for _, o := range old {
 		o.Close()
@@ -302,14 +304,15 @@ func (q *peer) detach(c *conn) {
 }
 
 // refused notes that no connection came about, which may be since nobody
-// listens at the peer's address.
+// listens at the peer's address, or since one side refuses the other.
 func (q *peer) refused(err error) {
-	if !hungUp(err) {
-		return
-	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.live) == 0 {
+	var x *refusal
+	if q.refusal = ""; errors.As(err, &x) {
+		q.refusal = x.Error()
+	}
+	if hungUp(err) && len(q.live) == 0 {
 		q.suspect()
 	}
 }
@@ -457,7 +460,8 @@ type PeerStatus struct {
 	Up            bool    // there is a connection
 	Authenticated string  // "secret", "certificate" or "none"
 	Since         time.Time
-	Known         bool // by the catalogue
+	Known         bool   // by the catalogue
+	Refusal       string // what the last attempt to connect to it was refused with; "": it was not
 }
 
 // Status returns what is known of the other processes, ordered by UUID.
@@ -469,7 +473,7 @@ func (p *Peers) Status() []PeerStatus {
 	out := make([]PeerStatus, len(peers))
 	for i, q := range peers {
 		q.mu.Lock()
-		out[i] = PeerStatus{q.process, len(q.live) > 0, q.auth, q.since, q.known}
+		out[i] = PeerStatus{q.process, len(q.live) > 0, q.auth, q.since, q.known, q.refusal}
 		q.mu.Unlock()
 	}
 	return out
