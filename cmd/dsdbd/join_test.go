@@ -29,6 +29,22 @@ func TestFlagsOfAClusterNode(t *testing.T) {
 	}
 }
 
+// Without a home the data goes to the working directory, which is told, unless the
+// configuration says where it goes.
+func TestNoHomeIsTold(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "the data is in the working directory, in " + filepath.Join(wd, ".dsdb")
+	if code, _, errOut := dsdbd(t, []string{"HOME="}, "config"); code != 0 || !strings.Contains(errOut, want) {
+		t.Errorf("code %d, %s", code, errOut)
+	}
+	if code, _, errOut := dsdbd(t, []string{"HOME=", "DSDB_DATA_DIR=/nowhere"}, "config"); code != 0 || strings.Contains(errOut, "working directory") {
+		t.Errorf("code %d, %s", code, errOut)
+	}
+}
+
 // A node that finds no cluster says so, and ends cleanly when it is told to.
 func TestDaemonThatWaitsEndsCleanly(t *testing.T) {
 	home := t.TempDir()

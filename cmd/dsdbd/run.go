@@ -65,11 +65,12 @@ func (f flags) parse(args []string) int {
 
 // load returns the configuration and warnings about it.
 func (f flags) load() (config.Config, []string, error) {
-	home, err := os.UserHomeDir()
-	if err != nil {
-		home = "."
+	home, homeless := os.UserHomeDir()
+	if homeless != nil {
+		home, _ = filepath.Abs(".") // "" if the working directory is gone: relative to that it stays
 	}
 	c := config.Default(filepath.Join(home, ".dsdb"))
+	inHome := c.Data.Dir
 	path := *f.config
 	for _, name := range []string{"DSDB_CONFIG_PATH", "INFLUXDB_CONFIG_PATH"} {
 		if path == "" {
@@ -83,6 +84,9 @@ func (f flags) load() (config.Config, []string, error) {
 		}
 	}
 	warnings, err := c.Load(path, env)
+	if homeless != nil && c.Data.Dir == inHome {
+		warnings = append(warnings, fmt.Sprintf("%v: the data is in the working directory, in %s", homeless, filepath.Dir(inHome)))
+	}
 	return c, warnings, err
 }
 
