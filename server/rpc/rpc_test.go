@@ -511,6 +511,8 @@ func TestWhatDoesNotFitIsDroppedAndTold(t *testing.T) {
 	})
 }
 
+// Raft is not told that the process is gone, but that a connection broke: its
+// quiescent groups do not wait for as long as they would for a heartbeat.
 func TestSilenceIsNotDeath(t *testing.T) {
 	for _, name := range []string{"somebody listens", "nobody answers"} {
 		t.Run(name, func(t *testing.T) {
@@ -526,7 +528,8 @@ func TestSilenceIsNotDeath(t *testing.T) {
 			})
 			b := start(t, 2)
 			acquaint(a, b)
-			eventually(t, "connected", func() bool { return a.up(2) })
+			a.Send(21, []raftnode.Envelope{heartbeat(1)})
+			eventually(t, "connected", func() bool { return a.up(2) && b.raft.count() > 0 })
 			if name == "somebody listens" {
 				b.Peers.Close()
 			} else {
@@ -543,6 +546,11 @@ func TestSilenceIsNotDeath(t *testing.T) {
 			if d := a.raft.downs(); len(d) > 0 {
 				t.Fatalf("down: %v", d)
 			}
+			eventually(t, "told", func() bool {
+				a.raft.mu.Lock()
+				defer a.raft.mu.Unlock()
+				return a.raft.unreachable > 0
+			})
 		})
 	}
 }
