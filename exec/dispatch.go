@@ -48,6 +48,30 @@ func askAll(ctx context.Context, nodes []*Remote, do func(ctx context.Context, r
 	return nil
 }
 
+// Unopened is the error of a query some of whose shards could not be opened on one
+// node: it reads and unwraps like the first.
+type Unopened struct {
+	First error
+	All   []error // at least two, First too
+}
+
+// Error implements error.
+func (u *Unopened) Error() string { return u.First.Error() }
+
+// Unwrap returns the first error.
+func (u *Unopened) Unwrap() error { return u.First }
+
+// together returns errors as one, nil if there are none.
+func together(errs []error) error {
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	}
+	return &Unopened{errs[0], errs}
+}
+
 // openRemote drops the shards that other nodes do not have any more.
 func (q *query) openRemote(ctx context.Context, shards []openShard) ([]openShard, error) {
 	nodes, of := remotes(shards)
@@ -64,14 +88,15 @@ func (q *query) openRemote(ctx context.Context, shards []openShard) ([]openShard
 		if err != nil {
 			return err
 		}
+		var failed []error
 		for n, i := range of[r] {
 			if err := results[n]; dsdb.KindOf(err) == dsdb.KindNotFound && err != nil {
 				gone[i] = true
 			} else if err != nil {
-				return err
+				failed = append(failed, err)
 			}
 		}
-		return nil
+		return together(failed)
 	})
 	kept := shards[:0]
 	for i, s := range shards {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -278,5 +279,49 @@ func TestExplainFar(t *testing.T) {
 	}
 	if text := strings.Join(a.lines(), "\n"); !strings.Contains(text, "remote: shards 2; 1 fragments, ") {
 		t.Error(text)
+	}
+}
+
+// TestShardsFailTogether has one node open all its shards at the same time, and
+// tells of each why it could not: whoever asks again knows what not to ask.
+func TestShardsFailTogether(t *testing.T) {
+	w := manyRows(2, 3)
+	p, err := compile(w, "SELECT count(v) FROM m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := map[dsdb.ShardID]int{}
+	for _, s := range w.shards {
+		node[s.id] = 1
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var begun atomic.Int64
+	all := make(chan struct{}) // closed when all are being opened
+	c := &cluster{w: w, node: node}
+	c.start(ctx, func(ctx context.Context, id dsdb.ShardID) (Source, error) {
+		if begun.Add(1) == int64(len(w.shards)) {
+			close(all)
+		}
+		select {
+		case <-all:
+			return nil, dsdb.Errorf(dsdb.KindUnavailable, "shard %d lags", id)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	})
+	r, err := Run(ctx, p, c.open, c.o)
+	if err == nil {
+		_, err = printFrames(ctx, r)
+	}
+	_ = c.close()
+	var several *Unopened
+	if len(w.shards) < 2 || !errors.As(err, &several) || len(several.All) != len(w.shards) || dsdb.KindOf(err) != dsdb.KindUnavailable {
+		t.Fatalf("%d shards: %v", len(w.shards), err)
+	}
+	for i, s := range w.shards {
+		if want := fmt.Sprintf("shard %d lags", s.id); !strings.Contains(several.All[i].Error(), want) {
+			t.Errorf("error %d: %v, want %s", i, several.All[i], want)
+		}
 	}
 }

@@ -251,8 +251,14 @@ func (s *session) lost(err error, failed outages) bool {
 	if err == nil || s.ctx.Err() != nil || everywhere(err) {
 		return false
 	}
-	if r, ok := unreadOf(err); ok {
-		s.avoid(r, err)
+	all := []error{err}
+	if several := (*exec.Unopened)(nil); errors.As(err, &several) { // not to find them one after the other
+		all = several.All
+	}
+	for _, err := range all {
+		if r, ok := unreadOf(err); ok {
+			s.avoid(r, err)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

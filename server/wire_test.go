@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
 )
 
 // What one node sends another is what the other gets.
@@ -81,5 +82,17 @@ func TestNewerFormatIsRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), what) || !strings.Contains(err.Error(), "of version 1") {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// All replicas that one node cannot answer from are avoided at once.
+func TestUnreadReplicasAreAvoidedTogether(t *testing.T) {
+	var all []error
+	for id := range dsdb.ShardID(3) {
+		all = append(all, unread{node: 5, shard: id}.error(dsdb.Errorf(dsdb.KindUnavailable, "it lags")))
+	}
+	s, failed := &session{ctx: t.Context(), failed: outages{}}, outages{}
+	if !s.lost(&exec.Unopened{First: all[0], All: all}, failed) || len(failed) != 3 {
+		t.Errorf("avoided: %v", failed)
 	}
 }
