@@ -27,7 +27,7 @@ func (n *Node) away(id dsdb.ShardID) string {
 			nodes = append(nodes, r.Node)
 		}
 	}
-	if votes-len(nodes) > votes/2 {
+	if len(nodes) == 0 || votes-len(nodes) > votes/2 {
 		return ""
 	}
 	var names []string
@@ -47,7 +47,7 @@ func (n *Node) away(id dsdb.ShardID) string {
 // nodeName names a node for people: by its id and where it is reached.
 func nodeName(view *meta.Data, node dsdb.NodeID) string {
 	p, found := view.ProcessOf(node)
-	if !found {
+	if !found || p.TCPAddr == "" { // which another process has now
 		return fmt.Sprintf("node %d", node)
 	}
 	return fmt.Sprintf("node %d (%s)", node, p.TCPAddr)
@@ -63,7 +63,7 @@ func (n *Node) withAway(g dsdb.GroupID, err error) error {
 	if why == "" || strings.Contains(err.Error(), why) {
 		return err
 	}
-	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: err.Error() + ": " + why, Err: err}
+	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: why + " (" + err.Error() + ")", Err: err}
 }
 
 // leftOver says which shards a data node that was dropped by force leaves
