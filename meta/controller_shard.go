@@ -321,11 +321,12 @@ func (s *step) begin(c *census) {
 		s.add(c, target, "a replica is on a dead node")
 	case u == leaving:
 		s.retire(c, group, c.away[0])
-	case u == watched && !c.third && s.sound(c):
-		s.retire(c, group, c.watch[0])
-	case u == watched && !c.third:
 	case u == watched:
-		s.addWitness(c)
+		if r, found := s.needless(c); !found {
+			s.addWitness(c)
+		} else if s.sound(c) {
+			s.retire(c, group, r)
+		}
 	case u == surplus && len(c.dead) > 0:
 		s.retire(c, group, c.dead[0])
 	case u == surplus:

@@ -588,3 +588,32 @@ func BenchmarkStep(b *testing.B) {
 		}
 	}
 }
+
+// Two witnesses of a shard have got a vote, each to be the only one: one of them goes.
+func TestOneOfTwoWitnessesGoes(t *testing.T) {
+	w := newWorld(t, 1, 0)
+	for range 5 {
+		w.join(true, true)
+	}
+	n := 2
+	w.try(&CreateDatabase{Name: "db", Policy: &PolicySpec{ReplicaN: &n}})
+	w.try(&EnsureShardGroups{Database: "db", Times: []int64{0}, Now: 0, Witness: true})
+	for range 20 {
+		w.second(false)
+	}
+	ref := w.d.Groups()[0]
+	id := ref.Group.Shards[0].ID.Group()
+	free := slices.DeleteFunc(w.d.active(DataNode), func(n dsdb.NodeID) bool { _, holds := ref.Group.Shards[0].On(n); return holds })
+	w.try(&AddReplica{Group: id, Node: free[0], Witness: true})
+	second := Member{Replica: w.d.Counters.Replica, Node: free[0], Witness: true}
+	w.try(&PromoteReplica{id, second.Replica})
+	w.watch[second.Replica] = true
+	w.groups[id].voters = append(w.groups[id].voters, second)
+	for range 20 {
+		w.second(false)
+	}
+	w.checkWitness(w.d.Groups()[0], w.d.Groups()[0].Group.Shards[0])
+	if v := w.groups[id].voters; len(v) != 3 {
+		t.Errorf("%d voters: %v\n%s", len(v), v, w.tail())
+	}
+}

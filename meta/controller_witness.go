@@ -19,7 +19,19 @@ func (s *step) watchless(c *census) bool {
 	if !c.third {
 		return len(c.watch) > 0
 	}
-	return len(c.watch) == 0 || !s.stays(c.watch[0])
+	return len(c.watch) != 1 || !s.stays(c.watch[0])
+}
+
+// needless returns a witness that is one too many: two may have been asked for,
+// when it was not known for a while whether the first would come.
+func (s *step) needless(c *census) (Replica, bool) {
+	switch {
+	case len(c.watch) > 1:
+		return slices.MinFunc(c.watch, func(a, b Replica) int { return boolCompare(s.stays(a), s.stays(b)) }), true
+	case len(c.watch) == 1 && !c.third:
+		return c.watch[0], true
+	}
+	return Replica{}, false
 }
 
 // stays reports whether the node of a replica is to stay and not dead.
