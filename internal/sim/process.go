@@ -117,6 +117,14 @@ func (p *process) spread(out *raftnode.Outputs) {
 	p.apply()
 }
 
+// uninstalled notes that a snapshot was not installed: the replica has begun anew
+// from its log, which need not know all that was known to be committed.
+func (p *process) uninstalled(g dsdb.GroupID) {
+	was := p.seen[g]
+	was.Commit = min(was.Commit, was.Applied)
+	p.seen[g] = was
+}
+
 // inspect checks what must hold of every replica at any time: nothing goes
 // back, what is applied is committed, a term has one leader. Of very many
 // replicas it looks at some, in turn.

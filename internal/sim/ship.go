@@ -188,6 +188,9 @@ func (s *shipment) install() error {
 	snapshot := s.task.Snapshot
 	snapshot.Envelope.Message = m
 	s.to.core.Install(s.from.node.name(snapshot.Envelope.Group), snapshot, s.dir, waiter(func(_ dsdb.Verdict, err error) {
+		if err != nil {
+			s.to.uninstalled(snapshot.Envelope.Group)
+		}
 		s.to.node.do(s.to, func() {
 			s.clean()
 			s.end(err)
