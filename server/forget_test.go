@@ -96,6 +96,7 @@ func TestDroppedShardsAreForgotten(t *testing.T) {
 	} else {
 		c.node.routes.sequencer.Release(g, id)
 	}
+	c.node.routes.heard.note(g, 1<<40)
 	c.mustQuery("", "DROP DATABASE d")
 	eventually(t, "it is forgotten who led the shard", func() bool { return c.node.routes.leaders.Leader(g) == 0 })
 	eventually(t, "and which proposals it had", func() bool {
@@ -103,5 +104,6 @@ func TestDroppedShardsAreForgotten(t *testing.T) {
 		c.node.routes.sequencer.Release(g, id)
 		return id.Seq == 1
 	})
+	eventually(t, "and what was committed there", func() bool { return c.node.committed(g) == 0 })
 	c.close()
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -218,6 +219,13 @@ func (h *heard) note(g dsdb.GroupID, index uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.groups[g] = max(h.groups[g], index)
+}
+
+// retain forgets the groups that keep does not want.
+func (h *heard) retain(keep func(dsdb.GroupID) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	maps.DeleteFunc(h.groups, func(g dsdb.GroupID, _ uint64) bool { return !keep(g) })
 }
 
 // committed returns an index that is known to be committed in a raft group.

@@ -64,6 +64,7 @@ func (n *Node) followCatalogue(ctx context.Context) {
 		there := func(g dsdb.GroupID) bool { return !n.dropped(g) }
 		n.routes.leaders.Retain(there)
 		n.routes.sequencer.Retain(there)
+		n.routes.heard.retain(there)
 		select {
 		case <-changed:
 		case <-ctx.Done():
