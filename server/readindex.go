@@ -23,13 +23,13 @@ const (
 // that was acknowledged before the call. It reports KindUnavailable if no leader
 // with a quorum was found in readWait.
 func (n *Node) readIndex(ctx context.Context, g dsdb.GroupID) error {
-	began := time.Now()
+	asked := n.routes.age()
 	index, err := n.leaderIndex(ctx, g)
 	if err == nil {
 		err = n.host.Applied(ctx, g, index)
 	}
 	if err == nil {
-		n.routes.fresh.note(g, began)
+		n.routes.fresh.Current(g, asked)
 	}
 	return err
 }
@@ -43,7 +43,7 @@ func (n *Node) catchUp(ctx context.Context, g dsdb.GroupID) error {
 	if mutant.ReplicaReadAsIs {
 		return nil
 	}
-	began := time.Now()
+	asked := n.routes.age()
 	index, err := n.leaderIndex(ctx, g)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func (n *Node) catchUp(ctx context.Context, g dsdb.GroupID) error {
 		}
 		return err
 	}
-	n.routes.fresh.note(g, began)
+	n.routes.fresh.Current(g, asked)
 	return nil
 }
 
@@ -126,7 +126,7 @@ func (n *Node) serveReadIndex(ctx context.Context, _ rpc.Process, body []byte) (
 // freshEnough reports whether this node's replica has applied everything that
 // was acknowledged longer than limit ago; 0: it need not.
 func (n *Node) freshEnough(ctx context.Context, g dsdb.GroupID, limit time.Duration) error {
-	if limit == 0 || time.Since(n.routes.fresh.of(g)) <= limit {
+	if n.routes.fresh.Within(g, n.routes.age(), limit) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshWait)
@@ -135,33 +135,6 @@ func (n *Node) freshEnough(ctx context.Context, g dsdb.GroupID, limit time.Durat
 		return dsdb.Errorf(dsdb.KindUnavailable, "max_staleness: it is not known that the replica of raft group %d is at most %v behind: %w", g, limit, err)
 	}
 	return nil
-}
-
-// freshness remembers when each replica of this node last was known to have
-// applied everything that was acknowledged before.
-type freshness struct {
-	mu sync.Mutex
-	at map[dsdb.GroupID]time.Time // guarded by mu
-}
-
-func (f *freshness) note(g dsdb.GroupID, at time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if at.After(f.at[g]) {
-		f.at[g] = at
-	}
-}
-
-func (f *freshness) of(g dsdb.GroupID) time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.at[g]
-}
-
-func (f *freshness) forget(g dsdb.GroupID) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.at, g)
 }
 
 // readIndexes has the queries that need the read index of one group at the same

@@ -319,7 +319,7 @@ func (s *shards) remove(ctx context.Context, id dsdb.ShardID) error {
 		s.mu.Unlock()
 		return fmt.Errorf("remove shard %d: %w", id, err)
 	}
-	s.n.routes.fresh.forget(id.Group())
+	s.n.routes.fresh.Forget(id.Group())
 	switch {
 	case r.watch != nil:
 	case r.shard == nil:

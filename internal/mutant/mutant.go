@@ -82,6 +82,8 @@ const (
 	UnknownForgotten    = false // a coordinator forgets that an earlier try may have succeeded
 	SequenceUnbounded   = false // proposals are outstanding that the state machines no longer tell apart
 	ReadIndexShared     = false // a read shares a call to the leader that was on its way before it
+	TieDecided          = false // of two copies that differ one is taken to be right
+	StalenessUnbounded  = false // a stale read is answered by a replica that was current once, however long ago
 	SnapshotWithoutSync = false // the files of an arriving snapshot are not made durable
 	SnapshotUnchecked   = false // the files of an arriving snapshot are not compared with their checksums
 	StrangerAccepted    = false // a process need not prove that it knows the shared secret

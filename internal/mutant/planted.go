@@ -79,6 +79,8 @@ var (
 	UnknownForgotten    = plant("unknown-forgotten")
 	SequenceUnbounded   = plant("sequence-unbounded")
 	ReadIndexShared     = plant("readindex-shared-too-late")
+	TieDecided          = plant("tie-decided")
+	StalenessUnbounded  = plant("staleness-unbounded")
 	SnapshotWithoutSync = plant("snapshot-without-fsync")
 	SnapshotUnchecked   = plant("snapshot-unchecked")
 	StrangerAccepted    = plant("stranger-accepted")
