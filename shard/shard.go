@@ -44,7 +44,7 @@ type Options struct {
 // goroutine at a time; everything else is safe for concurrent use.
 type Shard struct {
 	o        Options
-	writer   writer // of the goroutine that applies
+	writer   *writer // of the goroutine that applies, while it does
 	nextFile atomic.Uint64
 	last     lastRows
 	wound    wound
