@@ -246,8 +246,22 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	c.strayed(g, e)
 	c.inform(g, e)
 	c.dismissed(g, e)
+	if c.refuse != nil && needsLog(e.Message) {
+		return
+	}
 	c.guard(g, func() { _ = g.node.Step(e.Message) }) // an error means that raft dropped it, as the network may
 	c.touch(g)
+}
+
+// needsLog reports whether all that a message leads to has to wait for the log.
+// While that is full such messages are dropped, as the network may: they come
+// again and again, and their answers would pile up.
+func needsLog(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgApp, raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
+		return true
+	}
+	return false
 }
 
 // serving returns a group that is in service here, and wakes it. If there is none
