@@ -16,6 +16,7 @@ var hunts = []hunt{
 
 	{"ack-before-sync", "raftnode", "TestNothingIsPromisedBeforeItIsDurable"},
 	{"skip-vote-persist", "raftnode", "TestVoteOutlivesItsProcess"},
+	{"votes-asked-before-sync", "raftnode", "TestNoVotesAreAskedForBeforeTheTermIsDurable"},
 	{"truncate-above-flushed", "raftnode", "TestRestartSkipsWhatWasFlushed"},
 	{"truncate-under-snapshot", "raftnode", "TestLogIsKeptForASnapshotOnItsWay"},
 	{"apply-twice-with-new-version", "raftnode", "TestMembersSurviveARestartAtAnyPoint"},

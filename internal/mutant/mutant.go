@@ -34,6 +34,7 @@ const (
 const (
 	AckBeforeSync         = false // other replicas are answered before what the answer promises is durable
 	SkipVotePersist       = false // the log does not note whom a replica voted for
+	VotesAskedBeforeSync  = false // a candidate asks for votes before its own is durable
 	TruncateAboveFlushed  = false // the log forgets what is applied, though it is not flushed
 	TruncateUnderSnapshot = false // the log forgets what follows a snapshot that is on its way
 	ApplyTwice            = false // a replica that starts applies once more what it has flushed

@@ -31,6 +31,7 @@ var (
 var (
 	AckBeforeSync         = plant("ack-before-sync")
 	SkipVotePersist       = plant("skip-vote-persist")
+	VotesAskedBeforeSync  = plant("votes-asked-before-sync")
 	TruncateAboveFlushed  = plant("truncate-above-flushed")
 	TruncateUnderSnapshot = plant("truncate-under-snapshot")
 	ApplyTwice            = plant("apply-twice-with-new-version")
