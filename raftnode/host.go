@@ -47,7 +47,7 @@ type Options struct {
 	Log       Log
 	Transport Transport // nil on a node that is alone
 	Logger    *slog.Logger
-	Fatal     func(error) // called once if the log fails; the process must not go on serving. It must not call Close
+	Fatal     func(error) // called once if the log fails, or hangs; the process must not go on serving. It must not call Close
 }
 
 // Metrics count what a host has done since it was opened.
@@ -99,6 +99,7 @@ func Open(o Options) (*Host, error) {
 	h.writer.start()
 	h.clocks.Go(h.tick)
 	h.clocks.Go(h.prepare)
+	h.clocks.Go(h.writer.watch)
 	return h, nil
 }
 
@@ -359,8 +360,7 @@ func (h *Host) member(g dsdb.GroupID) (*member, error) {
 	return m, nil
 }
 
-// register makes the replicas that a worker has opened known. It reports false
-// if the host is closed.
+// register makes the replicas that a worker has opened known.
 func (h *Host) register(w *worker, ids []dsdb.GroupID, ps []*progress) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
