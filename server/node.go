@@ -204,8 +204,8 @@ func (n *Node) httpConfig(version string) httpd.Config {
 		writes = 256
 	}
 	return httpd.Config{Version: version, MaxBody: int64(h.MaxBody), MaxDecoded: 4 * int64(h.MaxBody), MaxWrites: writes,
-		WriteWait: time.Duration(h.EnqueuedTimeout), WriteTimeout: time.Duration(c.WriteTimeout), QueryTimeout: time.Duration(c.QueryTimeout),
-		MaxQueries: c.MaxConcurrentQueries, Verify: n.serveVerify, Snapshot: n.serveSnapshot, Pprof: h.Pprof, LogRequests: h.LogEnabled, Wall: n.opt.Wall}
+		MaxBodies: int64(n.cfg.Data.CacheMaxMemory), WriteWait: time.Duration(h.EnqueuedTimeout), WriteTimeout: time.Duration(c.WriteTimeout), QueryTimeout: time.Duration(c.QueryTimeout),
+		MaxQueries: c.MaxConcurrentQueries, MaxAnswer: int64(c.QueryMemory), Verify: n.serveVerify, Snapshot: n.serveSnapshot, Pprof: h.Pprof, LogRequests: h.LogEnabled, Wall: n.opt.Wall}
 }
 
 // spawn runs fn on a goroutine that Close waits for.

@@ -93,7 +93,9 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 	defer release()
 	s := h.writeState()
 	defer h.keep(s)
-	if err := h.readBody(w, r, &s.body); err != nil {
+	held := holding{of: &h.bodies}
+	defer held.release()
+	if err := h.readBody(w, r, &s.body, &held); err != nil {
 		h.failWrite(w, "body", err)
 		return
 	}
