@@ -110,8 +110,8 @@ type Handler struct {
 	writes  chan struct{} // one token per body held
 	bodies  holdings
 	queries atomic.Int64
-	parsers sync.Pool // *writeState
-	boot    uint64    // makes request ids unique between restarts
+	states  writeStates
+	boot    uint64 // makes request ids unique between restarts
 	serial  atomic.Uint64
 
 	background sync.WaitGroup // async queries
