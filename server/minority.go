@@ -45,7 +45,12 @@ func (n *Node) dataCatalogue(ctx context.Context) bool {
 	view := n.meta.View()
 	nodes := view.NodesOf(meta.DataNode)
 	newest, silent := n.askCatalogues(ctx, nodes, 0)
-	return silent < leastQuorum(view, len(nodes)) && n.meta.Wait(ctx, newest) == nil
+	if silent >= leastQuorum(view, len(nodes)) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	return n.meta.Wait(ctx, newest) == nil
 }
 
 // tellDrop returns when the data nodes that are reached have the catalogue that

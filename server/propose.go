@@ -210,7 +210,7 @@ func plainly(err error) error {
 
 // ask asks one node, no longer than the attempt allows.
 func (n *Node) ask(ctx context.Context, do coord.Action, ask func(context.Context, dsdb.NodeID) error) error {
-	limit := time.Duration(do.After) * time.Millisecond
+	limit := time.Duration(min(do.After, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 	if end, ok := ctx.Deadline(); !ok || time.Until(end) > limit {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
