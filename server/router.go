@@ -41,12 +41,20 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	if err = w.prepare(ctx); err != nil {
 		return w.homeless(err)
 	}
-	err = w.propose(ctx)
+	err = w.store(ctx)
 	r.Hinted = w.hinted
 	if err != nil {
 		return err
 	}
 	return w.result()
+}
+
+// store has the shards apply the write, so that queries see it.
+func (w *write) store(ctx context.Context) error {
+	if err := w.propose(ctx); err != nil {
+		return err
+	}
+	return w.fixAgain(ctx)
 }
 
 // policy finds where a write goes. What this node's copy of the catalogue does
@@ -306,7 +314,7 @@ func (w *write) redirect(ctx context.Context, p part, cause error) error {
 	if err = next.prepare(ctx); err != nil {
 		return next.homeless(err)
 	}
-	err = next.propose(ctx)
+	err = next.store(ctx)
 	w.merge(&next.outcomes)
 	return err
 }
