@@ -235,7 +235,7 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 		return
 	}
 	g.contacts.heard(g, e.From, from)
-	if c.retains(g, e) {
+	if g.noticed(e.Message) || c.retains(g, e) {
 		return
 	}
 	if wakes, only := wakes(e.Message); wakes {
@@ -245,6 +245,7 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	}
 	c.strayed(g, e)
 	c.inform(g, e)
+	c.refused(g, e)
 	c.dismissed(g, e)
 	if c.refuse != nil && needsLog(e.Message) {
 		return
@@ -396,18 +397,15 @@ func (c *Core) Refuse(err error) {
 	}
 }
 
-// Remove forgets the group. Its waiters are told so; w is told when the state
-// machine is no longer being used. The caller then has to write an update with
-// Remove set to the log.
+// Remove forgets the group, if it is there. Its waiters are told so; w is told when
+// the state machine is no longer being used. The caller then has to write an update
+// with Remove set to the log.
 func (c *Core) Remove(id dsdb.GroupID, w Waiter) {
-	g := c.groups[id]
-	if g == nil {
-		c.result(w, errNoGroup(id))
-		return
+	if g := c.groups[id]; g != nil {
+		c.fail(g, errNoGroup(id))
+		c.setClock(g, false)
+		delete(c.groups, id)
 	}
-	c.fail(g, errNoGroup(id))
-	c.setClock(g, false)
-	delete(c.groups, id)
 	c.out.Tasks = append(c.out.Tasks, ApplyTask{Group: id, Waiters: []Waiter{w}})
 }
 
