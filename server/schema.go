@@ -79,7 +79,7 @@ func (w *write) ensureGroups(ctx context.Context) error {
 func (w *write) command(ctx context.Context, c meta.Command) error {
 	switch err := w.n.command(ctx, c); dsdb.KindOf(err) {
 	case dsdb.KindUnavailable, dsdb.KindTimeout:
-		return writeFailed(err)
+		return unprepared("the catalogue cannot be changed for it", err)
 	default:
 		if err != nil {
 			return err

@@ -237,3 +237,67 @@ func TestTypesThatAreFreedTooSoonComeBack(t *testing.T) {
 	}
 	c.expect("db", "SHOW FIELD KEYS; SELECT * FROM m; SELECT * FROM rp.m", want)
 }
+
+// A batch is divided until its parts fit into the log, however uneven its rows
+// are; a row that never fits is refused alone.
+func TestUnevenRowsAreDivided(t *testing.T) {
+	for _, level := range []string{"", "any"} {
+		c := open(t, vfs.NewMem(1), quietConfig())
+		c.mustQuery("", "CREATE DATABASE db")
+		long := strings.Repeat("x", 1_000_000)
+		var lines, wide strings.Builder
+		for i := range 900 {
+			fmt.Fprintf(&lines, "m,host=a v=1 %d\n", i)
+		}
+		for i := range 10 {
+			fmt.Fprintf(&lines, "m,host=b v=1,s=%q %d\n", long, i)
+			fmt.Fprintf(&wide, ",s%d=%q", i, long)
+		}
+		if err := c.writeAs(level, "db", lines.String()); err != nil {
+			t.Errorf("%q: %v", level, err)
+		}
+		c.expect("db", "SELECT count(v) FROM m", "m time=0 count=910")
+		wantError(t, c.writeAs(level, "db", "m,host=c v=1 1\nm,host=d v=1"+wide.String()+" 2\nm,host=e v=1 3"), dsdb.KindConflict,
+			`partial write: a point of measurement "m" takes 10`)
+		c.expect("db", "SELECT count(v) FROM m", "m time=0 count=912")
+		c.close()
+	}
+}
+
+// What is said of a write that did not succeed: whether it may have, and what of
+// it is stored.
+func TestWordsOfAWriteThatFailed(t *testing.T) {
+	late := &dsdb.Error{Kind: dsdb.KindUnavailable, Text: "no connection in time", Err: context.DeadlineExceeded}
+	failed := dsdb.Errorf(dsdb.KindUnavailable, "write failed: node 3 (h:1) cannot be reached")
+	unknown := &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: failed}
+	for _, c := range []struct {
+		err  error
+		kind dsdb.Kind
+		text string
+	}{
+		{late, dsdb.KindUnavailable, "write failed: no connection in time"},
+		{failed, dsdb.KindUnavailable, "write failed: node 3 (h:1) cannot be reached"},
+		{unknown, dsdb.KindTimeout, "timeout: the write may have succeeded (node 3 (h:1) cannot be reached)"},
+		{context.DeadlineExceeded, dsdb.KindTimeout, "timeout: the write may have succeeded"},
+		{&dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: context.DeadlineExceeded}, dsdb.KindTimeout, "timeout: the write may have succeeded"},
+		{dsdb.Errorf(dsdb.KindTimeout, "timeout: the outcome is unknown: no space"), dsdb.KindTimeout, "timeout: the write may have succeeded (no space)"},
+	} {
+		if err := writeFailed(c.err); dsdb.KindOf(err) != c.kind || err.Error() != c.text {
+			t.Errorf("%v: kind %d, %v", c.err, dsdb.KindOf(err), err)
+		}
+	}
+	for _, c := range []struct {
+		errs []error
+		want string
+	}{
+		{[]error{nil, nil}, "<nil>"},
+		{[]error{failed, failed}, "write failed: node 3 (h:1) cannot be reached"},
+		{[]error{failed, nil, late}, "write failed: node 3 (h:1) cannot be reached; other points of the write are stored"},
+		{[]error{partStored(failed), nil}, "write failed: node 3 (h:1) cannot be reached; other points of the write are stored"},
+		{[]error{failed, nil, unknown}, "timeout"},
+	} {
+		if err := together(c.errs); fmt.Sprint(err) != c.want {
+			t.Errorf("%v: %v", c.errs, err)
+		}
+	}
+}
