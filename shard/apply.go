@@ -13,6 +13,9 @@ import (
 // one verdict per entry. What it does follows from the log alone. An error
 // means that the shard cannot go on.
 func (s *Shard) Apply(es []dsdb.Entry) ([]dsdb.Verdict, error) {
+	s.rest.used.Store(true)
+	s.rest.index.RLock()
+	defer s.rest.index.RUnlock()
 	s.writer = writers.Get().(*writer)
 	defer func() {
 		s.writer.free()

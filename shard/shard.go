@@ -48,6 +48,7 @@ type Shard struct {
 	nextFile atomic.Uint64
 	last     lastRows
 	wound    wound
+	rest     rest
 
 	compactMu sync.Mutex // held while files are merged; before diskMu
 	diskMu    sync.Mutex // held while a manifest is written; before loadMu
