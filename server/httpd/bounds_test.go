@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -189,4 +190,30 @@ func TestFormTooLarge(t *testing.T) {
 	if got := bodyOf(t, r); r.StatusCode != 413 || !strings.Contains(got, "the body of a query may have 2097152 bytes at most") {
 		t.Errorf("%d %s", r.StatusCode, got)
 	}
+}
+
+// hanging is a body that never comes.
+type hanging struct{ asked, end chan struct{} }
+
+func (b hanging) Read([]byte) (int, error) {
+	b.asked <- struct{}{}
+	<-b.end
+	return 0, os.ErrDeadlineExceeded
+}
+
+// Clients whose bodies do not come keep nobody from writing.
+func TestSlowBodiesTakeNoPlace(t *testing.T) {
+	h := New(Config{MaxWrites: 1, WriteWait: time.Millisecond}, &fakeBackend{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	slow := hanging{make(chan struct{}), make(chan struct{})}
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() { h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/write?db=d", slow)) })
+		<-slow.asked
+	}
+	w := httptest.NewRecorder()
+	if h.ServeHTTP(w, httptest.NewRequest("POST", "/write?db=d", strings.NewReader("m v=1 1"))); w.Code != 204 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	close(slow.end)
+	all.Wait()
 }

@@ -82,7 +82,7 @@ type Config struct {
 	Version        string // DSDB's own
 	MaxBody        int64  // bytes of a body as sent; above: 413
 	MaxDecoded     int64  // bytes of a body when inflated; above: 413
-	MaxWrites      int    // bodies held at the same time; above: 503 after WriteWait
+	MaxWrites      int    // carried out at the same time; above: 503 after WriteWait
 	MaxBodies      int64  // bytes of all bodies that are held at the same time, inflated; above: 503
 	WriteWait      time.Duration
 	WriteTimeout   time.Duration // until a write is answered with 503 timeout
@@ -107,7 +107,7 @@ type Handler struct {
 	mux     *http.ServeMux
 	gate    *gate
 
-	writes  chan struct{} // one token per body held
+	writes  chan struct{} // one token per write that is carried out
 	bodies  holdings
 	queries atomic.Int64
 	states  writeStates

@@ -73,12 +73,6 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	release, err := h.admitWrite(r.Context())
-	if err != nil {
-		h.failWrite(w, "overload", err)
-		return
-	}
-	defer release()
 	s := h.states.take()
 	defer func() { h.states.put(s, time.Now()) }()
 	held := holding{of: &h.bodies}
@@ -87,6 +81,12 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 		h.failWrite(w, "body", err)
 		return
 	}
+	release, err := h.admitWrite(r.Context()) // not before: a slow body keeps nobody from writing
+	if err != nil {
+		h.failWrite(w, "overload", err)
+		return
+	}
+	defer release()
 	h.metrics.writeBytes.Add(float64(s.body.Len()))
 	report, err := s.parser.Parse(&s.batch, s.body.Bytes(), lineproto.Options{
 		Now: h.cfg.Wall().UnixNano(), Precision: unit, Unsigned: h.cfg.AcceptUnsigned})
@@ -143,7 +143,7 @@ func (h *Handler) failWrite(w http.ResponseWriter, reason string, err error) {
 	writeError(w, status(err), err.Error())
 }
 
-// admitWrite takes one of the MaxWrites places for a body, waiting up to WriteWait.
+// admitWrite takes one of the MaxWrites places, waiting up to WriteWait.
 func (h *Handler) admitWrite(ctx context.Context) (release func(), err error) {
 	if h.writes == nil {
 		return func() {}, nil
