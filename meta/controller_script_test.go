@@ -47,6 +47,9 @@ func TestControllerScripts(t *testing.T) {
 			case "damage":
 				w.groups[dsdb.GroupID(s.number("group"))].broken[dsdb.ReplicaID(s.number("replica"))] = true
 				return "ok\n"
+			case "rot":
+				w.groups[dsdb.GroupID(s.number("group"))].rotten[dsdb.ReplicaID(s.number("replica"))] = true
+				return "ok\n"
 			case "new-controller":
 				w.c = NewController(testOptions())
 				return "ok\n"
