@@ -65,6 +65,7 @@ func (n *Node) followCatalogue(ctx context.Context) {
 		n.routes.leaders.Retain(there)
 		n.routes.sequencer.Retain(there)
 		n.routes.heard.retain(there)
+		n.routes.fresh.Retain(there)
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -46,4 +47,12 @@ func (f *Freshness) Forget(g dsdb.GroupID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.at, g)
+}
+
+// Retain forgets the groups that keep does not want: those that are no more, of
+// which a read that was under way may have noted something after Forget.
+func (f *Freshness) Retain(keep func(dsdb.GroupID) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	maps.DeleteFunc(f.at, func(g dsdb.GroupID, _ time.Duration) bool { return !keep(g) })
 }
