@@ -200,6 +200,7 @@ type Core struct {
 	dirty   []*group        // touched since the last Drain, in order of first touch
 	refuse  error           // why proposals are refused, nil if they are not
 	out     Outputs
+	metrics *Metrics        // elections are counted there
 	scratch []byte          // data of proposals on their way into raft
 	blank   []*raftpb.Entry // entries to carry them
 }
@@ -207,7 +208,7 @@ type Core struct {
 // NewCore makes a core without groups. origin must differ from that of every
 // other boot of any node.
 func NewCore(log LogReader, origin uint64, logger *slog.Logger) *Core {
-	return &Core{log: log, origin: origin, logger: logger, groups: map[dsdb.GroupID]*group{}}
+	return &Core{log: log, origin: origin, logger: logger, groups: map[dsdb.GroupID]*group{}, metrics: new(Metrics)}
 }
 
 // Tick moves the logical clock of the groups of one slice, a tenth of them.

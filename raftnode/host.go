@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -56,6 +58,11 @@ type Metrics struct {
 	Applied   atomic.Uint64 // entries applied, those of raft itself included
 	Batches   atomic.Uint64 // synced writes to the log
 	Updates   atomic.Uint64 // updates in them
+
+	Refused   atomic.Uint64 // proposals that are not in the log and never will be
+	Uncertain atomic.Uint64 // proposals of which nobody knows what became
+	Elected   atomic.Uint64 // times that a replica here has become the leader of others
+	Leaders   atomic.Uint64 // times that a group of several replicas was found to have a leader, another one or again
 }
 
 // Host runs the raft groups of one node: workers that own the groups, one
@@ -92,7 +99,9 @@ func Open(o Options) (*Host, error) {
 	h := &Host{opt: o, stop: make(chan struct{}), awake: make(chan struct{}, 1), groups: map[dsdb.GroupID]*member{}}
 	h.writer = newWriter(h)
 	for range 1 + min(4, runtime.GOMAXPROCS(0)) {
-		w := newWorker(h, NewCore(o.Log, origin, o.Logger))
+		c := NewCore(o.Log, origin, o.Logger)
+		c.metrics = &h.metrics
+		w := newWorker(h, c)
 		h.workers = append(h.workers, w)
 		w.start()
 	}
@@ -155,7 +164,15 @@ func (h *Host) Ready(ctx context.Context, groups []dsdb.GroupID) error {
 // caller must not change data afterwards, whatever is returned.
 func (h *Host) Propose(ctx context.Context, g dsdb.GroupID, data []byte) (dsdb.Verdict, error) {
 	h.metrics.Proposals.Add(1)
-	return h.call(ctx, event{kind: evPropose, group: g, data: data})
+	v, err := h.call(ctx, event{kind: evPropose, group: g, data: data})
+	switch kind := dsdb.KindOf(err); {
+	case err == nil:
+	case kind == dsdb.KindTimeout || kind == dsdb.KindCanceled:
+		h.metrics.Uncertain.Add(1)
+	default:
+		h.metrics.Refused.Add(1)
+	}
+	return v, err
 }
 
 // ReadIndex returns an index up to which the group's log holds everything that
@@ -294,6 +311,21 @@ func (h *Host) Status(g dsdb.GroupID) GroupStatus {
 		return GroupStatus{Failed: err}
 	}
 	return m.progress.status()
+}
+
+// Replicas returns the groups of which this node has a replica, in any order, and
+// what it knows of them.
+func (h *Host) Replicas() iter.Seq2[dsdb.GroupID, GroupStatus] {
+	return func(yield func(dsdb.GroupID, GroupStatus) bool) {
+		h.mu.RLock()
+		groups := maps.Clone(h.groups)
+		h.mu.RUnlock()
+		for g, m := range groups {
+			if !yield(g, m.progress.status()) {
+				return
+			}
+		}
+	}
 }
 
 // Elected returns a channel that is closed once a leader of g is known here that

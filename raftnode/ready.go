@@ -160,6 +160,9 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 	was := g.seen
 	if rd.SoftState != nil {
 		c.wake(g)
+		if lead := rd.SoftState.Lead; lead != raft.None && lead != was.lead && !g.single() {
+			c.metrics.Leaders.Add(1)
+		}
 		g.seen.lead, g.seen.leading = rd.SoftState.Lead, rd.SoftState.RaftState == raft.StateLeader
 	}
 	if hs := rd.HardState; !raft.IsEmptyHardState(hs) {
@@ -193,6 +196,7 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 		panic(fmt.Sprintf("BUG: group %d: became leader of term %d without an entry", g.id, g.seen.term))
 	}
 	if !g.single() {
+		c.metrics.Elected.Add(1)
 		c.logger.Info("raft group has a new leader", "group", uint64(g.id), "replica", g.seen.replica, "term", g.seen.term)
 	}
 }

@@ -85,6 +85,7 @@ type Node struct {
 	door       *door
 	handler    *httpd.Handler
 	mismatches atomic.Uint64 // replicas of a shard that were found to differ
+	logSyncs   prometheus.Histogram
 
 	running context.Context // ends when the tasks are to end
 	tasks   sync.WaitGroup
@@ -99,7 +100,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
 		o.Wall = time.Now
 	}
 	for {
-		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger}
+		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger, logSyncs: newLogSyncs()}
 		n.shards = newShards(n)
 		n.control = newControl(n)
 		err := n.open(ctx)
