@@ -138,15 +138,16 @@ type Traffic struct {
 // Peers are the other processes of the cluster. All methods are safe for
 // concurrent use.
 type Peers struct {
-	opt       Options
-	instance  uint64 // tells this process from a copy of it
-	metrics   Metrics
-	handlers  handlers
-	refusals  refusals
-	snapshots transfers
-	ctx       context.Context // ends at Close
-	stop      context.CancelFunc
-	running   running
+	opt        Options
+	instance   uint64 // tells this process from a copy of it
+	metrics    Metrics
+	handlers   handlers
+	handshakes handshakes
+	refusals   refusals
+	snapshots  transfers
+	ctx        context.Context // ends at Close
+	stop       context.CancelFunc
+	running    running
 
 	mu       sync.RWMutex // taken before a peer's
 	registry registry     // guarded by mu
@@ -179,7 +180,7 @@ func New(o Options) *Peers {
 		opt:       o,
 		instance:  binary.LittleEndian.Uint64(b[:]),
 		handlers:  handlers{calls: map[string]CallHandler{}, streams: map[string]StreamHandler{}},
-		refusals:  refusals{pending: make(chan struct{}, maxHandshakes), logged: map[string]bool{}},
+		refusals:  refusals{logged: map[string]bool{}},
 		snapshots: newTransfers(o.SnapshotRate),
 		registry:  newRegistry(),
 	}
