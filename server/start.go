@@ -365,16 +365,13 @@ func sameProcesses(a, b []meta.Process) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// peerNodes lists the roles of all processes that are in the cluster.
+// peerNodes lists the roles of all processes that are, or were, in the cluster.
 func peerNodes(view *meta.Data) []rpc.Node {
 	var nodes []rpc.Node
 	for _, p := range view.Processes {
-		if p.Gone() {
-			continue
-		}
 		for _, id := range []dsdb.NodeID{p.MetaID, p.DataID} {
 			if id != 0 {
-				nodes = append(nodes, rpc.Node{ID: id, UUID: p.UUID, Addr: p.TCPAddr})
+				nodes = append(nodes, rpc.Node{ID: id, UUID: p.UUID, Addr: p.TCPAddr, Gone: p.Gone()})
 			}
 		}
 	}

@@ -91,7 +91,7 @@ func (p *Peers) connect(ctx context.Context, addr string) (net.Conn, error) {
 func (q *peer) dial(ctx context.Context, cl class) (*conn, error) {
 	addr := q.addr()
 	if addr == "" {
-		return nil, fmt.Errorf("process %s has no address", q.uuid)
+		return nil, errors.New("it is not known where it is")
 	}
 	c, err := q.dialAt(ctx, addr, cl)
 	if err != nil {
@@ -108,13 +108,13 @@ func (q *peer) dialAt(ctx context.Context, addr string, cl class) (*conn, error)
 	raw, err := q.owner.connect(short, addr)
 	done()
 	if err != nil {
-		return nil, fmt.Errorf("peer %s: %w", addr, err)
+		return nil, err
 	}
 	tune(raw, cl)
 	c, err := q.greet(ctx, raw, addr, cl)
 	if err != nil {
 		q.owner.refusals.note(q.owner, q.uuid, err)
-		return nil, fmt.Errorf("peer %s: %w", addr, err)
+		return nil, err
 	}
 	return c, nil
 }

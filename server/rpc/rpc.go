@@ -64,6 +64,9 @@ func (p *Process) ids() []dsdb.NodeID {
 	return ids
 }
 
+// who names the process for people.
+func (p *Process) who() string { return who(p.ids(), p.Addr, p.UUID) }
+
 // node returns the id under which the process holds its replica of g.
 func (p *Process) node(g dsdb.GroupID) dsdb.NodeID {
 	if p.DataID == 0 || g == dsdb.MetaGroup && p.MetaID != 0 {
@@ -104,6 +107,7 @@ type Node struct {
 	ID   dsdb.NodeID
 	UUID string // of the process
 	Addr string // host:port at which it is reached
+	Gone bool   // the process was dropped, or replaced
 }
 
 // CallHandler answers calls. The body is the handler's. An error reaches the
