@@ -54,15 +54,15 @@ func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *p
 		if err != nil {
 			return err
 		}
-		del.Measurements = []string{}
-		for _, m := range names {
-			if t.Matches(m) {
-				del.Measurements = append(del.Measurements, m)
-			}
+		if ref, found := s.view.Shard(id); found { // hints of what is not stored there may be on their way
+			names = append(slices.Clone(names), meta.Measurements([]*meta.ShardGroup{ref.Group})...)
 		}
-		if len(del.Measurements) == 0 {
+		names = slices.DeleteFunc(names, func(m string) bool { return !t.Matches(m) })
+		if len(names) == 0 {
 			return nil
 		}
+		slices.Sort(names)
+		del.Measurements = slices.Compact(names)
 	}
 	v, err := n.propose(ctx, id.Group(), func(pid dsdb.ProposalID) []byte { return shard.AppendDelete(nil, pid, del) })
 	switch {
