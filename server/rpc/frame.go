@@ -10,8 +10,6 @@ import (
 	"io"
 	"math"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/raftnode"
 )
@@ -154,10 +152,10 @@ func decodeEnvelopes(body []byte, count int) ([]raftnode.Envelope, error) {
 		if err != nil {
 			return nil, fmt.Errorf("raft frame: group %d: %w", e.Group, err)
 		}
-		if 2*len(raw) < len(body) {
-			detach(m.GetEntries())
-		}
 		e.Message = m
+		if 2*len(raw) < len(body) {
+			detach(&e)
+		}
 		out = append(out, e)
 	}
 	if len(d.b) > 0 {
@@ -166,9 +164,9 @@ func decodeEnvelopes(body []byte, count int) ([]raftnode.Envelope, error) {
 	return out, nil
 }
 
-// detach gives entries memory of their own.
-func detach(ents []*raftpb.Entry) {
-	size := 0
+// detach gives the entries of a message memory of their own.
+func detach(e *raftnode.Envelope) {
+	ents, size := e.Message.GetEntries(), 0
 	for _, e := range ents {
 		size += len(e.GetData())
 	}
