@@ -103,14 +103,11 @@ func readFrame(r *bufio.Reader, limit int) (frame, error) {
 	if uint64(n) > uint64(limit) {
 		return frame{}, dsdb.Errorf(dsdb.KindCorrupt, "frame of %d bytes: at most %d are allowed", n, limit)
 	}
-	f := frame{kind: kind(h[8]), count: int(binary.LittleEndian.Uint16(h[10:])), body: make([]byte, n)}
+	f := frame{kind: kind(h[8]), count: int(binary.LittleEndian.Uint16(h[10:]))}
 	version := h[9]
 	got := crc32.Checksum(h[8:headerSize], castagnoli)
 	_, _ = r.Discard(headerSize)
-	if _, err := io.ReadFull(r, f.body); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
+	if f.body, err = readBody(r, int(n)); err != nil {
 		return frame{}, err
 	}
 	if got = crc32.Update(got, castagnoli, f.body); got != sum {
@@ -120,6 +117,27 @@ func readFrame(r *bufio.Reader, limit int) (frame, error) {
 		return frame{}, dsdb.Errorf(dsdb.KindCorrupt, "frame of version %d, this process reads %d", version, frameVersion)
 	}
 	return f, nil
+}
+
+// firstRead is the memory that a frame gets before any of it has come; what it says
+// of its length is not believed for more.
+const firstRead = 1 << 20
+
+// readBody reads n bytes.
+func readBody(r io.Reader, n int) ([]byte, error) {
+	b := make([]byte, min(n, firstRead))
+	for have := 0; ; {
+		if _, err := io.ReadFull(r, b[have:]); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		if have = len(b); have == n {
+			return b, nil
+		}
+		b = append(b, make([]byte, min(have, n-have))...)
+	}
 }
 
 // appendEnvelope appends a raft message to the body of a raft frame.
