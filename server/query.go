@@ -53,6 +53,7 @@ func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Tim
 		}
 		res, err := n.run(ctx, s, r, began)
 		if err == nil && res != nil {
+			s.staleness.tell(r, n.routes.age())
 			return res, nil
 		}
 		again := s.lost(err, failed)
