@@ -199,6 +199,7 @@ func (m *member) readIndex(g dsdb.GroupID, done func(uint64, error)) {
 // current waits until this node's replica of g includes everything that was
 // acknowledged before the call.
 func (m *member) current(g dsdb.GroupID, done func(error)) {
+	asked := m.store.Now()
 	m.readIndex(g, func(index uint64, err error) {
 		if err != nil {
 			done(err)
@@ -208,6 +209,33 @@ func (m *member) current(g dsdb.GroupID, done func(error)) {
 			done(errDropped)
 			return
 		}
-		m.node.Applied(g, index, waiter(func(_ dsdb.Verdict, err error) { done(err) }))
+		m.node.Applied(g, index, waiter(func(_ dsdb.Verdict, err error) {
+			if err == nil {
+				m.freshness.Current(g, asked)
+			}
+			done(err)
+		}))
 	})
+}
+
+// freshWait is how long it may take to learn how stale a replica is.
+const freshWait = time.Second
+
+// fresh waits until this node's replica of g has everything that was acknowledged
+// longer than limit ago; 0: it need not. It reports KindUnavailable if it is not
+// known to.
+func (m *member) fresh(g dsdb.GroupID, limit time.Duration, done func(error)) {
+	if m.freshness.Within(g, m.store.Now(), limit) {
+		done(nil)
+		return
+	}
+	over := false
+	end := func(err error) {
+		if !over {
+			over = true
+			done(err)
+		}
+	}
+	m.after(freshWait, func() { end(dsdb.Errorf(dsdb.KindUnavailable, "max_staleness")) })
+	m.current(g, end)
 }

@@ -114,7 +114,7 @@ var logSuite = &suite{"TestSeeds", func(t *testing.T, seed uint64) outcome {
 var storeSuite = &suite{"TestStores", func(t *testing.T, seed uint64) outcome {
 	s := playStore(t, seed)
 	return outcome{seed, s.Events(), s.Now(), s.Counts, s.most, s.Errs}
-}, []counts{{"clients", pointCounts}, {"cluster", placementCounts}, {"snapshots", shardCounts},
+}, []counts{{"clients", pointCounts}, {"stale", staleCounts}, {"digests", digestCounts}, {"cluster", placementCounts}, {"snapshots", shardCounts},
 	{"processes", storeProcessCounts}, {"network", networkCounts}, {"disks", storeDiskCounts}}}
 
 // What is counted, each of which must happen in the runs.
@@ -132,7 +132,10 @@ var (
 // Of the whole store.
 var (
 	pointCounts = []string{"writes acknowledged", "writes refused", "writes of unknown outcome", "proposals tried again", "second copies of proposals",
-		"deletes", "reads", "reads of other nodes", "stale reads", "cells checked", "replicas compared", "entries for checksums", "checksums compared", "elections"}
+		"deletes", "reads", "reads of other nodes", "cells checked", "replicas compared", "elections"}
+	staleCounts  = []string{"stale reads", "bounded stale reads", "stale reads of no shard", "stale reads refused"}
+	digestCounts = []string{"entries for checksums", "checksums compared", "judgements that replicas agree", "replicas made odd", "odd ones judged wrong", "odd ones judged right",
+		"judgements without a majority", "replicas that an operator failed"}
 	placementCounts = []string{"joins", "commands for new time groups", "commands of the controller", "membership changes", "transfers", "replicas closed", "nodes dropped"}
 	shardCounts     = []string{"flushes of shards", "flushes of catalogues", "compactions", "snapshots sent", "snapshots that did not arrive"}
 
