@@ -36,6 +36,7 @@ type Cluster struct {
 	shipments []*shipment          // snapshots on their way
 	leaders   map[reign]leader     // who led, ever
 	entries   map[position]content // what was applied, ever
+	members   map[position]string  // of groups, ever, by the entry that made them
 	Errs      []string             // what should not have happened
 	Counts    map[string]int       // how often things happened, by their names
 	hooks
@@ -95,7 +96,7 @@ func NewCluster(w *World, o Options) *Cluster {
 	if o.Applied == nil {
 		o.Applied = func(*Node, dsdb.GroupID) {}
 	}
-	c := &Cluster{World: w, options: o, leaders: map[reign]leader{}, entries: map[position]content{}, Counts: map[string]int{}}
+	c := &Cluster{World: w, options: o, leaders: map[reign]leader{}, entries: map[position]content{}, members: map[position]string{}, Counts: map[string]int{}}
 	c.hooks = hooks{voted: func(*Node) {}, joint: func(*Node, dsdb.GroupID) {}, failed: func(*Node, dsdb.GroupID, error) {}}
 	c.torn = func(n *Node, file string) error {
 		c.fail("file %s of a snapshot of node %d is not what its manifest says", file, n.Index)
