@@ -125,14 +125,20 @@ var errDropped = errors.New("the shard was dropped")
 
 // propose has a group apply what encode makes of the id that it is given, once.
 func (m *member) propose(g dsdb.GroupID, encode func(dsdb.ProposalID) []byte, done func(dsdb.Verdict, error)) {
+	m.proposing(g, encode, func(v dsdb.Verdict, _ int, err error) { done(v, err) })
+}
+
+// proposing is propose that also tells how many tries it took: of more than one
+// an earlier one may have had the effect, at an index below that of the verdict.
+func (m *member) proposing(g dsdb.GroupID, encode func(dsdb.ProposalID) []byte, done func(v dsdb.Verdict, tries int, err error)) {
 	nodes, found := m.voters(g)
 	if !found {
-		done(dsdb.Verdict{}, errDropped)
+		done(dsdb.Verdict{}, 0, errDropped)
 		return
 	}
 	id, wait := m.sequencer.Take(g)
 	if wait != nil {
-		done(dsdb.Verdict{}, dsdb.Errorf(dsdb.KindUnavailable, "too many proposals are outstanding"))
+		done(dsdb.Verdict{}, 0, dsdb.Errorf(dsdb.KindUnavailable, "too many proposals are outstanding"))
 		return
 	}
 	payload := encode(id)
@@ -154,7 +160,7 @@ func (m *member) propose(g dsdb.GroupID, encode func(dsdb.ProposalID) []byte, do
 		}))
 	}, func(err error) {
 		m.sequencer.Release(g, id)
-		done(verdict, err)
+		done(verdict, tries, err)
 	})
 }
 

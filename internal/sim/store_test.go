@@ -37,6 +37,7 @@ type store struct {
 	scrapped *Node                // is not coming back; nil: none
 	lost     map[dsdb.NodeID]bool // whose disks are gone
 	policies map[string]int       // databases and their replication factors
+	asked    time.Duration        // when they were asked for last
 	calls    map[cell][]*call     // what clients did
 	write    uint64               // the newest value
 	stamp    int64                // orders the starts and ends of calls
@@ -170,10 +171,13 @@ func (s *store) ready() bool {
 	if st := m.node.Status(dsdb.MetaGroup); len(st.Members.Voters) < s.metas-1+s.metas%2 {
 		return false
 	}
-	missing := false
+	missing, again := false, s.Now() >= s.asked+200*time.Millisecond
 	for _, db := range slices.Sorted(maps.Keys(s.policies)) {
-		if m.catalogue.View().Database(db) == nil {
-			missing = true
+		if m.catalogue.View().Database(db) != nil {
+			continue
+		}
+		if missing = true; again {
+			s.asked = s.Now()
 			rf := s.policies[db]
 			m.command(&meta.CreateDatabase{Name: db, Policy: &meta.PolicySpec{ReplicaN: &rf, ShardGroupDuration: time.Hour}}, func(dsdb.Verdict, error) {})
 		}
@@ -302,7 +306,7 @@ func (s *store) put(m *member, db string, ps []point, then func(error)) {
 				case err == nil && v.Rejected == 0:
 					s.count("writes acknowledged")
 					ends[c]()
-					ops[c].index = v.Index
+					ops[c].index = pt.at
 				case err == nil && dsdb.KindOf(v.Err()) == dsdb.KindTimeout:
 					s.count("writes below the window of proposals")
 				case err == nil:
