@@ -223,7 +223,7 @@ func (r *Reader) loadHeader(schema fbTable) error {
 	return nil
 }
 
-// touch verifies the pages that hold [off, off+n), once each.
+// touch verifies the pages that hold [off, off+n), once each until Doubt.
 func (r *Reader) touch(off, n int64) error {
 	if off < 0 || n < 0 || off > r.pages.covered-n {
 		return r.corrupt(off, "%d bytes reach past the data", n)
@@ -249,6 +249,14 @@ func (r *Reader) verifyPage(p int64) error {
 	}
 	r.pages.verified[p>>6].Or(1 << (uint(p) & 63))
 	return nil
+}
+
+// Doubt has every page verified again at its next use: what a disk holds may change
+// under a file that is open for long.
+func (r *Reader) Doubt() {
+	for i := range r.pages.verified {
+		r.pages.verified[i].Store(0)
+	}
 }
 
 // bytes returns verified bytes of the file. Their capacity reaches a few bytes

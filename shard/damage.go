@@ -42,6 +42,20 @@ func (s *Shard) Damage() error {
 	return nil
 }
 
+// doubt has the pages of the segments verified again when they are read next.
+func (s *Shard) doubt() {
+	s.mu.RLock()
+	files := s.files
+	s.mu.RUnlock()
+	for _, f := range files { // one that is closed meanwhile is none the worse for it
+		f.mu.Lock()
+		if f.reader != nil {
+			f.reader.Doubt()
+		}
+		f.mu.Unlock()
+	}
+}
+
 // CheckFiles reads all files that the manifest names and compares their
 // checksums: damage where nobody looks is found too. It does nothing once the
 // shard is closed.

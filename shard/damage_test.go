@@ -166,3 +166,32 @@ func TestDamageIsNotMerged(t *testing.T) {
 		check(t, m.shard.Close())
 	}
 }
+
+// A file that is damaged while it is open, after its pages were verified, is found
+// out by who reads it after the next flush, or after the shard was asked to rest.
+func TestDamageOfAnOpenFileIsFound(t *testing.T) {
+	t.Parallel()
+	for name, doubt := range map[string]func(m *machine){
+		"flush": func(m *machine) {
+			m.write(randomPoints(m.r, &m.clock))
+			m.flush()
+		},
+		"rest": func(m *machine) { m.shard.Rest() },
+	} {
+		m := newMachine(t, 8)
+		check(t, m.shard.Close())
+		m.fs, m.dir = vfs.OS(), path.Join(t.TempDir(), "7")
+		m.open()
+		m.write(randomPoints(m.r, &m.clock))
+		m.flush()
+		check(t, readAll(m.shard))
+		meta := m.shard.disk.segments[0]
+		file := path.Join(m.dir, meta.name(segmentSuffix))
+		spoil(t, m.fs, file, 100)
+		doubt(m)
+		if err := readAll(m.shard); dsdb.KindOf(err) != dsdb.KindCorrupt || m.shard.Damage() == nil {
+			t.Errorf("%s: %v, damage %v", name, err, m.shard.Damage())
+		}
+		check(t, m.shard.Close())
+	}
+}

@@ -45,6 +45,7 @@ func (s *Shard) Flush() (bool, error) {
 	if err := s.flush(fr); err != nil {
 		return false, fmt.Errorf("shard %d: flush: %w", s.o.ID, err)
 	}
+	s.doubt()
 	return true, nil
 }
 

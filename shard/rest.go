@@ -17,9 +17,14 @@ type rest struct {
 // has read since the call before lets go of what its files hold too: the index,
 // which takes more memory than all else, the newest rows, and the mappings of
 // segments. Who needs them next brings them back (load, file.open). It reports
-// whether there was anything to let go of.
+// whether there was anything to let go of. One that was used has its pages verified
+// again, as after a flush.
 func (s *Shard) Rest() bool {
-	if s.rest.used.Swap(false) || !s.rest.index.TryLock() {
+	if s.rest.used.Swap(false) {
+		s.doubt()
+		return false
+	}
+	if !s.rest.index.TryLock() {
 		return false
 	}
 	defer s.rest.index.Unlock()
