@@ -161,6 +161,7 @@ func TestC26WithoutQuorum(t *testing.T) {
 	nodes[2].halt()
 	_, err := nodes[0].query("", "CREATE DATABASE db")
 	wantError(t, err, dsdb.KindUnavailable, "no quorum: 1/3 meta nodes reachable")
+	wantError(t, nodes[0].node.Ready(t.Context()), dsdb.KindUnavailable, "no quorum: 1/3 meta nodes reachable, and 1/3 data nodes")
 	if servers := nodes[0].mustQuery("", "SHOW SERVERS"); strings.Count(servers, "\n") != 5 {
 		t.Errorf("without quorum:\n%s", servers)
 	}

@@ -59,6 +59,17 @@ func (n *Node) lackOfQuorum() string {
 	return ""
 }
 
+// cutOff says why this node can do little for clients, "" if it can: it reaches a
+// majority neither of the meta nodes nor of the data nodes. The latter alone will do
+// for points.
+func (n *Node) cutOff() string {
+	lack, all := n.lackOfQuorum(), len(n.meta.View().NodesOf(meta.DataNode))
+	if reached := all - len(n.unreached()); lack != "" && reached <= all/2 {
+		return fmt.Sprintf("%s, and %d/%d data nodes", lack, reached, all)
+	}
+	return ""
+}
+
 // up reports whether a node is this one, or connected to it.
 func (n *Node) up(node dsdb.NodeID) bool {
 	return n.is(node) || slices.ContainsFunc(n.peers.Status(), func(p rpc.PeerStatus) bool {

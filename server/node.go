@@ -230,6 +230,9 @@ func (n *Node) Ready(ctx context.Context) error {
 	if st := n.host.Status(dsdb.MetaGroup); st.Failed != nil {
 		return dsdb.Errorf(dsdb.KindUnavailable, "catalogue: %w", st.Failed)
 	}
+	if why := n.cutOff(); why != "" {
+		return dsdb.Errorf(dsdb.KindUnavailable, "%s", why)
+	}
 	return n.admit()
 }
 

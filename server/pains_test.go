@@ -286,6 +286,9 @@ func TestPointsWithoutAQuorumOfMetaNodes(t *testing.T) {
 	metas[1].halt()
 	for i, m := range []*machine{data, metas[2]} {
 		m.mustWrite("db", fmt.Sprintf("m v=%d 1", i))
+		if err := m.node.Ready(t.Context()); err != nil {
+			t.Errorf("node %d takes points, and says: %v", i, err)
+		}
 		for _, level := range []httpd.ReadConsistency{"", httpd.ReadLeader, httpd.ReadStale} {
 			if got, err := m.ask(readLevel{Read: level}, "db", "SELECT v FROM m"); err != nil || got != fmt.Sprintf("m time=1 v=%d", i) {
 				t.Errorf("through node %d, read consistency %q: %q %v; catalogues %d and %d", i, level, got, err, data.node.meta.View().Index, metas[2].node.meta.View().Index)

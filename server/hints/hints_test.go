@@ -270,9 +270,10 @@ func TestHintsThatWaitForLongLeaveRoom(t *testing.T) {
 func TestPowerCutWhileHintsMove(t *testing.T) {
 	for cut := 40; ; cut += 1 + cut/15 {
 		mem := vfs.NewMem(uint64(cut))
-		n := 0
+		var asked atomic.Int64 // by the writer and by this test
 		q, err := Open(options(vfs.Faulty(mem, func(op, _ string) error {
-			if n++; n == cut && cut%3 == 0 {
+			n := int(asked.Add(1))
+			if n == cut && cut%3 == 0 {
 				return syscall.ENOSPC
 			} else if n >= cut && cut%3 != 0 {
 				return fmt.Errorf("the power is cut")
@@ -306,7 +307,7 @@ func TestPowerCutWhileHintsMove(t *testing.T) {
 			t.Fatalf("cut %d: %d were acknowledged, there are %q, %d are lost", cut, added, got, lost)
 		}
 		check(t, q.Close())
-		if n < cut {
+		if int(asked.Load()) < cut {
 			return
 		}
 	}
