@@ -226,7 +226,7 @@ func (s *store) whole(g dsdb.GroupID) bool {
 		return false
 	}
 	st := l.Status(g)
-	if len(st.Members.Voters) < 3 || !st.Settled {
+	if len(st.Members.Voters) < 3 || !st.Settled || st.Applied < st.Last { // what is on its way may be that one of them leaves
 		return false
 	}
 	for _, v := range st.Members.Voters {
