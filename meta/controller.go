@@ -339,6 +339,12 @@ func (l *leadership) member(id dsdb.ReplicaID) bool {
 	return l.voter(id) || slices.ContainsFunc(l.report.Members.Learners, is) || slices.ContainsFunc(l.report.Members.Outgoing, is)
 }
 
+// holds reports whether a replica of the group is on a node.
+func (l *leadership) holds(node dsdb.NodeID) bool {
+	is := func(m Member) bool { return m.Node == node }
+	return slices.ContainsFunc(l.report.Members.Voters, is) || slices.ContainsFunc(l.report.Members.Learners, is)
+}
+
 func (l *leadership) joint() bool { return len(l.report.Members.Outgoing) > 0 }
 
 // follows reports whether a member is heard from and at most lag entries behind.

@@ -24,7 +24,7 @@ func (s *step) metaGroup() {
 		}
 	}
 	for _, r := range s.d.MetaReplicas {
-		if p, _ := s.d.ProcessOf(r.Node); r.Role == Learner && !p.Gone() && !l.member(r.ID) {
+		if p, _ := s.d.ProcessOf(r.Node); r.Role == Learner && !p.Gone() && !l.member(r.ID) && !l.holds(r.Node) {
 			s.change(l, "a process has joined", MemberChange{AddLearner, memberOf(r)})
 			return
 		}

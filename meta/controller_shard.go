@@ -308,6 +308,7 @@ func (s *step) begin(c *census) {
 	}
 	group := c.ref.Shard.ID.Group()
 	target := s.target(c)
+	witness, needless := s.needless(c)
 	switch u := s.urgency(c); {
 	case s.expelFailed(c):
 	case s.makeWay(c):
@@ -319,12 +320,10 @@ func (s *step) begin(c *census) {
 		s.add(c, target, "a replica is on a dead node")
 	case u == leaving:
 		s.retire(c, group, c.away[0])
-	case u == watched:
-		if r, found := s.needless(c); !found {
-			s.addWitness(c)
-		} else if s.sound(c) {
-			s.retire(c, group, r)
-		}
+	case u >= surplus && needless && s.sound(c): // before a copy, which could not be spared if the witness is dead
+		s.retire(c, group, witness)
+	case u == watched && !needless:
+		s.addWitness(c)
 	case u == surplus && len(c.dead) > 0:
 		s.retire(c, group, c.dead[0])
 	case u == surplus:
