@@ -294,7 +294,7 @@ func (s *step) finish(c *census) {
 			s.propose(&PromoteReplica{c.ref.Shard.ID.Group(), r.ID}, "replica %d of shard %d stays after all", r.ID, c.ref.Shard.ID)
 		case r.Witness:
 			s.addWitness(c)
-		case c.present() < c.want && target != nil:
+		case (c.present() < c.want || len(c.dead) > 0) && target != nil:
 			s.add(c, target, "nothing takes the place of a replica yet")
 		}
 		return

@@ -546,7 +546,11 @@ func life(t *testing.T, seed uint64) []string {
 // number of meta nodes votes, and at no time was the last replica with all
 // entries removed.
 func TestControllerConverges(t *testing.T) {
+	seeds := []uint64{307, 326, 896} // found what was stuck
 	for seed := range uint64(25) {
+		seeds = append(seeds, seed)
+	}
+	for _, seed := range seeds {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { life(t, seed) })
 	}
 }
