@@ -41,8 +41,10 @@ type fakeGroup struct {
 	id       dsdb.GroupID
 	term     uint64
 	commit   uint64
+	founder  dsdb.ReplicaID // the first
 	leader   dsdb.ReplicaID // 0: none
 	voters   []Member
+	outgoing []Member // of a joint change that a script has interrupted
 	learners []Member
 	match    map[dsdb.ReplicaID]uint64
 	broken   map[dsdb.ReplicaID]bool // damaged for good
@@ -103,8 +105,12 @@ func (w *world) follow() {
 					w.watch[r.ID] = true
 				}
 			}
-			if w.groups[s.ID.Group()] == nil {
+			if g := w.groups[s.ID.Group()]; g == nil {
 				w.found(s.ID.Group(), s.Birth())
+			} else if founder := s.Birth()[0].ID; s.Origin != nil && g.founder < founder {
+				w.found(s.ID.Group(), s.Birth())
+				w.groups[s.ID.Group()].match[founder] = g.match[s.Origin.Replica]
+				w.groups[s.ID.Group()].commit = g.match[s.Origin.Replica]
 			}
 		}
 	}
@@ -123,7 +129,7 @@ func (w *world) follow() {
 }
 
 func (w *world) found(id dsdb.GroupID, founders []Replica) {
-	g := &fakeGroup{id: id, term: 1, commit: 10, match: make(map[dsdb.ReplicaID]uint64), broken: make(map[dsdb.ReplicaID]bool)}
+	g := &fakeGroup{id: id, founder: founders[0].ID, term: 1, commit: 10, match: make(map[dsdb.ReplicaID]uint64), broken: make(map[dsdb.ReplicaID]bool)}
 	for _, r := range founders {
 		g.voters = append(g.voters, memberOf(r))
 		g.match[r.ID] = 10
@@ -161,7 +167,7 @@ func (w *world) sorted() []*fakeGroup {
 
 // run lets a group live for a second: elect, write, replicate.
 func (w *world) run(g *fakeGroup) {
-	if !w.quorum(g, g.voters) {
+	if !w.quorum(g, g.voters) || len(g.outgoing) > 0 && !w.quorum(g, g.outgoing) {
 		g.leader = 0
 		return
 	}
@@ -237,14 +243,24 @@ func (w *world) report(p *fakeProcess) NodeReport {
 			if m.Replica == g.leader {
 				rep.Groups = append(rep.Groups, g.report(w, all))
 			}
+			if w.givenUp(g) && !g.broken[m.Replica] {
+				rep.Left = append(rep.Left, LeftReplica{Group: g.id, Replica: m.Replica, Term: g.term, Index: g.match[m.Replica],
+					Members: Members{Voters: g.voters, Outgoing: g.outgoing, Learners: g.learners}})
+			}
 		}
 	}
 	return rep
 }
 
+// givenUp reports whether a replica of the group is on a node that was dropped by force.
+func (w *world) givenUp(g *fakeGroup) bool {
+	all, _ := w.d.Replicas(g.id)
+	return slices.ContainsFunc(all, func(r Replica) bool { return g.id != dsdb.MetaGroup && w.d.lost(r.Node) })
+}
+
 func (g *fakeGroup) report(w *world, all []Member) GroupReport {
 	out := GroupReport{Group: g.id, Replica: g.leader, Term: g.term, Commit: g.commit,
-		Members: Members{Voters: slices.Clone(g.voters), Learners: slices.Clone(g.learners)}}
+		Members: Members{Voters: slices.Clone(g.voters), Outgoing: g.outgoing, Learners: slices.Clone(g.learners)}}
 	for _, m := range all {
 		if m.Replica != g.leader {
 			out.Progress = append(out.Progress, Progress{m.Replica, g.match[m.Replica], w.works(g, m)})

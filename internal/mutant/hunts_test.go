@@ -52,6 +52,7 @@ var hunts = []hunt{
 	{"last-copy-dropped", "meta", "TestScripts"},
 	{"last-copy-dropped", "server", "TestC3LastCopyIsKept"},
 	{"witness-counts-as-copy", "meta", "TestScripts"},
+	{"successor-despite-majority", "meta", "TestControllerScripts"},
 	{"lag-ignored", "meta", "TestControllerScripts"},
 	{"voters-unbounded", "meta", "TestControllerScripts"},
 	{"dropped-comes-back", "server", "TestC2DroppedMetaNodeStaysAway"},
