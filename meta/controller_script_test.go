@@ -51,6 +51,9 @@ func TestControllerScripts(t *testing.T) {
 				g := w.groups[dsdb.GroupID(s.number("group"))]
 				g.match[dsdb.ReplicaID(s.number("replica"))] = g.commit - s.number("entries")
 				return "ok\n"
+			case "split", "reunite":
+				w.groups[dsdb.GroupID(s.number("group"))].split = td.Cmd == "split"
+				return "ok\n"
 			case "joint": // a joint change has brought the learners of a group in the place of these voters, and was not left yet
 				g := w.groups[dsdb.GroupID(s.number("group"))]
 				g.outgoing = slices.Clone(g.voters)

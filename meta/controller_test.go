@@ -46,6 +46,7 @@ type fakeGroup struct {
 	voters   []Member
 	outgoing []Member // of a joint change that a script has interrupted
 	learners []Member
+	split    bool // its members are up, but do not reach each other
 	match    map[dsdb.ReplicaID]uint64
 	broken   map[dsdb.ReplicaID]bool // damaged for good
 }
@@ -167,7 +168,7 @@ func (w *world) sorted() []*fakeGroup {
 
 // run lets a group live for a second: elect, write, replicate.
 func (w *world) run(g *fakeGroup) {
-	if !w.quorum(g, g.voters) || len(g.outgoing) > 0 && !w.quorum(g, g.outgoing) {
+	if g.split || !w.quorum(g, g.voters) || len(g.outgoing) > 0 && !w.quorum(g, g.outgoing) {
 		g.leader = 0
 		return
 	}
