@@ -15,7 +15,7 @@ import (
 // given up by force, however long these have been away, nor while it is led.
 func (s *step) succeed(ref ShardRef) bool {
 	group := ref.Shard.ID.Group()
-	if !slices.ContainsFunc(ref.Shard.Replicas, func(r Replica) bool { return r.Role != Failed && s.d.lost(r.Node) }) {
+	if !s.d.GivenUp(&ref.Shard) {
 		return false
 	}
 	if s.leader(group) != nil || !over(s.now, s.started, s.o.SuspectAfter) {

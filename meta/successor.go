@@ -15,8 +15,8 @@ import (
 // Origin is the replica from which the group of a shard was founded anew. Its files
 // and its log are on the node of the only founder.
 type Origin struct {
-	Replica dsdb.ReplicaID `json:"replica"`
-	Founder bool           `json:"founder,omitempty"` // of the shard: its folder is named for the shard alone
+	Replica dsdb.ReplicaID   `json:"replica"`
+	Named   []dsdb.ReplicaID `json:"named,omitempty"` // of the replicas then: see Shard.Named
 }
 
 // SucceedShard has a shard go on from one of its replicas. The others are given
@@ -49,25 +49,31 @@ func (c *SucceedShard) apply(d *Data) error {
 	d.Counters.Replica++
 	founder := Replica{ID: d.Counters.Replica, Node: all[i].Node}
 	return d.editShard(ref, func(s *Shard) {
-		s.Origin = &Origin{Replica: c.Replica, Founder: s.named(c.Replica)}
+		from := &Origin{Replica: c.Replica}
+		for _, r := range all {
+			if s.Named(r.ID) {
+				from.Named = append(from.Named, r.ID)
+			}
+		}
+		s.Origin = from
 		s.Replicas = append(all, founder)
 		s.Founders = []Replica{founder}
 	})
 }
 
-// named reports whether the folder of a replica is named for the shard alone: it
-// was there when the shard, and not only its group, began.
-func (s *Shard) named(id dsdb.ReplicaID) bool {
-	return s.Origin == nil && slices.ContainsFunc(s.Birth(), func(r Replica) bool { return r.ID == id })
+// Named reports whether the folder of a replica is named for the shard alone, that
+// of any other for itself too: it was there when the shard, and not only its
+// present group, began.
+func (s *Shard) Named(id dsdb.ReplicaID) bool {
+	if s.Origin != nil {
+		return slices.Contains(s.Origin.Named, id)
+	}
+	return slices.ContainsFunc(s.Birth(), func(r Replica) bool { return r.ID == id })
 }
 
-// Named reports whether the folder of a replica is named for the shard alone, that
-// of any other for itself too.
-func (s *Shard) Named(id dsdb.ReplicaID) bool {
-	if s.Origin != nil && s.Origin.Replica == id {
-		return s.Origin.Founder
-	}
-	return s.named(id)
+// GivenUp reports whether a replica of the shard is on a node that was given up for good.
+func (d *Data) GivenUp(s *Shard) bool {
+	return slices.ContainsFunc(s.Replicas, func(r Replica) bool { return r.Role != Failed && d.lost(r.Node) })
 }
 
 // superseded reports whether a replica belongs to a group that was founded anew
