@@ -124,3 +124,30 @@ func (h *Host) Detach(ctx context.Context, g dsdb.GroupID) error {
 	_, err := w.wait(ctx)
 	return err
 }
+
+// LogMembers returns the members of a group as of the end of what this node's log
+// has of it, changes that may not be committed included.
+func LogMembers(log LogReader, g dsdb.GroupID) (Members, error) {
+	state, known := log.State(g)
+	if !known {
+		return Members{}, dsdb.Errorf(dsdb.KindNotFound, "raft group %d is not in the log", g)
+	}
+	m, err := decodeMembership(state.Conf)
+	if err != nil {
+		return Members{}, err
+	}
+	for _, index := range log.Marked(g) {
+		es, err := log.Entries(g, index, index+1, 0, nil)
+		if err != nil {
+			return Members{}, fmt.Errorf("entry %d of raft group %d: %w", index, g, err)
+		}
+		cc, _, added, err := openChange(raftpb.EntryType(es[0].Kind), es[0].Data)
+		if err != nil {
+			return Members{}, fmt.Errorf("entry %d of raft group %d: %w", index, g, err)
+		}
+		if next, err := m.change(index, cc, added); err == nil && index > m.index {
+			m = next
+		}
+	}
+	return m.members(), nil
+}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
@@ -56,4 +57,60 @@ func TestShardGoesOnFromTheCopyThatIsLeft(t *testing.T) {
 	if n := len(first.node.meta.View().NodesOf(meta.DataNode)); n != 3 {
 		t.Errorf("%d data nodes", n)
 	}
+}
+
+// refound has the cluster go on from the catalogue of a machine that is halted.
+func (m *machine) refound(lost ...dsdb.NodeID) (r Remains, err error) {
+	err = Refound(m.t.Context(), m.cfg, m.fs, lost, func(got Remains) error { r = got; return nil })
+	return r, err
+}
+
+// Two of three machines with both roles are lost for good, and with them the
+// majority of the catalogue and of every shard. What the third has is brought back
+// by the commands of the guide, and two new machines make it three again.
+func TestClusterGoesOnFromOneOfThreeMachines(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	for i := range 30 {
+		nodes[i%3].mustWrite("db", fmt.Sprintf("m,host=h%d v=%d %d", i%5, i, i+1))
+	}
+	settled(t, nodes, 3)
+	acknowledged := "SELECT count(v), sum(v) FROM m WHERE time < 50"
+	want := nodes[0].mustQuery("db", acknowledged)
+	left, lost := nodes[2], nodes[:2]
+	meta := []dsdb.NodeID{lost[0].node.id.MetaID, lost[1].node.id.MetaID}
+	if _, err := left.refound(meta...); err == nil || !strings.Contains(err.Error(), "lock") {
+		t.Errorf("refounded while it runs, error %v", err)
+	}
+	left.halt()
+	if _, err := left.refound(meta...); err == nil || !strings.Contains(err.Error(), "runs and answers at") {
+		t.Errorf("refounded while others run, error %v", err)
+	}
+	lost[0].halt()
+	lost[1].halt()
+	if _, err := left.refound(meta[0]); err == nil || !strings.Contains(err.Error(), "a majority is left") {
+		t.Errorf("refounded while a majority is left, error %v", err)
+	}
+	if r, err := left.refound(meta...); err != nil || len(r.Lost) != 2 || len(r.Others) != 0 {
+		t.Fatalf("refound: %+v, %v", r, err)
+	}
+	left.start()
+	for _, m := range lost {
+		left.mustQuery("", fmt.Sprintf("DROP DATA SERVER %d FORCE", m.node.id.DataID))
+	}
+	eventually(t, "the shard takes writes", func() bool { return left.write("db", "m,host=new v=7 200") == nil })
+	left.expect("db", acknowledged, want)
+
+	all := []*machine{left, newMachine(t, joins(left)).start(), newMachine(t, joins(left)).start()}
+	agree(t, all...)
+	allVote(t, all...)
+	settled(t, all, 3)
+	for _, m := range all {
+		m.expect("db", acknowledged, want)
+	}
+	lost[1].refused("was dropped from the cluster")
+	all[1].halt()
+	all[2].mustWrite("db", "m,host=h9 v=1 300")
+	left.mustQuery("", "CREATE DATABASE more")
 }
