@@ -21,7 +21,7 @@ import (
 //  3. Its files are linked into the folder of the new replica, whose manifest names
 //     them all or none. From then on the old replica is of no use.
 //  4. The log forgets the old replica, and knows the new one, alone in its group.
-//  5. The folder of the old replica is removed.
+//  5. The folder of the old replica is removed, now or by the next start.
 
 // founds reports whether a replica is to found the group of its shard anew.
 func founds(sh meta.Shard, id dsdb.ReplicaID) bool { return sh.Origin != nil && founded(sh, id) }
@@ -56,7 +56,6 @@ func (s *shards) release(ctx context.Context, id dsdb.ShardID) error {
 // inherit fills the folder of a replica that founds the group of its shard anew,
 // unless that is done, and has the log forget the replica that it is made from.
 func (s *shards) inherit(ctx context.Context, o shard.Options, sh meta.Shard) error {
-	g := sh.ID.Group()
 	heir, err := shard.Open(o)
 	if err != nil {
 		return err
@@ -72,7 +71,10 @@ func (s *shards) inherit(ctx context.Context, o shard.Options, sh meta.Shard) er
 	if !s.originates(sh) {
 		return nil
 	}
-	return s.n.host.Remove(ctx, g)
+	if err := s.n.host.Remove(ctx, sh.ID.Group()); err != nil {
+		return err
+	}
+	return shard.Remove(s.n.fs, s.dir(sh, sh.Origin.Replica)) // else sweep does so
 }
 
 // salvage gives a new replica all that the one it is made from has in its files and

@@ -1,11 +1,17 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
@@ -79,20 +85,20 @@ func TestClusterGoesOnFromOneOfThreeMachines(t *testing.T) {
 	acknowledged := "SELECT count(v), sum(v) FROM m WHERE time < 50"
 	want := nodes[0].mustQuery("db", acknowledged)
 	left, lost := nodes[2], nodes[:2]
-	meta := []dsdb.NodeID{lost[0].node.id.MetaID, lost[1].node.id.MetaID}
-	if _, err := left.refound(meta...); err == nil || !strings.Contains(err.Error(), "lock") {
+	ids := []dsdb.NodeID{lost[0].node.id.MetaID, lost[1].node.id.MetaID}
+	if _, err := left.refound(ids...); err == nil || !strings.Contains(err.Error(), "lock") {
 		t.Errorf("refounded while it runs, error %v", err)
 	}
 	left.halt()
-	if _, err := left.refound(meta...); err == nil || !strings.Contains(err.Error(), "runs and answers at") {
+	if _, err := left.refound(ids...); err == nil || !strings.Contains(err.Error(), "runs and answers at") {
 		t.Errorf("refounded while others run, error %v", err)
 	}
 	lost[0].halt()
 	lost[1].halt()
-	if _, err := left.refound(meta[0]); err == nil || !strings.Contains(err.Error(), "a majority is left") {
+	if _, err := left.refound(ids[0]); err == nil || !strings.Contains(err.Error(), "a majority is left") {
 		t.Errorf("refounded while a majority is left, error %v", err)
 	}
-	if r, err := left.refound(meta...); err != nil || len(r.Lost) != 2 || len(r.Others) != 0 {
+	if r, err := left.refound(ids...); err != nil || len(r.Lost) != 2 || len(r.Others) != 0 {
 		t.Fatalf("refound: %+v, %v", r, err)
 	}
 	left.start()
@@ -113,4 +119,149 @@ func TestClusterGoesOnFromOneOfThreeMachines(t *testing.T) {
 	all[1].halt()
 	all[2].mustWrite("db", "m,host=h9 v=1 300")
 	left.mustQuery("", "CREATE DATABASE more")
+}
+
+// orphan is the disk of a node that has the only copy left of a shard: part of it
+// in files, part in the log, and some there of what was never acknowledged.
+type orphan struct {
+	cfg   config.Config
+	disk  *vfs.Mem
+	group dsdb.GroupID
+	lost  []dsdb.NodeID
+	want  string // of all points
+}
+
+func newOrphan(t *testing.T) *orphan {
+	first := newMachine(t).start()
+	nodes := []*machine{first, newMachine(t, joins(first), dataOnly).start(), newMachine(t, joins(first), dataOnly).start()}
+	agree(t, nodes...)
+	first.mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	first.mustWrite("db", "m,host=a v=1 1\nm,host=b v=2 2\nm,host=c v=3 3")
+	settled(t, nodes, 3)
+	ref := first.node.meta.View().Groups()[0]
+	o := &orphan{cfg: first.cfg, disk: first.fs.(*vfs.Mem), group: ref.Group.Shards[0].ID.Group()}
+	eventually(t, "the first node leads the shard", func() bool {
+		for _, m := range nodes {
+			if mine, _ := ref.Group.Shards[0].On(first.node.dataID); m != first && m.node.host.Status(o.group).Leading {
+				_ = m.node.host.Transfer(t.Context(), o.group, mine.ID)
+			}
+		}
+		return first.node.host.Status(o.group).Leading
+	})
+	first.flushAll()
+	first.mustWrite("db", "m,host=a v=4 4\nm,host=d v=5 5")
+	first.mustQuery("db", "DELETE FROM m WHERE host = 'b'")
+	for _, m := range nodes[1:] {
+		o.lost = append(o.lost, m.node.dataID)
+		m.halt()
+	}
+	done := make(chan error)
+	go func() { done <- first.write("db", "m,host=e v=6 6") }()
+	eventually(t, "the log has a write that nobody acknowledged", func() bool {
+		st := first.node.host.Status(o.group)
+		return st.Last > st.Commit
+	})
+	o.want = "m time=1 host=a v=1\nm time=3 host=c v=3\nm time=4 host=a v=4\nm time=5 host=d v=5\nm time=6 host=e v=6"
+	first.halt()
+	if err := <-done; err == nil {
+		t.Fatal("a write was acknowledged by one of three")
+	}
+	return o
+}
+
+// goesOn has the shard go on, as the operator and the controller do, and reports
+// what is wrong then.
+func (o *orphan) goesOn(c *client) error {
+	ctx, cancel := context.WithTimeout(context.Background(), *patience)
+	defer cancel()
+	for _, id := range o.lost {
+		_ = c.node.command(ctx, &meta.DropNode{ID: id, Kind: meta.DataNode, Force: true, Lost: true}) // is done, after a crash
+	}
+	ref, _ := c.node.meta.View().Shard(dsdb.ShardID(o.group))
+	if mine, _ := ref.Shard.On(c.node.dataID); ref.Shard.Origin == nil {
+		if err := c.node.command(ctx, &meta.SucceedShard{ID: ref.Shard.ID, Replica: mine.ID}); err != nil {
+			return err
+		}
+	}
+	for c.write("db", "other v=1 1") != nil {
+		if err := pauseFor(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("the shard takes no writes: %w", err)
+		}
+	}
+	if got, err := c.query("db", "SELECT * FROM m"); err != nil || got != o.want {
+		return fmt.Errorf("it holds %q, %w", got, err)
+	}
+	if names, err := c.node.fs.List("/node/data/shard"); err != nil || len(names) != 1 {
+		return fmt.Errorf("the folders of replicas are %v, %w", names, err)
+	}
+	return nil
+}
+
+// The power is cut before each operation of the founding of a shard's new group.
+// Afterwards it goes on, and all that the copy had is there: what was flushed, what
+// was only in the log, and not what was deleted.
+func TestPowerCutsWhileAShardIsFoundedAnew(t *testing.T) {
+	t.Parallel()
+	o := newOrphan(t)
+	type cut struct {
+		disk *vfs.Mem
+		name string
+	}
+	var mu sync.Mutex
+	var cuts []cut
+	armed := false
+	rng := rand.New(rand.NewPCG(1, 2))
+	disk := o.disk.CrashClone(100, 1)
+	fs := vfs.Faulty(disk, func(op, path string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if armed && op != vfs.OpRead && op != vfs.OpMap && op != vfs.OpStat && op != vfs.OpList && op != vfs.OpOpen {
+			percent := rng.IntN(3) * 50
+			cuts = append(cuts, cut{disk.CrashClone(percent, rng.Uint64()), fmt.Sprintf("%s %s, %d%% of what was not synced survived", op, path, percent)})
+		}
+		return nil
+	})
+	arm := func(on bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		armed = on
+	}
+	c := open(t, fs, o.cfg)
+	arm(true)
+	if err := o.goesOn(c); err != nil {
+		t.Fatalf("undisturbed: %v\n%s", err, c.log)
+	}
+	arm(false)
+	c.close()
+	founding := map[string]int{}
+	var checks sync.WaitGroup
+	slots := make(chan struct{}, 16) // a start waits for elections, most of the time
+	for i, cut := range cuts {
+		if strings.Contains(cut.name, "/shard/") {
+			founding[strings.Fields(cut.name)[0]]++
+		} else if i%4 > 0 {
+			continue
+		}
+		cfg := o.cfg
+		cfg.HTTP.BindAddress, cfg.Meta.BindAddress, cfg.Meta.HTTPBindAddress = freeAddress(t), freeAddress(t), freeAddress(t)
+		slots <- struct{}{}
+		checks.Go(func() {
+			defer func() { <-slots }()
+			c, err := tryOpen(t, cut.disk, cfg)
+			if err == nil {
+				err = o.goesOn(c)
+				err = errors.Join(err, c.node.Close())
+			}
+			if err != nil {
+				t.Errorf("%s: %v\n%s", cut.name, err, c.log)
+			}
+		})
+	}
+	checks.Wait()
+	t.Logf("%d power cuts, in the folders of replicas before %v", len(cuts), founding)
+	for _, op := range []string{"write", "sync", "link", "rename", "syncdir", "remove"} {
+		if founding[op] == 0 {
+			t.Errorf("the power was never cut before a %s in the folders of the replicas: %v", op, founding)
+		}
+	}
 }
