@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,6 +123,58 @@ func TestClusterGoesOnFromOneOfThreeMachines(t *testing.T) {
 	left.mustQuery("", "CREATE DATABASE more")
 }
 
+// cutter keeps what a power cut before each operation would leave of a disk.
+type cutter struct {
+	disk *vfs.Mem
+
+	mu    sync.Mutex
+	rng   *rand.Rand
+	armed bool
+	cuts  []diskCut
+}
+
+type diskCut struct {
+	disk *vfs.Mem
+	name string // says what did not happen
+	seed uint64
+}
+
+// before is told of each operation.
+func (r *cutter) before(op, path string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.armed || op == vfs.OpRead || op == vfs.OpMap || op == vfs.OpStat || op == vfs.OpList || op == vfs.OpOpen {
+		return nil
+	}
+	percent, seed := r.rng.IntN(3)*50, r.rng.Uint64()
+	name := fmt.Sprintf("%s %s, %d%% of what was not synced survived", op, path, percent)
+	r.cuts = append(r.cuts, diskCut{r.disk.CrashClone(percent, seed), name, seed})
+	return nil
+}
+
+func (r *cutter) arm(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.armed = on
+}
+
+// check has a function look at each disk, many at the same time: a start waits for
+// elections, most of the time.
+func (r *cutter) check(t *testing.T, look func(diskCut) (*client, error)) {
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 16)
+	for _, cut := range r.cuts {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			if c, err := look(cut); err != nil {
+				t.Errorf("power cut before %s: %v\n%s", cut.name, err, c.log)
+			}
+		})
+	}
+	all.Wait()
+}
+
 // orphan is the disk of a node that has the only copy left of a shard: part of it
 // in files, part in the log, and some there of what was never acknowledged.
 type orphan struct {
@@ -203,65 +257,79 @@ func (o *orphan) goesOn(c *client) error {
 func TestPowerCutsWhileAShardIsFoundedAnew(t *testing.T) {
 	t.Parallel()
 	o := newOrphan(t)
-	type cut struct {
-		disk *vfs.Mem
-		name string
-	}
-	var mu sync.Mutex
-	var cuts []cut
-	armed := false
-	rng := rand.New(rand.NewPCG(1, 2))
 	disk := o.disk.CrashClone(100, 1)
-	fs := vfs.Faulty(disk, func(op, path string) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if armed && op != vfs.OpRead && op != vfs.OpMap && op != vfs.OpStat && op != vfs.OpList && op != vfs.OpOpen {
-			percent := rng.IntN(3) * 50
-			cuts = append(cuts, cut{disk.CrashClone(percent, rng.Uint64()), fmt.Sprintf("%s %s, %d%% of what was not synced survived", op, path, percent)})
-		}
-		return nil
-	})
-	arm := func(on bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		armed = on
-	}
-	c := open(t, fs, o.cfg)
-	arm(true)
+	r := &cutter{disk: disk, rng: rand.New(rand.NewPCG(1, 2))}
+	c := open(t, vfs.Faulty(disk, r.before), o.cfg)
+	r.arm(true)
 	if err := o.goesOn(c); err != nil {
 		t.Fatalf("undisturbed: %v\n%s", err, c.log)
 	}
-	arm(false)
+	r.arm(false)
 	c.close()
 	founding := map[string]int{}
-	var checks sync.WaitGroup
-	slots := make(chan struct{}, 16) // a start waits for elections, most of the time
-	for i, cut := range cuts {
+	r.cuts = slices.DeleteFunc(r.cuts, func(cut diskCut) bool {
 		if strings.Contains(cut.name, "/shard/") {
 			founding[strings.Fields(cut.name)[0]]++
-		} else if i%4 > 0 {
-			continue
+			return false
 		}
+		return cut.seed%4 > 0
+	})
+	r.check(t, func(cut diskCut) (*client, error) {
 		cfg := o.cfg
 		cfg.HTTP.BindAddress, cfg.Meta.BindAddress, cfg.Meta.HTTPBindAddress = freeAddress(t), freeAddress(t), freeAddress(t)
-		slots <- struct{}{}
-		checks.Go(func() {
-			defer func() { <-slots }()
-			c, err := tryOpen(t, cut.disk, cfg)
-			if err == nil {
-				err = o.goesOn(c)
-				err = errors.Join(err, c.node.Close())
-			}
-			if err != nil {
-				t.Errorf("%s: %v\n%s", cut.name, err, c.log)
-			}
-		})
-	}
-	checks.Wait()
-	t.Logf("%d power cuts, in the folders of replicas before %v", len(cuts), founding)
+		c, err := tryOpen(t, cut.disk, cfg)
+		if err != nil {
+			return c, err
+		}
+		return c, errors.Join(o.goesOn(c), c.node.Close())
+	})
+	t.Logf("%d power cuts, in the folders of replicas before %v", len(r.cuts), founding)
 	for _, op := range []string{"write", "sync", "link", "rename", "syncdir", "remove"} {
 		if founding[op] == 0 {
 			t.Errorf("the power was never cut before a %s in the folders of the replicas: %v", op, founding)
 		}
 	}
+}
+
+// The power is cut before each operation of dsdbd recover -without. The same call
+// goes on from there; the catalogue is whole, and decides again.
+func TestPowerCutsWhileACatalogueIsFoundedAnew(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3; CREATE DATABASE other")
+	nodes[0].mustWrite("db", "m v=1 1")
+	settled(t, nodes, 3)
+	left, lost := nodes[1], []dsdb.NodeID{nodes[0].node.id.MetaID, nodes[2].node.id.MetaID}
+	for _, m := range nodes {
+		m.halt()
+	}
+	disk := left.fs.(*vfs.Mem).CrashClone(100, 1)
+	r := &cutter{disk: disk, rng: rand.New(rand.NewPCG(3, 4)), armed: true}
+	yes := func(Remains) error { return nil }
+	if err := Refound(t.Context(), left.cfg, vfs.Faulty(disk, r.before), lost, yes); err != nil {
+		t.Fatal(err)
+	}
+	var again atomic.Int32
+	r.check(t, func(cut diskCut) (*client, error) {
+		cfg := left.cfg
+		cfg.HTTP.BindAddress, cfg.Meta.BindAddress, cfg.Meta.HTTPBindAddress = freeAddress(t), freeAddress(t), freeAddress(t)
+		switch err := Refound(t.Context(), cfg, cut.disk, lost, yes); {
+		case err == nil:
+			again.Add(1)
+		case !strings.Contains(err.Error(), "a majority is left"): // it was done
+			return &client{}, err
+		}
+		c, err := tryOpen(t, cut.disk, cfg)
+		if err != nil {
+			return c, err
+		}
+		if _, err = c.query("", "CREATE DATABASE more"); err == nil {
+			var got string
+			if got, err = c.query("", "SHOW DATABASES"); err == nil && got != "databases name=db\ndatabases name=other\ndatabases name=more" {
+				err = fmt.Errorf("databases: %s", got)
+			}
+		}
+		return c, errors.Join(err, c.node.Close())
+	})
+	t.Logf("%d power cuts, %d times it was to be done again", len(r.cuts), again.Load())
 }
