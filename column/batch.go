@@ -77,3 +77,20 @@ func (b *WriteBatch) Rows() int {
 	}
 	return n
 }
+
+// Retained returns how many bytes the batch holds for what it is used for next,
+// about: Decode and Split leave room in place that the rows of now do not take.
+func (b *WriteBatch) Retained() int {
+	n := 0
+	tables := b.Tables[:cap(b.Tables)]
+	for i := range tables {
+		t := &tables[i]
+		n += 160 + cap(t.Keys.Bytes) + 4*cap(t.Keys.Ends) + 4*cap(t.Series) + 8*cap(t.Times)
+		columns := t.Columns[:cap(t.Columns)]
+		for k := range columns {
+			c := &columns[k]
+			n += 96 + len(c.Name) + 8*cap(c.Bits) + 8*cap(c.Valid) + cap(c.Bytes)
+		}
+	}
+	return n
+}

@@ -47,6 +47,9 @@ func TestControllerScripts(t *testing.T) {
 			case "damage":
 				w.groups[dsdb.GroupID(s.number("group"))].broken[dsdb.ReplicaID(s.number("replica"))] = true
 				return "ok\n"
+			case "rot":
+				w.groups[dsdb.GroupID(s.number("group"))].rotten[dsdb.ReplicaID(s.number("replica"))] = true
+				return "ok\n"
 			case "behind": // the replica lacks the newest entries of its group
 				g := w.groups[dsdb.GroupID(s.number("group"))]
 				g.match[dsdb.ReplicaID(s.number("replica"))] = g.commit - s.number("entries")

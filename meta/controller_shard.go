@@ -312,9 +312,7 @@ func (s *step) begin(c *census) {
 	group := c.ref.Shard.ID.Group()
 	target := s.target(c)
 	switch u := s.urgency(c); {
-	case len(c.failed) > 0 && c.lead.member(c.failed[0].ID):
-		// Without it a majority is no more than before, and its node may get another.
-		s.alter(c, "a replica has failed", MemberChange{RemoveMember, memberOf(c.failed[0])})
+	case s.expelFailed(c):
 	case s.makeWay(c):
 	case u == missing && target != nil:
 		s.operators++
@@ -335,6 +333,22 @@ func (s *step) begin(c *census) {
 	case u == surplus:
 		s.retire(c, group, s.heaviest(c))
 	}
+}
+
+// expelFailed removes a replica that has failed from its group: without it a
+// majority is no more than before, and its node may get another. One that only
+// its files have failed still votes. If its vote is needed, as another voter is
+// away, a new replica has to be there before: it reports false then.
+func (s *step) expelFailed(c *census) bool {
+	if len(c.failed) == 0 || !c.lead.member(c.failed[0].ID) {
+		return false
+	}
+	gone := MemberChange{RemoveMember, memberOf(c.failed[0])}
+	if !c.lead.safe(s.o.Lag, []MemberChange{gone}) {
+		return false
+	}
+	s.change(c.lead, "a replica has failed", gone)
+	return true
 }
 
 func (s *step) retire(c *census, group dsdb.GroupID, r Replica) {

@@ -97,7 +97,7 @@ func (s *step) bereft(m Members) bool {
 		}
 		return len(voters) > 0 && lost >= (len(voters)+1)/2
 	}
-	return most(m.Voters) || most(m.Outgoing) || mutant.SuccessorDespiteMajority
+	return most(m.Voters) || most(m.Outgoing) || mutant.MajorityIgnored
 }
 
 // hinder notes why a shard without a majority cannot go on yet.

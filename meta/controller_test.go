@@ -49,6 +49,7 @@ type fakeGroup struct {
 	split    bool // its members are up, but do not reach each other
 	match    map[dsdb.ReplicaID]uint64
 	broken   map[dsdb.ReplicaID]bool // damaged for good
+	rotten   map[dsdb.ReplicaID]bool // their files are, their logs are not: they vote
 }
 
 func testOptions() ControllerOptions {
@@ -130,7 +131,7 @@ func (w *world) follow() {
 }
 
 func (w *world) found(id dsdb.GroupID, founders []Replica) {
-	g := &fakeGroup{id: id, founder: founders[0].ID, term: 1, commit: 10, match: make(map[dsdb.ReplicaID]uint64), broken: make(map[dsdb.ReplicaID]bool)}
+	g := &fakeGroup{id: id, founder: founders[0].ID, term: 1, commit: 10, match: make(map[dsdb.ReplicaID]uint64), broken: make(map[dsdb.ReplicaID]bool), rotten: make(map[dsdb.ReplicaID]bool)}
 	for _, r := range founders {
 		g.voters = append(g.voters, memberOf(r))
 		g.match[r.ID] = 10
@@ -238,7 +239,7 @@ func (w *world) report(p *fakeProcess) NodeReport {
 			if !proc.has(m.Node) {
 				continue
 			}
-			if g.broken[m.Replica] {
+			if !g.whole(m.Replica) {
 				rep.Failed = append(rep.Failed, FailedGroup{g.id, m.Replica, "bit rot"})
 			}
 			if m.Replica == g.leader {
@@ -330,6 +331,9 @@ func (g *fakeGroup) has(n dsdb.NodeID) bool {
 	return slices.ContainsFunc(slices.Concat(g.voters, g.learners), func(m Member) bool { return m.Node == n })
 }
 
+// whole reports whether a replica is not damaged.
+func (g *fakeGroup) whole(id dsdb.ReplicaID) bool { return !g.broken[id] && !g.rotten[id] }
+
 // change carries a change of members out if majorities before and after it work.
 func (g *fakeGroup) change(w *world, c *Change) {
 	voters, learners := slices.Clone(g.voters), slices.Clone(g.learners)
@@ -350,8 +354,8 @@ func (g *fakeGroup) change(w *world, c *Change) {
 	if len(voters) == 0 || !w.quorum(g, g.voters) || !w.quorum(g, voters) {
 		return
 	}
-	holds := func(m Member) bool { return !g.broken[m.Replica] && g.match[m.Replica] >= g.commit }
-	full := func(m Member) bool { return !g.broken[m.Replica] && !w.witness(m.Replica) }
+	holds := func(m Member) bool { return g.whole(m.Replica) && g.match[m.Replica] >= g.commit }
+	full := func(m Member) bool { return g.whole(m.Replica) && !w.witness(m.Replica) }
 	if !slices.ContainsFunc(voters, holds) || !slices.ContainsFunc(voters, full) {
 		w.t.Fatalf("group %d: %v removes the last replica with all entries\n%s", g.id, c.Steps, w.tail())
 	}
@@ -387,20 +391,22 @@ func (w *world) disturb() {
 	}
 }
 
-// harm damages a replica for good, if its group can stand that.
+// harm damages a replica for good, if its group can stand that: half the time its
+// files alone.
 func (w *world) harm() {
 	groups := w.sorted()
 	g := groups[w.r.IntN(len(groups))]
 	m := g.voters[w.r.IntN(len(g.voters))]
 	whole := 0
 	for _, v := range g.voters {
-		if !g.broken[v.Replica] && v.Replica != m.Replica {
+		if g.whole(v.Replica) && v.Replica != m.Replica {
 			whole++
 		}
 	}
 	if whole > len(g.voters)/2 && g.match[m.Replica] < g.commit || whole > (len(g.voters)+1)/2 {
-		g.broken[m.Replica] = true
-		w.logf("replica %d of group %d is damaged", m.Replica, g.id)
+		kind := []map[dsdb.ReplicaID]bool{g.broken, g.rotten}[w.r.IntN(2)]
+		kind[m.Replica] = true
+		w.logf("replica %d of group %d is damaged, its log: %v", m.Replica, g.id, g.broken[m.Replica])
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"path"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -359,4 +360,37 @@ func FuzzDecodeIdentity(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A disk that is full when a snapshot has its name, or is about to: nobody is told
+// that the catalogue is as it was, as that may not be so after a crash.
+func TestFullDiskAtTheEndOfAnInstall(t *testing.T) {
+	log := entries(2, 20)
+	from := openStore(t, vfs.NewMem(1), "meta")
+	apply(t, from, log)
+	m, release, err := from.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	b, err := vfs.ReadFile(from.fs, path.Join("meta", m.Files[0].Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []string{vfs.OpRename, vfs.OpSyncDir} {
+		mem, full := vfs.NewMem(1), false
+		if err := errors.Join(mem.MkdirAll("incoming"), vfs.WriteFile(mem, path.Join("incoming", m.Files[0].Name), b)); err != nil {
+			t.Fatal(err)
+		}
+		s := openStore(t, vfs.Faulty(mem, func(op, _ string) error {
+			if full && op == at {
+				return syscall.ENOSPC
+			}
+			return nil
+		}), "meta")
+		full = true
+		if err := s.Install(m, "incoming"); err == nil || vfs.NoSpace(err) {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
 }

@@ -392,11 +392,11 @@ func (c *Core) strayed(g *group, e Envelope) {
 	}
 }
 
-// inform tells a replica that asks for votes what is committed, if this one has
-// left the group by an entry that the other may not know to be committed. It
-// could not vote for the other, whose log may be the shorter one by entries
-// that were never committed, and the other could not do without: but a
-// membership that is committed does not count those who left.
+// inform tells a replica that asks for votes what is committed, if this one has no
+// vote by an entry that the other may not know to be committed. It could not
+// vote for the other, whose log may be the shorter one by entries that were never
+// committed, nor be elected itself, and the other could not do without: but a
+// membership that is committed does not count those who left or became learners.
 func (c *Core) inform(g *group, e Envelope) {
 	m, term := e.Message, g.seen.term
 	switch m.GetType() {
@@ -411,15 +411,44 @@ func (c *Core) inform(g *group, e Envelope) {
 	default:
 		return
 	}
-	_, in := g.members.peer(dsdb.ReplicaID(g.seen.replica))
-	_, member := g.members.peer(e.From)
 	index := g.members.index
 	logTerm, err := g.store.Term(index)
-	if in || !member || err != nil || index > g.seen.commit || m.GetIndex() < index || m.GetLogTerm() < logTerm { // the other lacks the entry
+	if g.members.votes(dsdb.ReplicaID(g.seen.replica)) || err != nil || m.GetIndex() < index || m.GetLogTerm() < logTerm { // the other lacks the entry
 		return
 	}
-	to := uint64(e.From)
-	c.send(g, &raftpb.Message{Type: raftpb.MsgApp.Enum(), From: &g.seen.replica, To: &to, Term: &term, Index: &index, LogTerm: &logTerm, Commit: &index})
+	c.notify(g, e.From)
+}
+
+// refused tells a replica that refuses its vote what is committed. By that it may
+// have a vote without knowing it, and a longer log than all others: then it
+// has to be elected, for which it must know.
+func (c *Core) refused(g *group, e Envelope) {
+	m := e.Message
+	if t := m.GetType(); (t == raftpb.MsgPreVoteResp || t == raftpb.MsgVoteResp) && m.GetReject() && !g.seen.leading && g.members.votes(e.From) {
+		c.notify(g, e.From)
+	}
+}
+
+// notice is the context of the append by which a replica that does not lead tells
+// another one which members are in force. Raft takes it for one of a leader.
+const notice = "committed"
+
+// notify tells a member that the entry is committed that made this one's members.
+func (c *Core) notify(g *group, r dsdb.ReplicaID) {
+	_, member := g.members.peer(r)
+	index := g.members.index
+	logTerm, err := g.store.Term(index)
+	if !member || err != nil || index == 0 || index > g.seen.commit {
+		return
+	}
+	to, term := uint64(r), g.seen.term
+	c.send(g, &raftpb.Message{Type: raftpb.MsgApp.Enum(), From: &g.seen.replica, To: &to, Term: &term, Index: &index, LogTerm: &logTerm, Commit: &index, Context: []byte(notice)})
+}
+
+// noticed reports whether a message tells only what this replica knows: raft must
+// not take the sender for its leader then.
+func (g *group) noticed(m *raftpb.Message) bool {
+	return m.GetType() == raftpb.MsgApp && string(m.GetContext()) == notice && m.GetCommit() <= g.seen.commit
 }
 
 // settled reports whether this replica leads and those are not needed who have left.

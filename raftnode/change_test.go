@@ -293,13 +293,19 @@ func TestJointChangeSurvivesItsLeader(t *testing.T) {
 	}, 0, 1, 2, 3, 4)
 	tr.tick(3, 0, 1, 2, 3, 4)
 	r := tr.change(0, Change{AddVoter, peer(3)}, Change{AddVoter, peer(4)}, Change{Remove, peer(1)})
-	for _, i := range []int{1, 2, 3, 4} { // they get the change, node 0 dies
-		tr.deliver(i, tr.take(i)...)
-	}
-	if r.told != 0 {
-		t.Fatalf("%+v", r)
-	}
 	rest := []int{1, 2, 3, 4}
+	joint := func(i int) bool { return len(tr.status(i).Members.Outgoing) > 0 }
+	for n := 0; !slices.ContainsFunc(rest, joint); n++ { // then node 0 dies
+		if n > 10 {
+			t.Fatal("the members are never joint")
+		}
+		for _, i := range []int{0, 1, 2, 3, 4} {
+			tr.deliver(i, tr.take(i)...)
+		}
+	}
+	if r.told != 0 || slices.ContainsFunc(rest, func(i int) bool { return len(voters(tr.status(i))) == 4 && !joint(i) }) {
+		t.Fatalf("the change is over: %+v", r)
+	}
 	tr.await(func() bool { return slices.Equal(voters(tr.status(tr.leader(rest...))), []dsdb.ReplicaID{1, 3, 4, 5}) }, rest...)
 	l := tr.leader(2, 3, 4)
 	tr.await(func() bool { return len(tr.status(l).Members.Outgoing) == 0 }, rest...)
@@ -447,6 +453,92 @@ func TestWhoHasLeftInformsWhoAsksForVotes(t *testing.T) {
 	}
 	if ms := tr.status(2).Members; len(ms.Voters) != 2 || slices.Contains(ms.Voters, peer(1)) {
 		t.Errorf("members %+v", ms)
+	}
+}
+
+// A replica that lost its vote is in the same place: it has an entry that the one
+// who may still lead has lost with its power, as it has that the loss is in force.
+func TestWhoHasLostItsVoteInformsWhoAsksForIt(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	tr.change(0, Change{Demote, peer(1)}, Change{Demote, peer(2)})
+	for n := 0; len(tr.status(0).Members.Outgoing) == 0; n++ {
+		if n > 100 {
+			t.Fatal("the members are never joint")
+		}
+		for _, i := range []int{1, 2, 0} {
+			tr.deliver(i, tr.take(i)...)
+		}
+	}
+	index := tr.status(0).Last // of the entry that ends it; what follows is not durable here, nor committed
+	disk := tr.logs[0].clone()
+	for n := 0; tr.status(1).Last <= index || len(tr.status(1).Members.Voters) != 1 || len(tr.status(1).Members.Outgoing) > 0; n++ {
+		if n > 100 {
+			t.Fatal("node 1 does not learn that it has lost its vote")
+		}
+		for _, i := range []int{1, 2, 0} {
+			tr.deliver(i, slices.DeleteFunc(tr.take(i), func(e Envelope) bool { return e.Message.GetCommit() > index })...)
+		}
+	}
+	tr.logs[0] = disk
+	tr.restart(0)
+	if s := tr.status(0); s.Last != index || s.Commit >= index || len(s.Members.Outgoing) != 3 {
+		t.Fatalf("node 0 has power again: %+v, entry %d ends the change", s, index)
+	}
+	tr.boxes = [5][]Envelope{}
+	tr.await(func() bool { return tr.status(0).Leading }, 0, 1) // node 2 is gone for good
+	tr.write("b", 0, 1)
+}
+
+// A replica that has been given a vote and does not know it cannot be elected, nor
+// elect one whose log is shorter. It is told by whom it refuses.
+func TestWhoHasAVoteIsToldByWhomItRefuses(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.must(tr.change(0, Change{Demote, peer(2)}), 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	tr.change(0, Change{AddVoter, peer(2)})
+	index := tr.status(0).Last
+	tr.propose(0, "b")
+	isChange := func(e Envelope) bool {
+		return e.Message.GetType() == raftpb.MsgApp && len(e.Message.GetEntries()) > 0 && e.Message.GetEntries()[0].GetIndex() == index
+	}
+	tr.deliver(2, tr.take(2)...)
+	tr.deliver(1, slices.DeleteFunc(tr.take(1), func(e Envelope) bool { return !isChange(e) })...) // "b" is lost
+	tr.deliver(0, tr.take(0)...)
+	for n := 0; tr.status(1).Commit < index; n++ {
+		if n > 2*heartbeatTicks {
+			t.Fatal("node 1 does not learn that the change is committed")
+		}
+		tr.tick(1, 0)
+		tr.deliver(1, slices.DeleteFunc(tr.take(1), func(e Envelope) bool { return e.Message.GetType() != raftpb.MsgHeartbeat })...)
+	}
+	one, two := tr.status(1), tr.status(2)
+	if len(one.Members.Voters) != 3 || one.Last != index || len(two.Members.Voters) != 2 || two.Last <= index || two.Commit >= index {
+		t.Fatalf("the change is entry %d; node 1: %+v, node 2: %+v", index, one, two)
+	}
+	tr.boxes = [5][]Envelope{}
+	tr.await(func() bool { return tr.status(2).Leading }, 1, 2) // node 0 is gone for good
+	tr.write("c", 1, 2)
+}
+
+// What is told is not listened to by who knows it: a candidate stays one.
+func TestNoticesOfWhatIsKnownAreDropped(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.must(tr.change(0, Change{Demote, peer(2)}), 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	g := tr.cores[1].groups[trioGroup]
+	tr.cores[2].notify(tr.cores[2].groups[trioGroup], 2)
+	tr.settle(2)
+	notices := slices.DeleteFunc(tr.take(1), func(e Envelope) bool { return e.From != 3 })
+	if len(notices) != 1 {
+		t.Fatalf("notices: %v", notices)
+	}
+	tr.deliver(1, notices...)
+	if g.seen.lead != 1 {
+		t.Errorf("replica %d is taken for the leader", g.seen.lead)
 	}
 }
 

@@ -102,6 +102,10 @@ func (g *group) publishPeers() {
 		g.progress.peers.Store(nil)
 		return
 	}
+	var before []PeerProgress
+	if was := g.progress.peers.Load(); was != nil {
+		before = *was
+	}
 	ps := make([]PeerProgress, 0, len(g.members.peers))
 	for _, p := range g.members.peers {
 		if uint64(p.Replica) != g.seen.replica {
@@ -115,5 +119,40 @@ func (g *group) publishPeers() {
 			}
 		}
 	})
+	for i := range ps {
+		ps[i].measure(g, before)
+	}
 	g.progress.peers.Store(&ps)
+}
+
+// lagTicks is the least lag that is told: less is that of the publications.
+const lagTicks = uint64(time.Second / TickEvery)
+
+// measure finds a replica's lag: how old the last mark is if the replica has not
+// reached it, or had not when it was looked at before. A mark that is reached
+// gives way to one of what is committed now.
+func (p *PeerProgress) measure(g *group, before []PeerProgress) {
+	now := mark{commit: g.seen.commit, at: g.clock.now}
+	p.mark = now
+	for i := range before {
+		if before[i].Replica == p.Replica {
+			p.mark, p.Lag = before[i].mark, before[i].Lag
+		}
+	}
+	age := now.at - p.mark.at
+	if age == 0 {
+		return
+	}
+	lag := time.Duration(age) * TickEvery
+	switch reached := p.Match >= p.mark.commit; {
+	case !reached:
+		p.mark.lacked = true
+		if age >= lagTicks {
+			p.Lag = max(p.Lag, lag)
+		}
+	case p.mark.lacked && age >= lagTicks:
+		p.mark, p.Lag = now, lag
+	default:
+		p.mark, p.Lag = now, 0
+	}
 }

@@ -200,6 +200,7 @@ type Core struct {
 	dirty   []*group        // touched since the last Drain, in order of first touch
 	refuse  error           // why proposals are refused, nil if they are not
 	out     Outputs
+	metrics *Metrics        // elections are counted there
 	scratch []byte          // data of proposals on their way into raft
 	blank   []*raftpb.Entry // entries to carry them
 }
@@ -207,7 +208,7 @@ type Core struct {
 // NewCore makes a core without groups. origin must differ from that of every
 // other boot of any node.
 func NewCore(log LogReader, origin uint64, logger *slog.Logger) *Core {
-	return &Core{log: log, origin: origin, logger: logger, groups: map[dsdb.GroupID]*group{}}
+	return &Core{log: log, origin: origin, logger: logger, groups: map[dsdb.GroupID]*group{}, metrics: new(Metrics)}
 }
 
 // Tick moves the logical clock of the groups of one slice, a tenth of them.
@@ -235,7 +236,7 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 		return
 	}
 	g.contacts.heard(g, e.From, from)
-	if c.retains(g, e) {
+	if g.noticed(e.Message) || c.retains(g, e) {
 		return
 	}
 	if wakes, only := wakes(e.Message); wakes {
@@ -245,9 +246,24 @@ func (c *Core) Step(from dsdb.NodeID, e Envelope) {
 	}
 	c.strayed(g, e)
 	c.inform(g, e)
+	c.refused(g, e)
 	c.dismissed(g, e)
+	if c.refuse != nil && needsLog(e.Message) {
+		return
+	}
 	c.guard(g, func() { _ = g.node.Step(e.Message) }) // an error means that raft dropped it, as the network may
 	c.touch(g)
+}
+
+// needsLog reports whether all that a message leads to has to wait for the log.
+// While that is full such messages are dropped, as the network may: they come
+// again and again, and their answers would pile up.
+func needsLog(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgApp, raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgTimeoutNow:
+		return true
+	}
+	return false
 }
 
 // serving returns a group that is in service here, and wakes it. If there is none
@@ -382,18 +398,15 @@ func (c *Core) Refuse(err error) {
 	}
 }
 
-// Remove forgets the group. Its waiters are told so; w is told when the state
-// machine is no longer being used. The caller then has to write an update with
-// Remove set to the log.
+// Remove forgets the group, if it is there. Its waiters are told so; w is told when
+// the state machine is no longer being used. The caller then has to write an update
+// with Remove set to the log.
 func (c *Core) Remove(id dsdb.GroupID, w Waiter) {
-	g := c.groups[id]
-	if g == nil {
-		c.result(w, errNoGroup(id))
-		return
+	if g := c.groups[id]; g != nil {
+		c.fail(g, errNoGroup(id))
+		c.setClock(g, false)
+		delete(c.groups, id)
 	}
-	c.fail(g, errNoGroup(id))
-	c.setClock(g, false)
-	delete(c.groups, id)
 	c.out.Tasks = append(c.out.Tasks, ApplyTask{Group: id, Waiters: []Waiter{w}})
 }
 

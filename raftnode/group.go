@@ -304,10 +304,12 @@ func (c *Core) open(g *group, state wal.GroupState, known bool, applied uint64) 
 }
 
 // replayChanges makes the changes of members whose entries the state machine
-// has flushed, and raft will not hand out again.
+// has flushed, and raft will not hand out again. Where an installation was just
+// completed the log still has the entries from before, which were perhaps never
+// committed.
 func (c *Core) replayChanges(g *group) error {
 	for _, index := range c.log.Marked(g.id) {
-		if index <= g.members.index || index > g.store.applied {
+		if index <= max(g.members.index, g.store.truncated.Index) || index > g.store.applied {
 			continue
 		}
 		es, err := c.log.Entries(g.id, index, index+1, 0, nil)

@@ -159,6 +159,47 @@ func TestFailedInstallAppliesNothingTwice(t *testing.T) {
 	tr.caughtUp(2, want)
 }
 
+// Entries that were on their way to the log when a snapshot came are in the log
+// before it is tried to install: a replica that gives it up and begins anew from the
+// log has them.
+func TestFailedInstallForgetsNoOlderAppend(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("0", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	tr.boxes[2] = nil
+	tr.propose(0, "1")
+	late := tr.take(2)
+	want := tr.outrun([]string{"0", "1"})
+	tr.awaitMail(2)
+	last := tr.status(2).Last
+	for _, m := range late {
+		tr.cores[2].Step(node(0), m)
+	}
+	older := tr.cores[2].Drain().Appends
+	done := new(result)
+	tr.cores[2].Install(node(0), tr.mail[2][0].Snapshot, "", done)
+	install := tr.cores[2].Drain().Appends
+	if len(older) != 1 || len(install) != 1 || install[0].Update.Installing == nil {
+		t.Fatalf("appends before and for the snapshot: %+v, %+v", older, install)
+	}
+	tr.shelf.fail = dsdb.Errorf(dsdb.KindUnavailable, "no space")
+	for _, as := range [][]Append{older, install} {
+		if tasks := tr.cores[2].Drain().Tasks; len(tasks) > 0 {
+			t.Fatal("something is done before the log has it")
+		}
+		write(t, tr.logs[2], as[0].Update)
+		tr.cores[2].StorageDone(as)
+	}
+	tr.settle(2)
+	if s := tr.status(2); done.err == nil || s.Failed != nil || s.Last != last+1 {
+		t.Errorf("%v, then %+v, the last entry before was %d", done.err, s, last)
+	}
+	tr.cores[0].SnapshotSent(tr.mail[2][0], done.err)
+	tr.settle(0)
+	tr.mail[2], tr.from[2], tr.shelf.fail = nil, nil, nil
+	tr.caughtUp(2, want)
+}
+
 func TestDamagedInstallIsTheEndOfAReplica(t *testing.T) {
 	tr, _ := lag(t)
 	tr.awaitMail(2)

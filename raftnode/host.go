@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -47,7 +49,7 @@ type Options struct {
 	Log       Log
 	Transport Transport // nil on a node that is alone
 	Logger    *slog.Logger
-	Fatal     func(error) // called once if the log fails; the process must not go on serving. It must not call Close
+	Fatal     func(error) // called once if the log fails, or hangs; the process must not go on serving. It must not call Close
 }
 
 // Metrics count what a host has done since it was opened.
@@ -56,6 +58,11 @@ type Metrics struct {
 	Applied   atomic.Uint64 // entries applied, those of raft itself included
 	Batches   atomic.Uint64 // synced writes to the log
 	Updates   atomic.Uint64 // updates in them
+
+	Refused   atomic.Uint64 // proposals that are not in the log and never will be
+	Uncertain atomic.Uint64 // proposals of which nobody knows what became
+	Elected   atomic.Uint64 // times that a replica here has become the leader of others
+	Leaders   atomic.Uint64 // times that a group of several replicas was found to have a leader, another one or again
 }
 
 // Host runs the raft groups of one node: workers that own the groups, one
@@ -92,13 +99,16 @@ func Open(o Options) (*Host, error) {
 	h := &Host{opt: o, stop: make(chan struct{}), awake: make(chan struct{}, 1), groups: map[dsdb.GroupID]*member{}}
 	h.writer = newWriter(h)
 	for range 1 + min(4, runtime.GOMAXPROCS(0)) {
-		w := newWorker(h, NewCore(o.Log, origin, o.Logger))
+		c := NewCore(o.Log, origin, o.Logger)
+		c.metrics = &h.metrics
+		w := newWorker(h, c)
 		h.workers = append(h.workers, w)
 		w.start()
 	}
 	h.writer.start()
 	h.clocks.Go(h.tick)
 	h.clocks.Go(h.prepare)
+	h.clocks.Go(h.writer.watch)
 	return h, nil
 }
 
@@ -154,7 +164,15 @@ func (h *Host) Ready(ctx context.Context, groups []dsdb.GroupID) error {
 // caller must not change data afterwards, whatever is returned.
 func (h *Host) Propose(ctx context.Context, g dsdb.GroupID, data []byte) (dsdb.Verdict, error) {
 	h.metrics.Proposals.Add(1)
-	return h.call(ctx, event{kind: evPropose, group: g, data: data})
+	v, err := h.call(ctx, event{kind: evPropose, group: g, data: data})
+	switch kind := dsdb.KindOf(err); {
+	case err == nil:
+	case kind == dsdb.KindTimeout || kind == dsdb.KindCanceled:
+		h.metrics.Uncertain.Add(1)
+	default:
+		h.metrics.Refused.Add(1)
+	}
+	return v, err
 }
 
 // ReadIndex returns an index up to which the group's log holds everything that
@@ -295,6 +313,21 @@ func (h *Host) Status(g dsdb.GroupID) GroupStatus {
 	return m.progress.status()
 }
 
+// Replicas returns the groups of which this node has a replica, in any order, and
+// what it knows of them.
+func (h *Host) Replicas() iter.Seq2[dsdb.GroupID, GroupStatus] {
+	return func(yield func(dsdb.GroupID, GroupStatus) bool) {
+		h.mu.RLock()
+		groups := maps.Clone(h.groups)
+		h.mu.RUnlock()
+		for g, m := range groups {
+			if !yield(g, m.progress.status()) {
+				return
+			}
+		}
+	}
+}
+
 // Elected returns a channel that is closed once a leader of g is known here that
 // is not the one of the moment; nil if this node has no replica of g.
 func (h *Host) Elected(g dsdb.GroupID) <-chan struct{} {
@@ -359,8 +392,7 @@ func (h *Host) member(g dsdb.GroupID) (*member, error) {
 	return m, nil
 }
 
-// register makes the replicas that a worker has opened known. It reports false
-// if the host is closed.
+// register makes the replicas that a worker has opened known.
 func (h *Host) register(w *worker, ids []dsdb.GroupID, ps []*progress) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -448,6 +448,35 @@ func TestRemove(t *testing.T) {
 	propose(t, h, 1, "z")
 }
 
+// Who gave up waiting for a removal may ask for it again.
+func TestRemoveAgain(t *testing.T) {
+	log := newMemLog()
+	h, sm := openHost(t, log), new(ledger)
+	startSingle(t, h, 1, sm)
+	before := propose(t, h, 1, "x").Index
+	sm.mu.Lock() // the state machine hangs
+	var client, remover sync.WaitGroup
+	client.Go(func() { _, _ = h.Propose(t.Context(), 1, []byte("y")) })
+	await(t, func() bool { return h.Status(1).Commit > before })
+	ctx, cancel := context.WithCancel(t.Context())
+	remover.Go(func() {
+		if err := h.Remove(ctx, 1); dsdb.KindOf(err) != dsdb.KindCanceled {
+			t.Errorf("while the state machine is in use: %v", err)
+		}
+	})
+	await(t, func() bool { return h.Status(1).Failed != nil })
+	cancel()
+	remover.Wait()
+	sm.mu.Unlock()
+	client.Wait()
+	if err := h.Remove(t.Context(), 1); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	if _, known := log.State(1); known {
+		t.Error("the log still knows the group")
+	}
+}
+
 func TestStartRefusesWrongSpecs(t *testing.T) {
 	h := openHost(t, newMemLog())
 	startSingle(t, h, 1, new(ledger))

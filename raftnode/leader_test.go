@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/dasudian/dsdb"
 )
@@ -131,6 +132,44 @@ func TestUnreachableNodeIsProbed(t *testing.T) {
 	}
 }
 
+// A leader tells how old what a follower lacks is: as long as it is cut off, and
+// until it has caught up. One that has everything is not behind, however long
+// nothing is written.
+func TestLagOfAReplica(t *testing.T) {
+	tr := newTrio(t)
+	second := int(time.Second / TickEvery)
+	lags := func() string {
+		ps := tr.status(0).Progress
+		return fmt.Sprint(ps[0].Lag.Round(time.Second), " ", ps[1].Lag.Round(time.Second))
+	}
+	expect := func(when, want string) {
+		t.Helper()
+		if got := lags(); got != want {
+			t.Errorf("%s: the lags are %s, want %s", when, got, want)
+		}
+	}
+	for range 4 {
+		tr.write("a", 0, 1, 2)
+		tr.tick(second, 0, 1, 2)
+	}
+	expect("while all are there", "0s 0s")
+	tr.write("b", 0, 1)
+	for range 10 {
+		tr.tick(second, 0, 1)
+		tr.write("c", 0, 1)
+	}
+	expect("node 2 is cut off", "0s 10s")
+	tr.tick(30*second, 0, 1)
+	expect("and nothing is written", "0s 40s")
+	tr.boxes[2] = nil
+	tr.tick(3*second, 0, 1, 2)
+	expect("it is back", "0s 0s")
+	tr.tick(60*second, 0, 1, 2)
+	tr.write("d", 0, 1, 2)
+	tr.tick(2, 0, 1, 2)
+	expect("after a rest", "0s 0s")
+}
+
 // A leader's Status tells of its followers.
 func TestProgressIsPublished(t *testing.T) {
 	tr := newTrio(t)
@@ -140,6 +179,9 @@ func TestProgressIsPublished(t *testing.T) {
 	s := tr.status(0)
 	last := s.Last
 	want := []PeerProgress{{Peer: peer(1), Match: last, Active: true}, {Peer: peer(2), Match: last - 1}}
+	for i := range s.Progress {
+		s.Progress[i].Lag, s.Progress[i].mark = 0, mark{} // see TestLagOfAReplica
+	}
 	if !slices.Equal(s.Progress, want) {
 		t.Errorf("%+v, want %+v", s.Progress, want)
 	}

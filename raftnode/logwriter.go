@@ -123,25 +123,20 @@ func writeLength(qs []Queued) int {
 // Write makes durable what was taken. If the last attempt found no space it
 // first does what may make some.
 func (w *LogWriter) Write() Written {
-	us, freed := w.updates[:0], false
-	for i := range w.writing {
-		a := &w.writing[i].Append
-		if !a.Empty {
-			us = append(us, a.Update)
-		}
-		freed = freed || a.Update.Truncate != nil || a.Update.Reset != nil || a.Update.Remove
-	}
-	defer func() { clear(us); w.updates = us }()
-	if len(us) == 0 {
-		w.taken = false
-		return Written{stored: w.writing}
-	}
 	var err error
 	if w.full {
 		err = w.makeRoom()
 	}
+	us, freed := w.updates[:0], false
+	for i := range w.writing {
+		if a := &w.writing[i].Append; !a.Empty {
+			us = append(us, a.Update)
+			freed = freed || a.Update.Truncate != nil || a.Update.Reset != nil || a.Update.Remove
+		}
+	}
+	defer func() { clear(us); w.updates = us }()
 	if err == nil {
-		err = w.log.Write(us, true)
+		err = w.store(us)
 	}
 	switch {
 	case dsdb.KindOf(err) == dsdb.KindUnavailable:
@@ -154,29 +149,42 @@ func (w *LogWriter) Write() Written {
 		return Written{Failed: err}
 	}
 	r := Written{stored: w.writing, Updates: len(us), Again: w.full}
-	w.taken, w.full, w.proven = false, false, false
+	w.taken, w.full = false, false
 	return r
 }
 
-// makeRoom writes the truncations that wait ahead of their turn and frees what
-// they allow: a full disk must not keep itself full.
+// makeRoom writes the truncations that wait ahead of their turn, also those of the
+// write that found no space, and frees what they allow: a full disk must not keep
+// itself full.
 func (w *LogWriter) makeRoom() error {
 	var us []wal.Update
-	for i := range w.waiting {
-		if a := &w.waiting[i].Append; a.Update.Truncate != nil && !a.Empty {
-			us = append(us, a.Update)
-		}
+	w.eachTruncation(func(a *Append) { us = append(us, a.Update) })
+	if err := w.store(us); err != nil {
+		return err
 	}
-	if len(us) > 0 {
-		if err := w.log.Write(us, true); err != nil {
-			return err
-		}
-		for i := range w.waiting {
-			a := &w.waiting[i].Append
-			a.Empty = a.Empty || a.Update.Truncate != nil
-		}
-	}
+	w.eachTruncation(func(a *Append) { a.Empty = true })
 	return w.log.Recycle()
+}
+
+// store writes updates to the log, if there are any.
+func (w *LogWriter) store(us []wal.Update) error {
+	if len(us) == 0 {
+		return nil
+	}
+	err := w.log.Write(us, true)
+	w.proven = w.proven && err != nil
+	return err
+}
+
+// eachTruncation calls f for each truncation that is not written yet.
+func (w *LogWriter) eachTruncation(f func(*Append)) {
+	for _, qs := range [...][]Queued{w.writing, w.waiting} {
+		for i := range qs {
+			if a := &qs[i].Append; a.Update.Truncate != nil && !a.Empty {
+				f(a)
+			}
+		}
+	}
 }
 
 // Proven reports whether there is nothing to mark.

@@ -107,7 +107,28 @@ func TestLogWriter(t *testing.T) {
 			}
 			more, last := writes(w, core, 1)
 			return of + more, last
-		}, 3, "write entries of 1: no space|write truncate of 3|recycle|write entries of 1|write entries of 2|recycle", ""},
+		}, 3, "write entries of 1: no space|write truncate of 3|recycle|write entries of 1|write entries of 2", ""},
+		{"also those of the write that finds none", []error{full, full, nil, nil}, func(w *LogWriter, _ func(string) Waiter) (of int, last Written) {
+			w.Add(truncation(2), entries(1, 10), truncation(3))
+			if of, last = writes(w, core, 2); last.Full != full || of > 0 {
+				return -1, last
+			}
+			if of, last = writes(w, core, 1); !last.Again || w.Full() {
+				return -1, last
+			}
+			return of, last
+		}, 3, "write truncate of 2 entries of 1 truncate of 3: no space|write truncate of 2 truncate of 3: no space|" +
+			"write truncate of 2 truncate of 3|recycle|write entries of 1", ""},
+		{"and if they are all there is, that is it", []error{full, nil}, func(w *LogWriter, _ func(string) Waiter) (of int, last Written) {
+			w.Add(truncation(2), turn)
+			if of, last = writes(w, core, 1); last.Full != full || of > 0 {
+				return -1, last
+			}
+			if of, last = writes(w, core, 1); !last.Again || w.Full() {
+				return -1, last
+			}
+			return of, last
+		}, 2, "write truncate of 2: no space|write truncate of 2|recycle", ""},
 		{"the end of the log is marked once", []error{nil, full, nil}, func(w *LogWriter, _ func(string) Waiter) (of int, last Written) {
 			w.Add(entries(1, 10))
 			of, last = writes(w, core, 1)

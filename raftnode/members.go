@@ -1,6 +1,10 @@
 package raftnode
 
-import "github.com/dasudian/dsdb"
+import (
+	"time"
+
+	"github.com/dasudian/dsdb"
+)
 
 // Members are the replicas of a group as of the last change that this node has
 // applied. The slices must not be changed.
@@ -33,6 +37,16 @@ type PeerProgress struct {
 	Match    uint64 // its log is the leader's up to here
 	Active   bool   // it was heard of within an election timeout
 	Snapshot bool   // it waits for a snapshot
+	// Lag is how long ago that was committed which it has just got, or waits for;
+	// 0 if less than a second. It is counted from the election on.
+	Lag  time.Duration
+	mark mark
+}
+
+// mark is what was committed at a tick, and whether the replica was seen to lack it.
+type mark struct {
+	commit, at uint64
+	lacked     bool
 }
 
 // Snapshot is the state of a group on its way to a replica that lacks the log

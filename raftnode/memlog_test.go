@@ -29,6 +29,18 @@ func newMemLog() *memLog {
 	return &memLog{groups: map[dsdb.GroupID]*memGroup{}, gone: map[dsdb.GroupID]dsdb.ReplicaID{}}
 }
 
+// clone is what a disk holds whose last writes are to be lost.
+func (l *memLog) clone() *memLog {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := newMemLog()
+	for id, g := range l.groups {
+		c.groups[id] = &memGroup{g.state, slices.Clone(g.entries)}
+	}
+	maps.Copy(c.gone, l.gone)
+	return c
+}
+
 func (l *memLog) Write(us []wal.Update, sync bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"slices"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -68,6 +69,44 @@ func TestNothingIsPromisedBeforeItIsDurable(t *testing.T) {
 	tr.cores[1].StorageDone(out.Appends)
 	if out = tr.cores[1].Drain(); promised(out) == 0 {
 		t.Error("nothing is promised when it is durable")
+	}
+}
+
+// A candidate asks for votes when its own term is durable, not before: else it could
+// be elected, lose its power, and be elected in the same term again.
+func TestNoVotesAreAskedForBeforeTheTermIsDurable(t *testing.T) {
+	tr := newTrio(t)
+	tr.write("a", 0, 1, 2)
+	tr.tick(3, 0, 1, 2)
+	term := tr.status(1).Term
+	stand := func() *Outputs { // node 1 becomes a candidate; nothing of what it stores is durable yet
+		m := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: new(uint64(1)), To: new(uint64(2)), Term: &term}
+		tr.cores[1].Step(node(0), Envelope{Group: trioGroup, From: 1, To: 2, Message: m})
+		return tr.cores[1].Drain()
+	}
+	asked := func(out *Outputs) (terms []uint64) {
+		for _, box := range out.Network {
+			for _, m := range box.Messages {
+				if m.Message.GetType() == raftpb.MsgVote {
+					terms = append(terms, m.Message.GetTerm())
+				}
+			}
+		}
+		return terms
+	}
+	if out := stand(); len(out.Appends) == 0 || len(asked(out)) > 0 {
+		t.Fatalf("%d appends are not written yet, votes are asked for in %d", len(out.Appends), asked(out))
+	}
+	tr.restart(1) // nobody has heard of the term
+	out := stand()
+	write(t, tr.logs[1], out.Appends[0].Update)
+	tr.cores[1].StorageDone(out.Appends)
+	if got := asked(tr.cores[1].Drain()); !slices.Equal(got, []uint64{term + 1, term + 1}) {
+		t.Fatalf("votes are asked for in %d, want twice %d", got, term+1)
+	}
+	tr.restart(1)
+	if got := tr.cores[1].groups[trioGroup].seen; got.term != term+1 || got.vote != 2 {
+		t.Errorf("after a restart it is in term %d and has voted for %d", got.term, got.vote)
 	}
 }
 

@@ -123,22 +123,34 @@ func (c *Core) proposeBatch(g *group, ps []proposal, term uint64) bool {
 // buffer for them that is kept.
 const maxScratch = 4 << 20
 
-// handle takes one Ready of raft apart.
+// handle takes one Ready of raft apart. A candidate's requests for votes wait, like
+// all that raft promises, until its term and its own vote are durable. Raft does
+// not ask for that, as it counts its own vote only then: but the others alone may
+// elect it, and if it forgot the term in which it led, they would elect it in
+// that term once more, with other entries under the same indexes.
 func (c *Core) handle(g *group, rd raft.Ready) {
 	c.observe(g, rd)
 	c.observeChanges(g, rd.Entries)
 	for _, rs := range rd.ReadStates {
 		g.reads.confirmReads(c, rs.RequestCtx, rs.Index)
 	}
+	var ballots []*raftpb.Message
 	for _, m := range rd.Messages {
-		switch m.GetTo() {
-		case raft.LocalAppendThread:
+		switch to := m.GetTo(); {
+		case to == raft.LocalAppendThread: // it follows what goes to others
+			m.Responses = slices.Concat(ballots, m.GetResponses())
+			ballots = nil
 			c.appendMessage(g, m)
-		case raft.LocalApplyThread:
+		case to == raft.LocalApplyThread:
 			c.applyMessage(g, m)
+		case m.GetType() == raftpb.MsgVote && !mutant.VotesAskedBeforeSync:
+			ballots = append(ballots, m)
 		default:
 			c.send(g, m)
 		}
+	}
+	if len(ballots) > 0 {
+		panic(fmt.Sprintf("BUG: group %d: votes are asked for in term %d, of which nothing is to be stored", g.id, g.seen.term))
 	}
 }
 
@@ -148,6 +160,9 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 	was := g.seen
 	if rd.SoftState != nil {
 		c.wake(g)
+		if lead := rd.SoftState.Lead; lead != raft.None && lead != was.lead && !g.single() {
+			c.metrics.Leaders.Add(1)
+		}
 		g.seen.lead, g.seen.leading = rd.SoftState.Lead, rd.SoftState.RaftState == raft.StateLeader
 	}
 	if hs := rd.HardState; !raft.IsEmptyHardState(hs) {
@@ -181,6 +196,7 @@ func (c *Core) observe(g *group, rd raft.Ready) {
 		panic(fmt.Sprintf("BUG: group %d: became leader of term %d without an entry", g.id, g.seen.term))
 	}
 	if !g.single() {
+		c.metrics.Elected.Add(1)
 		c.logger.Info("raft group has a new leader", "group", uint64(g.id), "replica", g.seen.replica, "term", g.seen.term)
 	}
 }

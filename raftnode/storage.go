@@ -58,7 +58,6 @@ type storage struct {
 
 	cache      []*raftpb.Entry // the newest entries, contiguous, ending at last; may be empty
 	cacheBytes uint64          // of their data
-	scratch    []wal.Entry
 }
 
 // InitialState implements raft.Storage.
@@ -105,13 +104,11 @@ func (s *storage) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 		n := limitEntries(s.cache[lo-first:hi-first], maxSize)
 		return append([]*raftpb.Entry(nil), s.cache[lo-first:][:n]...), nil
 	}
-	var err error
-	s.scratch, err = s.log.Entries(s.group, lo, min(hi, first), maxSize, s.scratch[:0])
+	read, err := s.log.Entries(s.group, lo, min(hi, first), maxSize, nil)
 	if err != nil {
 		return nil, s.readError(lo, err)
 	}
-	ents := raftEntries(s.scratch)
-	clear(s.scratch)
+	ents := raftEntries(read)
 	if len(ents) == 0 {
 		return nil, fmt.Errorf("group %d: the log returned no entry at %d", s.group, lo)
 	}

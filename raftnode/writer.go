@@ -10,11 +10,12 @@ import (
 // writer gives the LogWriter of a host its goroutine and its clock: whatever
 // arrived while the last write was being synced goes into the next.
 type writer struct {
-	host *Host
-	log  *LogWriter // of the goroutine
-	in   inbox[Queued]
-	stop chan struct{} // closed by close: a write without space is given up
-	done sync.WaitGroup
+	host  *Host
+	log   *LogWriter // of the goroutine
+	in    inbox[Queued]
+	stall stall
+	stop  chan struct{} // closed by close: a write without space is given up
+	done  sync.WaitGroup
 }
 
 func newWriter(h *Host) *writer {
@@ -80,7 +81,9 @@ func (w *writer) idle() error {
 	case <-w.in.wake:
 		return nil
 	case <-t.C:
-		return w.log.Mark()
+		var err error
+		w.timed(func() { err = w.log.Mark() })
+		return err
 	}
 }
 
@@ -88,7 +91,8 @@ func (w *writer) idle() error {
 // returns an error if the log has failed, or if the host is closed first.
 func (w *writer) write() error {
 	for {
-		r := w.log.Write()
+		var r Written
+		w.timed(func() { r = w.log.Write() })
 		if r.Failed != nil {
 			return r.Failed
 		}

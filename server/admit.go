@@ -32,7 +32,8 @@ const (
 
 // The bounds on asking to be admitted.
 const (
-	maxJoin    = 64 << 10 // bytes of a request
+	maxJoin    = 64 << 10        // bytes of a request
+	joinBody   = 5 * time.Second // until they are here
 	nonceLife  = time.Minute
 	maxNonces  = 1024
 	dialBack   = 2 * time.Second // for reaching the node that asks
@@ -263,7 +264,7 @@ func (a *admitter) serveJoin(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, to.String(), http.StatusTemporaryRedirect)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJoin))
+	body, err := readJoin(w, r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -295,6 +296,17 @@ func (a *admitter) serveJoin(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(answer) // a node that does not get it asks again
+}
+
+// readJoin reads the body of a request. Anybody may send one: it is not waited for long.
+func readJoin(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	conn := http.NewResponseController(w) // not every ResponseWriter has deadlines (tests)
+	_ = conn.SetReadDeadline(time.Now().Add(joinBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJoin))
+	if err == nil {
+		_ = conn.SetReadDeadline(time.Time{}) // it would end the request while that is carried out
+	}
+	return body, err
 }
 
 // joinCode is the status of an error of admit; from 500 on asking again may help.

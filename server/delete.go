@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
@@ -25,9 +27,9 @@ func (n *Node) delete(ctx context.Context, s *session, c *planner.Command) error
 		}
 	}
 	if c.Kind == planner.DropMeasurement {
-		return n.command(ctx, &meta.DropMeasurement{Database: c.Database, Measurement: c.Name})
+		return n.forget(ctx, c.Database, []string{c.Name})
 	}
-	return n.forgetMeasurements(ctx, c.Database)
+	return n.forgetEmptied(ctx, c)
 }
 
 func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *planner.Target, c *planner.Command) error {
@@ -72,34 +74,91 @@ func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *p
 	return err
 }
 
-// forgetMeasurements frees the field types of measurements without any series.
-func (n *Node) forgetMeasurements(ctx context.Context, database string) error {
+// forgetEmptied frees the field types of the measurements that a statement was
+// about and that have no series any more.
+func (n *Node) forgetEmptied(ctx context.Context, c *planner.Command) error {
+	stored, err := n.measurements(ctx, c.Database)
+	if err != nil {
+		return err
+	}
+	var emptied []string
+	for _, m := range meta.Measurements(groupsOf(n.meta.View().Database(c.Database))) {
+		asked := slices.ContainsFunc(c.Delete.Targets, func(t planner.Target) bool { return t.Matches(m) })
+		if asked && !slices.Contains(stored, m) {
+			emptied = append(emptied, m)
+		}
+	}
+	return n.forget(ctx, c.Database, emptied)
+}
+
+// groupsOf returns the time groups of a database, nil if there is none.
+func groupsOf(db *meta.Database) (groups []*meta.ShardGroup) {
+	if db != nil {
+		for _, rp := range db.Policies {
+			groups = append(groups, rp.ShardGroups...)
+		}
+	}
+	return groups
+}
+
+// measurements returns those that have series in a database now.
+func (n *Node) measurements(ctx context.Context, database string) ([]string, error) {
 	s, err := n.openSession(ctx, readLevel{}, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer s.Close()
-	db := s.view.Database(database)
-	if db == nil {
+	if s.view.Database(database) == nil {
+		return nil, nil
+	}
+	return (&catalog{ctx, s}).Measurements(database, "")
+}
+
+// forget frees the field types of measurements that have no series any more.
+// Points that a write brings meanwhile must not be left without types, which no
+// query would see: a write that ends later on a node which knows that they are
+// freed fixes them anew (write.fixAgain). For those that have ended before, it
+// is looked, once the nodes know it, whether there are series again.
+func (n *Node) forget(ctx context.Context, database string, names []string) error {
+	if len(names) == 0 {
 		return nil
 	}
-	left, err := (&catalog{ctx, s}).Measurements(database, "")
-	if err != nil {
-		return err
+	before := n.meta.View().Database(database)
+	for _, m := range names {
+		if err := n.command(ctx, &meta.DropMeasurement{Database: database, Measurement: m}); err != nil {
+			return err
+		}
 	}
-	stored := make(map[string]bool, len(left))
-	for _, m := range left {
-		stored[m] = true
+	n.tellAll(ctx)
+	stored, err := n.measurements(ctx, database)
+	for _, m := range names {
+		if before != nil && (err != nil || slices.Contains(stored, m)) {
+			err = errors.Join(err, n.fixTypes(ctx, before, m))
+		}
 	}
-	var groups []*meta.ShardGroup
+	return err
+}
+
+// fixTypes fixes the field types of a measurement as they were.
+func (n *Node) fixTypes(ctx context.Context, db *meta.Database, measurement string) error {
 	for _, rp := range db.Policies {
-		groups = append(groups, rp.ShardGroups...)
-	}
-	for _, m := range meta.Measurements(groups) {
-		if !stored[m] {
-			if err := n.command(ctx, &meta.DropMeasurement{Database: database, Measurement: m}); err != nil {
-				return err
+		var sets []meta.NewFields
+		for _, g := range rp.ShardGroups {
+			fields := g.Fields(measurement)
+			switch last := len(sets) - 1; {
+			case len(fields) == 0:
+			case last >= 0 && sameFields(sets[last].Fields, fields):
+				sets[last].Times = append(sets[last].Times, g.Range.Start)
+			default:
+				sets = append(sets, meta.NewFields{Measurement: measurement, Times: []int64{g.Range.Start}, Fields: fields})
 			}
+		}
+		if len(sets) == 0 {
+			continue
+		}
+		err := n.command(ctx, &meta.RegisterFields{Database: db.Name, Policy: rp.Name, Sets: sets})
+		if err != nil && dsdb.KindOf(err) != dsdb.KindNotFound { // dropped meanwhile
+			return err
 		}
 	}
 	return nil

@@ -85,7 +85,8 @@ func TestAReplicaThatHasLeftIsNotStartedByAnOldCatalogue(t *testing.T) {
 // Nothing is kept for a shard that is no more: whoever creates and drops shards
 // for years has no more to remember than are there.
 func TestDroppedShardsAreForgotten(t *testing.T) {
-	c := open(t, vfs.NewMem(1), quietConfig())
+	disk := vfs.NewMem(1)
+	c := open(t, disk, quietConfig())
 	c.mustQuery("", "CREATE DATABASE d")
 	c.mustWrite("d", "m v=1 1")
 	groups := c.node.wal.Groups()
@@ -98,6 +99,9 @@ func TestDroppedShardsAreForgotten(t *testing.T) {
 	}
 	c.node.routes.heard.note(g, 1<<40)
 	c.mustQuery("", "DROP DATABASE d")
+	eventually(t, "the shard is gone", func() bool { names, err := disk.List("/node/data/shard"); return err == nil && len(names) == 0 })
+	c.node.routes.fresh.Current(g, 0) // a read that was under way
+	c.mustQuery("", "CREATE DATABASE e")
 	eventually(t, "it is forgotten who led the shard", func() bool { return c.node.routes.leaders.Leader(g) == 0 })
 	eventually(t, "and which proposals it had", func() bool {
 		id, _ := c.node.routes.sequencer.Take(g)
@@ -105,5 +109,6 @@ func TestDroppedShardsAreForgotten(t *testing.T) {
 		return id.Seq == 1
 	})
 	eventually(t, "and what was committed there", func() bool { return c.node.committed(g) == 0 })
+	eventually(t, "and how fresh it was", func() bool { return !c.node.routes.fresh.Within(g, 0, 1) })
 	c.close()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
@@ -128,18 +129,8 @@ func hintable(err error) bool {
 
 // keep makes points hints, several if they are many.
 func (h *handoff) keep(w *write, p part, since uint64) error {
-	data := shard.AppendHint(nil, since, p.batch)
-	parts := pieces(p.batch, len(data))
-	for _, b := range parts {
-		if len(parts) > 1 {
-			data = shard.AppendHint(nil, since, b)
-		}
-		err := h.queue.Add(hints.Hint{Shard: p.shard, Made: h.n.opt.Wall().UnixMilli(), Database: w.database, Policy: w.policy.Name,
-			Points: b.Rows(), Data: data})
-		if err != nil {
-			return err
-		}
-		h.points.stored.Add(uint64(b.Rows()))
+	if err := h.add(w, p.shard, p.batch, since); err != nil {
+		return err
 	}
 	if h.missed(p.shard) {
 		h.n.log.Warn("no leader takes the points of a shard: those written at consistency any wait on this node",
@@ -147,6 +138,30 @@ func (h *handoff) keep(w *write, p part, since uint64) error {
 	}
 	h.signal()
 	return nil
+}
+
+// add makes a batch a hint, or piece by piece several if that is too large.
+func (h *handoff) add(w *write, id dsdb.ShardID, b *column.WriteBatch, since uint64) error {
+	data := shard.AppendHint(nil, since, b)
+	parts := pieces(b, len(data))
+	if len(parts) > 1 {
+		for _, part := range parts {
+			if err := h.add(w, id, part, since); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if len(data) > hints.MaxData {
+		w.rejectLarge(b, len(data))
+		return nil
+	}
+	err := h.queue.Add(hints.Hint{Shard: id, Made: h.n.opt.Wall().UnixMilli(), Database: w.database, Policy: w.policy.Name,
+		Points: b.Rows(), Data: data})
+	if err == nil {
+		h.points.stored.Add(uint64(b.Rows()))
+	}
+	return err
 }
 
 // missed notes that the leader of a shard was not reached, and reports whether

@@ -363,3 +363,22 @@ func TestDropDatabaseBesideWrites(t *testing.T) {
 	c.expect("db", "SELECT count(n) FROM cpu; SHOW SERIES", "")
 	c.close()
 }
+
+// A shard with a trickle of points keeps the files in which they lie between those
+// of busy shards: the log is no longer than it may be because it is flushed in time.
+func TestATrickleDoesNotKeepTheLog(t *testing.T) {
+	t.Parallel()
+	cfg := quietConfig()
+	cfg.Data.WALMaxSize, cfg.Data.CacheSnapshotMemory = 1<<20, 256<<10
+	c := open(t, vfs.NewMem(1), cfg)
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE busy; CREATE DATABASE trickle")
+	text := strings.Repeat("x", 50_000)
+	for i := range 120 {
+		c.mustWrite("trickle", fmt.Sprintf("m v=1 %d", i))
+		c.mustWrite("busy", fmt.Sprintf("m s=\"%s%d\" %d", text, i, i))
+	}
+	eventually(t, "the log is short again", func() bool { return c.node.wal.Stats().DiskBytes <= 2<<20 })
+	c.expect("trickle", "SELECT count(v) FROM m", "m time=0 count=120")
+	c.expect("busy", "SELECT count(s) FROM m", "m time=0 count=120")
+}

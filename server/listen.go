@@ -116,6 +116,9 @@ func (d *door) listenAll() error {
 			continue
 		}
 		if g := d.sharing(*a.address); g != nil {
+			if (g.secure == nil) != (a.secure == nil) {
+				return fmt.Errorf("%s %s is the address of %s too: set https-enabled in both [http] and [meta] or in neither", a.key, *a.address, g.address)
+			}
 			if g.purpose |= a.purpose; peer != nil {
 				g.secure.ClientAuth, g.secure.ClientCAs = peer.ClientAuth, peer.ClientCAs
 			}

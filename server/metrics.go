@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/exec"
 )
 
@@ -17,7 +16,13 @@ func (n *Node) registerMetrics(reg *prometheus.Registry, version string) {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "dsdb_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()}})
 	info.Set(1)
-	reg.MustRegister(info, &nodeCollector{n})
+	reg.MustRegister(info, n.logSyncs, &nodeCollector{n}, &clusterCollector{n})
+}
+
+// newLogSyncs makes the histogram of how long syncs of the log take.
+func newLogSyncs() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "dsdb_wal_fsync_duration_seconds", Help: "How long a sync of the log took.",
+		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}})
 }
 
 // nodeCollector reads counters that the parts of the node keep themselves.
@@ -33,17 +38,12 @@ var (
 	walWritten   = desc("wal_written_bytes_total", "Bytes written to the log.")
 	walSyncs     = desc("wal_syncs_total", "Syncs of the log.")
 	walBatches   = desc("wal_batches_total", "Batches written to the log; each is synced as a whole.")
-	raftProposed = desc("raft_proposals_total", "Proposals given to raft groups.")
-	raftApplied  = desc("raft_applied_entries_total", "Log entries applied to state machines.")
 	shardCount   = desc("shards", "Shards with a replica on this node.")
 	shardSeries  = desc("series", "Series of the shards whose index is loaded.")
 	shardMemory  = desc("memtable_bytes", "Bytes of points in memory.")
 	shardRows    = desc("memtable_rows", "Points in memory.")
 	shardFiles   = desc("segment_files", "Segment files.")
 	shardBytes   = desc("segment_bytes", "Bytes of segment files.")
-	peersUp      = desc("peers_up", "Other processes of the cluster that this one is connected to.")
-	peersProven  = desc("peers_authenticated", "1 if other processes must prove that they are of the cluster, else 0.")
-	metaLeads    = desc("meta_leader", "1 if this node leads the meta nodes, else 0.")
 	mismatches   = desc("replica_mismatches_total", "Shards whose replicas were found to hold different points.")
 	outOfService = desc("replicas_out_of_service", "Replicas on this node that are damaged and wait to be replaced.")
 	hintBytes    = desc("hints_waiting_bytes", "Bytes of points that were written at consistency any and wait on this node for the leader of their shard.")
@@ -72,13 +72,9 @@ func (c *nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(walWritten, float64(w.BytesWritten))
 	counter(walSyncs, float64(w.Syncs))
 	counter(walBatches, float64(w.Batches))
-	m := c.n.host.Metrics()
-	counter(raftProposed, float64(m.Proposals.Load()))
-	counter(raftApplied, float64(m.Applied.Load()))
 	counter(mismatches, float64(c.n.mismatches.Load()))
 	gauge(outOfService, float64(len(c.n.shards.failed())))
 	c.shards(gauge)
-	c.cluster(gauge)
 	c.hints(ch)
 	t := exec.Totals()
 	counter(tilesStats, float64(t.TilesByStats))
@@ -103,25 +99,6 @@ func (c *nodeCollector) hints(ch chan<- prometheus.Metric) {
 		{"rejected", &p.rejected}, {"expired", &p.expired}, {"dropped", &p.dropped}} {
 		ch <- prometheus.MustNewConstMetric(hintOutcomes, prometheus.CounterValue, float64(o.count.Load()), o.name)
 	}
-}
-
-func (c *nodeCollector) cluster(gauge func(*prometheus.Desc, float64)) {
-	up := 0
-	for _, p := range c.n.peers.Status() {
-		if p.Up {
-			up++
-		}
-	}
-	gauge(peersUp, float64(up))
-	gauge(peersProven, oneIf(c.n.authenticatedPeers()))
-	gauge(metaLeads, oneIf(c.n.host.Status(dsdb.MetaGroup).Leading))
-}
-
-func oneIf(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func (c *nodeCollector) shards(gauge func(*prometheus.Desc, float64)) {

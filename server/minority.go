@@ -45,15 +45,29 @@ func (n *Node) dataCatalogue(ctx context.Context) bool {
 	view := n.meta.View()
 	nodes := view.NodesOf(meta.DataNode)
 	newest, silent := n.askCatalogues(ctx, nodes, 0)
-	return silent < leastQuorum(view, len(nodes)) && n.meta.Wait(ctx, newest) == nil
+	if silent >= leastQuorum(view, len(nodes)) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	return n.meta.Wait(ctx, newest) == nil
 }
 
 // tellDrop returns when the data nodes that are reached have the catalogue that
 // this node has. Until then they may acknowledge points for what was dropped.
 func (n *Node) tellDrop(ctx context.Context) {
+	n.tell(ctx, n.meta.View().NodesOf(meta.DataNode))
+}
+
+// tellAll returns when all nodes that are reached have the catalogue that this node has.
+func (n *Node) tellAll(ctx context.Context) {
 	view := n.meta.View()
-	reached := slices.DeleteFunc(view.NodesOf(meta.DataNode), func(node meta.Node) bool { return !n.up(node.ID) })
-	n.askCatalogues(ctx, reached, view.Index)
+	n.tell(ctx, append(view.NodesOf(meta.DataNode), view.NodesOf(meta.MetaNode)...))
+}
+
+func (n *Node) tell(ctx context.Context, nodes []meta.Node) {
+	reached := slices.DeleteFunc(nodes, func(node meta.Node) bool { return !n.up(node.ID) })
+	n.askCatalogues(ctx, reached, n.meta.View().Index)
 }
 
 // askCatalogues asks data nodes which entry of the meta group is the last that

@@ -85,6 +85,7 @@ type Node struct {
 	door       *door
 	handler    *httpd.Handler
 	mismatches atomic.Uint64 // replicas of a shard that were found to differ
+	logSyncs   prometheus.Histogram
 
 	running context.Context // ends when the tasks are to end
 	tasks   sync.WaitGroup
@@ -99,7 +100,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
 		o.Wall = time.Now
 	}
 	for {
-		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger}
+		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger, logSyncs: newLogSyncs()}
 		n.shards = newShards(n)
 		n.control = newControl(n)
 		err := n.open(ctx)
@@ -204,8 +205,8 @@ func (n *Node) httpConfig(version string) httpd.Config {
 		writes = 256
 	}
 	return httpd.Config{Version: version, MaxBody: int64(h.MaxBody), MaxDecoded: 4 * int64(h.MaxBody), MaxWrites: writes,
-		WriteWait: time.Duration(h.EnqueuedTimeout), WriteTimeout: time.Duration(c.WriteTimeout), QueryTimeout: time.Duration(c.QueryTimeout),
-		MaxQueries: c.MaxConcurrentQueries, Verify: n.serveVerify, Snapshot: n.serveSnapshot, Pprof: h.Pprof, LogRequests: h.LogEnabled, Wall: n.opt.Wall}
+		MaxBodies: int64(n.cfg.Data.CacheMaxMemory), WriteWait: time.Duration(h.EnqueuedTimeout), WriteTimeout: time.Duration(c.WriteTimeout), QueryTimeout: time.Duration(c.QueryTimeout),
+		MaxQueries: c.MaxConcurrentQueries, MaxAnswer: int64(c.QueryMemory), Verify: n.serveVerify, Snapshot: n.serveSnapshot, Pprof: h.Pprof, LogRequests: h.LogEnabled, Wall: n.opt.Wall}
 }
 
 // spawn runs fn on a goroutine that Close waits for.

@@ -31,7 +31,7 @@ type routes struct {
 	leaders   coord.Leaders
 	sequencer *coord.Sequencer
 	indexes   readIndexes
-	fresh     freshness
+	fresh     coord.Freshness
 	merger    merger
 	heard     heard
 	closed    chan struct{} // closed when the node ends
@@ -39,14 +39,17 @@ type routes struct {
 
 func newRoutes(id meta.Identity) *routes {
 	return &routes{began: time.Now(), sequencer: coord.NewSequencer(id.Peer(), id.Epoch), closed: make(chan struct{}),
-		indexes: readIndexes{groups: map[dsdb.GroupID]*indexTurn{}}, fresh: freshness{at: map[dsdb.GroupID]time.Time{}},
-		merger: merger{groups: map[dsdb.GroupID]*queue{}}, heard: heard{groups: map[dsdb.GroupID]uint64{}}}
+		indexes: readIndexes{groups: map[dsdb.GroupID]*indexTurn{}},
+		merger:  merger{groups: map[dsdb.GroupID]*queue{}}, heard: heard{groups: map[dsdb.GroupID]uint64{}}}
 }
 
 // now is the time of attempts, in milliseconds.
 func (r *routes) now() int64 { return r.at(time.Now()) }
 
 func (r *routes) at(t time.Time) int64 { return t.Sub(r.began).Milliseconds() }
+
+// age is the time since the node began.
+func (r *routes) age() time.Duration { return time.Since(r.began) }
 
 // answerPeers registers what this node answers to others. None of them is
 // connected yet.
@@ -207,7 +210,7 @@ func plainly(err error) error {
 
 // ask asks one node, no longer than the attempt allows.
 func (n *Node) ask(ctx context.Context, do coord.Action, ask func(context.Context, dsdb.NodeID) error) error {
-	limit := time.Duration(do.After) * time.Millisecond
+	limit := time.Duration(min(do.After, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond
 	if end, ok := ctx.Deadline(); !ok || time.Until(end) > limit {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 
 // How long a query waits before it is told what it cannot have.
 const (
-	readWait  = 5 * time.Second // for the leader of a raft group
+	readWait  = 5 * time.Second // for the leader of a raft group, and for the replica that has to catch up
 	lostWait  = time.Second     // for that of one most of whose replicas are not connected
 	applyWait = time.Second     // for this node's replica to catch up, where another could be asked
 	freshWait = time.Second     // to learn how stale a replica is
@@ -21,17 +22,37 @@ const (
 
 // readIndex returns when this node's replica of a group has applied everything
 // that was acknowledged before the call. It reports KindUnavailable if no leader
-// with a quorum was found in readWait.
+// with a quorum was found in readWait, or it has not applied that much then.
 func (n *Node) readIndex(ctx context.Context, g dsdb.GroupID) error {
-	began := time.Now()
+	asked := n.routes.age()
 	index, err := n.leaderIndex(ctx, g)
 	if err == nil {
-		err = n.host.Applied(ctx, g, index)
+		err = n.applied(ctx, g, index, readWait)
 	}
 	if err == nil {
-		n.routes.fresh.note(g, began)
+		n.routes.fresh.Current(g, asked)
 	}
 	return err
+}
+
+// applied returns when this node's replica of a group has applied an entry. It
+// reports KindUnavailable if it has not for so long: its disk may be full.
+func (n *Node) applied(ctx context.Context, g dsdb.GroupID, index uint64, wait time.Duration) error {
+	within, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	err := n.host.Applied(within, g, index)
+	if err == nil || ctx.Err() != nil || within.Err() == nil {
+		return err
+	}
+	return dsdb.Errorf(dsdb.KindUnavailable, "this node's replica of %s has not applied entry %d within %v%s", groupName(g), index, wait, n.spaceLeft())
+}
+
+// groupName names a raft group for people.
+func groupName(g dsdb.GroupID) string {
+	if g == dsdb.MetaGroup {
+		return "the catalogue"
+	}
+	return fmt.Sprintf("shard %d", g)
 }
 
 // catchUp is readIndex for a group that has other replicas: one that follows
@@ -43,20 +64,15 @@ func (n *Node) catchUp(ctx context.Context, g dsdb.GroupID) error {
 	if mutant.ReplicaReadAsIs {
 		return nil
 	}
-	began := time.Now()
+	asked := n.routes.age()
 	index, err := n.leaderIndex(ctx, g)
 	if err != nil {
 		return err
 	}
-	within, cancel := context.WithTimeout(ctx, applyWait)
-	defer cancel()
-	if err := n.host.Applied(within, g, index); err != nil {
-		if ctx.Err() == nil && within.Err() != nil {
-			return dsdb.Errorf(dsdb.KindUnavailable, "the replica of raft group %d has not applied entry %d within %v", g, index, applyWait)
-		}
+	if err := n.applied(ctx, g, index, applyWait); err != nil {
 		return err
 	}
-	n.routes.fresh.note(g, began)
+	n.routes.fresh.Current(g, asked)
 	return nil
 }
 
@@ -126,7 +142,7 @@ func (n *Node) serveReadIndex(ctx context.Context, _ rpc.Process, body []byte) (
 // freshEnough reports whether this node's replica has applied everything that
 // was acknowledged longer than limit ago; 0: it need not.
 func (n *Node) freshEnough(ctx context.Context, g dsdb.GroupID, limit time.Duration) error {
-	if limit == 0 || time.Since(n.routes.fresh.of(g)) <= limit {
+	if n.routes.fresh.Within(g, n.routes.age(), limit) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshWait)
@@ -135,33 +151,6 @@ func (n *Node) freshEnough(ctx context.Context, g dsdb.GroupID, limit time.Durat
 		return dsdb.Errorf(dsdb.KindUnavailable, "max_staleness: it is not known that the replica of raft group %d is at most %v behind: %w", g, limit, err)
 	}
 	return nil
-}
-
-// freshness remembers when each replica of this node last was known to have
-// applied everything that was acknowledged before.
-type freshness struct {
-	mu sync.Mutex
-	at map[dsdb.GroupID]time.Time // guarded by mu
-}
-
-func (f *freshness) note(g dsdb.GroupID, at time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if at.After(f.at[g]) {
-		f.at[g] = at
-	}
-}
-
-func (f *freshness) of(g dsdb.GroupID) time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.at[g]
-}
-
-func (f *freshness) forget(g dsdb.GroupID) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.at, g)
 }
 
 // readIndexes has the queries that need the read index of one group at the same

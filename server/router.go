@@ -4,17 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
-	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/httpd"
-	"github.com/dasudian/dsdb/shard"
 )
 
 // proposalsPerWrite is how many shards of one write are proposed at a time: a
@@ -41,12 +38,20 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	if err = w.prepare(ctx); err != nil {
 		return w.homeless(err)
 	}
-	err = w.propose(ctx)
+	err = w.store(ctx)
 	r.Hinted = w.hinted
 	if err != nil {
 		return err
 	}
 	return w.result()
+}
+
+// store has the shards apply the write, so that queries see it.
+func (w *write) store(ctx context.Context) error {
+	if err := w.propose(ctx); err != nil {
+		return err
+	}
+	return w.fixAgain(ctx)
 }
 
 // policy finds where a write goes. What this node's copy of the catalogue does
@@ -59,7 +64,7 @@ func (n *Node) policy(ctx context.Context, database, name string) (*meta.Retenti
 		return rp, nil
 	}
 	if err := n.readIndex(ctx, dsdb.MetaGroup); err != nil {
-		return nil, writeFailed(err)
+		return nil, unprepared("the catalogue cannot be read", n.withoutQuorum(err))
 	}
 	view := n.meta.View()
 	if view.Database(database) == nil {
@@ -191,12 +196,38 @@ func (w *write) propose(ctx context.Context) error {
 		}()
 	}
 	wg.Wait()
+	return together(errs)
+}
+
+// together returns what is to be said of a write of several parts: of one whose
+// outcome is not known, if there is such, else of the first that failed, and
+// that others are stored.
+func together(errs []error) error {
+	var first error
+	stored := false
 	for _, err := range errs {
-		if err != nil {
+		switch {
+		case err == nil:
+			stored = true
+		case dsdb.KindOf(err) == dsdb.KindTimeout:
 			return err
+		case first == nil:
+			first = err
 		}
 	}
-	return nil
+	if first == nil || !stored {
+		return first
+	}
+	return partStored(first)
+}
+
+// partStored adds to the error of a write that some of its points are stored.
+func partStored(err error) error {
+	const more = "; other points of the write are stored"
+	if strings.HasSuffix(err.Error(), more) {
+		return err
+	}
+	return &dsdb.Error{Kind: dsdb.KindOf(err), Text: err.Error() + more, Err: err}
 }
 
 // part is what one shard gets.
@@ -255,13 +286,6 @@ func (w *write) onlyShard() (dsdb.ShardID, bool) {
 	return only, only != 0
 }
 
-// An entry of the log should not be larger than this, so that others need not
-// wait long behind it; larger parts are divided by rows.
-const (
-	entryBytes = 4 << 20
-	entryRows  = 1 << 20
-)
-
 // proposeTo has one shard apply its part. If the shard was dropped meanwhile the
 // part goes where the catalogue has these points now.
 func (w *write) proposeTo(ctx context.Context, p part) (err error) {
@@ -292,7 +316,7 @@ func (w *write) redirect(ctx context.Context, p part, cause error) error {
 	ctx, cancel := w.n.bound(ctx)
 	defer cancel()
 	if err := w.n.readIndex(ctx, dsdb.MetaGroup); err != nil {
-		return writeFailed(err)
+		return unprepared("the catalogue cannot be read", w.n.withoutQuorum(err))
 	}
 	view := w.n.meta.View()
 	rp, err := view.Policy(w.database, w.policy.Name)
@@ -306,69 +330,8 @@ func (w *write) redirect(ctx context.Context, p part, cause error) error {
 	if err = next.prepare(ctx); err != nil {
 		return next.homeless(err)
 	}
-	err = next.propose(ctx)
+	err = next.store(ctx)
 	w.merge(&next.outcomes)
-	return err
-}
-
-// pieces divides a batch by rows so that no entry is too large, if the one of all
-// takes so many bytes.
-func pieces(b *column.WriteBatch, size int) []*column.WriteBatch {
-	rows := b.Rows()
-	n := min(max(1+size/entryBytes, 1+rows/entryRows), rows)
-	if n == 1 {
-		return []*column.WriteBatch{b}
-	}
-	row := 0
-	parts := new(column.Partitioner).Split(b, n, func(int, int, int64) int { row++; return (row - 1) * n / rows })
-	return slices.DeleteFunc(parts, func(b *column.WriteBatch) bool { return b == nil })
-}
-
-// proposePart proposes the part of one shard, in several entries if it is large.
-func (w *write) proposePart(ctx context.Context, p part) error {
-	g := p.shard.Group()
-	ctx, cancel := w.n.bound(ctx)
-	defer cancel()
-	id, err := w.n.takeID(ctx, g)
-	if err != nil {
-		return err
-	}
-	defer w.n.routes.sequencer.Release(g, id)
-	entry := shard.AppendWrite(nil, id, p.batch)
-	parts := pieces(p.batch, len(entry))
-	if len(parts) == 1 {
-		return w.proposeEntry(ctx, g, entry)
-	}
-	for i, b := range parts {
-		if i > 0 {
-			next, err := w.n.takeID(ctx, g)
-			if err != nil {
-				return err
-			}
-			defer w.n.routes.sequencer.Release(g, next)
-			id = next
-		}
-		if err := w.proposeEntry(ctx, g, shard.AppendWrite(nil, id, b)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *write) proposeEntry(ctx context.Context, g dsdb.GroupID, entry []byte) error {
-	var o outcome
-	var err error
-	if len(entry) <= mergeEntry && !w.matched {
-		o, err = w.n.proposeMerged(ctx, g, entry)
-	} else {
-		o, err = w.n.proposeAs(ctx, &proposalCall{group: g, matched: w.matched, points: true, payload: entry})
-	}
-	if mutant.DroppedShardTaken && dsdb.KindOf(err) == dsdb.KindNotFound {
-		err = nil
-	}
-	if err == nil {
-		w.add(&o)
-	}
 	return err
 }
 
@@ -384,20 +347,44 @@ func (w *write) homeless(err error) error {
 }
 
 // writeFailed words an error so that clients keep the points and try again:
-// "timeout" or "write failed: …", both 503 (compatibility table of Telegraf).
+// "timeout: …" if the write may have succeeded, "write failed: …" if it certainly
+// has not, both 503 (compatibility table of Telegraf).
 func writeFailed(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) || dsdb.KindOf(err) == dsdb.KindTimeout {
-		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the write may have succeeded")
-	}
-	if vfs.NoSpace(err) {
-		return dsdb.Errorf(dsdb.KindUnavailable, "write failed: %w", err)
-	}
-	kind := dsdb.KindInternal
-	switch k := dsdb.KindOf(err); k {
-	case dsdb.KindUnavailable, dsdb.KindCanceled, dsdb.KindTooLarge:
-		kind = k
-	case dsdb.KindNotFound, dsdb.KindNotLeader: // the shard was dropped while the write was on its way
+	kind := dsdb.KindOf(err)
+	switch {
+	case kind == dsdb.KindTimeout, kind == dsdb.KindInternal && errors.Is(err, context.DeadlineExceeded):
+		return &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout: the write may have succeeded" + whyUnknown(err), Err: err}
+	case kind == dsdb.KindInternal && vfs.NoSpace(err):
 		kind = dsdb.KindUnavailable
+	case kind == dsdb.KindNotFound, kind == dsdb.KindNotLeader: // the shard was dropped while the write was on its way
+		kind = dsdb.KindUnavailable
+	case kind != dsdb.KindUnavailable && kind != dsdb.KindCanceled && kind != dsdb.KindTooLarge:
+		kind = dsdb.KindInternal
 	}
 	return &dsdb.Error{Kind: kind, Text: "write failed: " + strings.TrimPrefix(err.Error(), "write failed: "), Err: err}
+}
+
+// whyUnknown returns, in brackets, what an error says beside that an outcome is
+// not known, "" if nothing.
+func whyUnknown(err error) string {
+	for ; err != nil; err = errors.Unwrap(err) {
+		text := err.Error()
+		for _, known := range []string{"timeout", ": ", "the outcome is unknown: ", "write failed: "} {
+			text = strings.TrimPrefix(text, known)
+		}
+		switch err {
+		case context.DeadlineExceeded, context.Canceled: // which says no more
+			return ""
+		}
+		if text != "" {
+			return " (" + text + ")"
+		}
+	}
+	return ""
+}
+
+// unprepared words why it is not known where a write belongs, or what types its
+// fields have: nothing of it is stored, whatever has become of the catalogue.
+func unprepared(why string, err error) error {
+	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: "write failed: " + why + ": " + err.Error(), Err: err}
 }

@@ -79,7 +79,7 @@ func (w *write) ensureGroups(ctx context.Context) error {
 func (w *write) command(ctx context.Context, c meta.Command) error {
 	switch err := w.n.command(ctx, c); dsdb.KindOf(err) {
 	case dsdb.KindUnavailable, dsdb.KindTimeout:
-		return writeFailed(err)
+		return unprepared("the catalogue cannot be changed for it", err)
 	default:
 		if err != nil {
 			return err
@@ -130,6 +130,9 @@ func (w *write) ensureFields(ctx context.Context) error {
 			continue
 		}
 		w.groups(t, func(at int64, g *meta.ShardGroup) {
+			if g == nil { // dropped
+				return
+			}
 			fresh, bad := unknownFields(g, t)
 			conflict = conflict || bad
 			switch last := len(sets) - 1; {
@@ -177,6 +180,21 @@ func (w *write) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// fixAgain fixes the types of the fields that were freed while the write was on
+// its way to the shards: by who found nothing of their measurement there.
+// Without them no query would see the points.
+func (w *write) fixAgain(ctx context.Context) error {
+	rp, err := w.n.meta.View().Policy(w.database, w.policy.Name)
+	if err != nil || rp == w.policy {
+		return nil // the points are gone with the policy, or nothing has changed
+	}
+	w.policy = rp
+	if err := w.ensureFields(ctx); err != errUngrouped {
+		return err
+	}
+	return nil // some are gone with their time group
 }
 
 // grouped reports whether every row has a time group. Where one had, it may be
@@ -289,6 +307,9 @@ func (w *write) dropConflicts(table int) {
 // contradicting returns the columns whose type is not the fixed one.
 func contradicting(g *meta.ShardGroup, t *column.Table) []*column.Column {
 	var bad []*column.Column
+	if g == nil { // dropped
+		return nil
+	}
 	known := g.Fields(t.Measurement)
 	for i := range t.Columns {
 		if typ := known.Type(t.Columns[i].Name); typ != t.Columns[i].Type && typ != dsdb.NoType {

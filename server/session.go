@@ -160,6 +160,9 @@ func (s *session) find(ctx context.Context, id dsdb.ShardID) (exec.Source, error
 		if first == nil || dsdb.KindOf(first) == dsdb.KindNotLeader {
 			first = err
 		}
+		if s.n.is(node) && dsdb.KindOf(err) == dsdb.KindNotLeader { // it may have moved since the catalogue was read
+			s.avoid(unread{node, id}, err)
+		}
 	}
 	if first == nil {
 		first = dsdb.Errorf(dsdb.KindUnavailable, "no replica of shard %d can be reached: %w", id, s.outage(ref.Shard))
@@ -280,7 +283,9 @@ func (n *Node) openLocal(ctx context.Context, id dsdb.ShardID, level readLevel) 
 }
 
 func (n *Node) openReplica(ctx context.Context, id dsdb.ShardID, level readLevel) (exec.Source, error) {
-	if err := n.serves(ctx, id.Group()); err != nil {
+	within, cancel := context.WithTimeout(ctx, readWait)
+	defer cancel()
+	if err := n.serves(within, id.Group()); err != nil {
 		return nil, err
 	}
 	sh, err := n.shards.get(id)

@@ -56,7 +56,8 @@ func newShards(n *Node) *shards {
 
 // await returns when this node's replica of a shard is open, or is known not to
 // be by what the catalogue says now: a write may just have had it created. It
-// reports KindNotLeader if there is none, and why if it is out of service.
+// reports KindNotLeader if there is none, why if it is out of service, and
+// KindUnavailable if ctx ends first: then nothing was asked of it.
 func (s *shards) await(ctx context.Context, id dsdb.ShardID) error {
 	now := s.n.meta.View().Index
 	for {
@@ -68,19 +69,28 @@ func (s *shards) await(ctx context.Context, id dsdb.ShardID) error {
 		}
 		if index >= now {
 			if err == nil {
-				err = &dsdb.Error{Kind: dsdb.KindNotLeader, Text: fmt.Sprintf("there is no replica of shard %d here", id)}
+				err = errNoReplica(id)
 			}
 			return err
 		}
 		select {
 		case <-settled:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			if ctx.Err() == context.Canceled {
+				return context.Cause(ctx)
+			}
+			return dsdb.Errorf(dsdb.KindUnavailable, "the replica of shard %d on this node is not open yet%s", id, s.n.spaceLeft())
 		}
 	}
 }
 
-// get returns an open shard. It reports KindNotFound for one that is not, and
+// errNoReplica is what a node says of a shard of which it has no replica, be it
+// that it never had one: elsewhere there are some. Of a dropped shard see errShardDropped.
+func errNoReplica(id dsdb.ShardID) error {
+	return &dsdb.Error{Kind: dsdb.KindNotLeader, Text: fmt.Sprintf("there is no replica of shard %d here", id)}
+}
+
+// get returns an open shard. It reports KindNotLeader for one that is not, and
 // why for one that is out of service.
 func (s *shards) get(id dsdb.ShardID) (*shard.Shard, error) {
 	sh, _, err := s.local(id)
@@ -94,7 +104,7 @@ func (s *shards) local(id dsdb.ShardID) (*shard.Shard, dsdb.ReplicaID, error) {
 	defer s.mu.RUnlock()
 	r := s.held[id]
 	if r == nil {
-		return nil, 0, dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
+		return nil, 0, errNoReplica(id)
 	}
 	if r.watch != nil {
 		return nil, r.id, errWitness(id)
@@ -139,7 +149,7 @@ func (s *shards) folder(id dsdb.ShardID) (string, error) {
 	if r := s.held[id]; r != nil && r.shard != nil {
 		return r.dir, nil
 	}
-	return "", dsdb.Errorf(dsdb.KindNotFound, "shard not found: %d", id)
+	return "", errNoReplica(id)
 }
 
 // reconcile opens the shards that the catalogue places on this node and that
@@ -325,7 +335,7 @@ func (s *shards) remove(ctx context.Context, id dsdb.ShardID) error {
 		s.mu.Unlock()
 		return fmt.Errorf("remove shard %d: %w", id, err)
 	}
-	s.n.routes.fresh.forget(id.Group())
+	s.n.routes.fresh.Forget(id.Group())
 	switch {
 	case r.watch != nil:
 	case r.shard == nil:

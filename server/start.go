@@ -20,7 +20,8 @@ import (
 
 // openLog recovers the log and says what it found.
 func (n *Node) openLog(id meta.Identity) error {
-	o := wal.Options{SegmentSize: min(largestLogFile, int64(n.cfg.Data.WALMaxSize)/16)}
+	o := wal.Options{SegmentSize: min(largestLogFile, int64(n.cfg.Data.WALMaxSize)/16),
+		OnSync: func(d time.Duration) { n.logSyncs.Observe(d.Seconds()) }}
 	if err := stamp(&o, id); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func (s *shards) release(ctx context.Context, id dsdb.ShardID) error {
 		s.mu.Unlock()
 		return fmt.Errorf("release shard %d: %w", id, err)
 	}
-	s.n.routes.fresh.forget(id.Group())
+	s.n.routes.fresh.Forget(id.Group())
 	if r.shard == nil {
 		return nil
 	}

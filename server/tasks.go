@@ -65,6 +65,7 @@ func (n *Node) followCatalogue(ctx context.Context) {
 		n.routes.leaders.Retain(there)
 		n.routes.sequencer.Retain(there)
 		n.routes.heard.retain(there)
+		n.routes.fresh.Retain(there)
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -140,14 +141,21 @@ func (m managed) Changes() uint64 { return m.n.host.Metrics().Applied.Load() }
 // pinners is how many groups are asked to flush when the log is too long.
 const pinners = 64
 
-// LogBytes implements tasks.Store.
+// LogBytes implements tasks.Store. The files of the log count for two thirds of
+// what they take: with its spare ones and what is half empty it may be half as
+// large again as it should. A shard with entries that it has flushed keeps the log
+// for the sake of others: to flush it more would free nothing.
 func (m managed) LogBytes() (int64, []dsdb.ShardID) {
-	bytes := m.n.wal.Stats().UnflushedBytes
+	st := m.n.wal.Stats()
 	var ids []dsdb.ShardID
 	for _, g := range m.n.wal.Pinners(pinners) {
-		if g != dsdb.MetaGroup {
+		if g == dsdb.MetaGroup {
+			continue
+		}
+		first, _ := m.n.wal.Bounds(g)
+		if sh, err := m.n.shards.get(dsdb.ShardID(g)); err == nil && sh.Stats().FlushedIndex < first {
 			ids = append(ids, dsdb.ShardID(g))
 		}
 	}
-	return bytes, ids
+	return max(st.UnflushedBytes, st.DiskBytes*2/3), ids
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/server/coord"
 	"github.com/dasudian/dsdb/server/rpc"
 	"github.com/dasudian/dsdb/server/tasks"
 	"github.com/dasudian/dsdb/shard"
@@ -147,32 +148,26 @@ func (n *Node) askForDigests(ctx context.Context, id dsdb.ShardID) (uint64, erro
 	return v.Index, err
 }
 
-// gather asks the replicas of a shard until all voters have a digest of the
-// entry at index, or of the same later one, or until one has passed it without:
-// it was filled from another meanwhile. Then it is of use to ask for another
-// digest, as it is when a replica is replaced, but not while one is computed.
+// gather asks the replicas of a shard until they can be compared at the entry at
+// index or a later one, or until it is of use to ask for another digest.
 func (n *Node) gather(ctx context.Context, id dsdb.ShardID, index uint64) shardCheck {
 	for {
 		c := n.describe(ctx, id)
-		missing, missed, checking := 0, false, false
-		for _, r := range c.Replicas {
-			index = max(index, r.Index, r.Checking)
-		}
-		for _, r := range c.Replicas {
-			if r.Role != meta.Voter || r.Error != "" || r.Index != index {
-				missing++
-			}
-			checking = checking || r.Checking != 0
-			missed = missed || r.Role == meta.Voter && r.Error == "" && r.Index < index && r.Applied >= index && r.Checking == 0
-		}
-		c.Index = index
-		if missing == 0 || missed && !checking || c.Replicas == nil {
+		at, over := coord.Comparable(index, c.digests())
+		if c.Index = at; over || c.Replicas == nil || pauseFor(ctx, verifyPoll) != nil {
 			return c
 		}
-		if pauseFor(ctx, verifyPoll) != nil {
-			return c
-		}
+		index = at
 	}
+}
+
+// digests is what the replicas say as far as it decides.
+func (c *shardCheck) digests() []coord.Digest {
+	out := make([]coord.Digest, len(c.Replicas))
+	for i, r := range c.Replicas {
+		out[i] = coord.Digest{Replica: r.Replica, Role: r.Role, Applied: r.Applied, Checking: r.Checking, Index: r.Index, Sum: r.Digest, Failed: r.Error != ""}
+	}
+	return out
 }
 
 // describe asks the replicas of a shard how they are.
@@ -251,38 +246,27 @@ func (n *Node) serveChecksum(_ context.Context, _ rpc.Process, body []byte) ([]b
 	return json.Marshal(r)
 }
 
-// judge tells from the digests of a shard's replicas which are wrong.
+// judge tells from the digests of a shard's replicas which are wrong, and has
+// those replaced.
 func (n *Node) judge(ctx context.Context, c *shardCheck) error {
-	count, texts, voters, compared := map[string]int{}, []string{}, 0, 0
+	j := coord.Judge(c.Index, c.digests())
+	if c.Agree, c.Differ = j.Agree, j.Differ; !j.Differ {
+		return nil
+	}
+	var texts []string
 	for _, r := range c.Replicas {
-		if r.Role != meta.Voter && r.Role != meta.LeavingVoter {
-			continue
-		}
-		voters++
-		if r.Index == c.Index && r.Error == "" {
-			compared++
-			count[r.Digest]++
+		if r.Error == "" && r.Index == c.Index {
 			texts = append(texts, fmt.Sprintf("replica %d on node %d: %s", r.Replica, r.Node, r.Digest))
 		}
 	}
-	if len(count) < 2 {
-		c.Agree = compared > 0 && compared == len(c.Replicas)
-		return nil
-	}
-	c.Differ = true
 	n.mismatches.Add(1)
 	n.log.Error("REPLICAS OF A SHARD DIFFER", "shard", c.Shard, "database", c.Database, "index", c.Index, "digests", strings.Join(texts, ", "))
-	for _, r := range c.Replicas {
-		for sum, same := range count {
-			if r.Index != c.Index || r.Error != "" || sum == r.Digest || 2*same <= voters {
-				continue
-			}
-			reason := fmt.Sprintf("it differs from %d of %d replicas at entry %d", same, voters, c.Index)
-			if err := n.command(ctx, &meta.ReplicaFailed{Group: c.Shard.Group(), Replica: r.Replica, Reason: reason}); err != nil {
-				return fmt.Errorf("replica %d of shard %d: %w", r.Replica, c.Shard, err)
-			}
-			n.log.Warn("a replica is to be replaced", "shard", c.Shard, "replica", r.Replica, "node", r.Node, "why", reason)
+	for _, id := range j.Wrong {
+		reason := fmt.Sprintf("it differs from %d of %d replicas at entry %d", j.Same, j.Voters, c.Index)
+		if err := n.command(ctx, &meta.ReplicaFailed{Group: c.Shard.Group(), Replica: id, Reason: reason}); err != nil {
+			return fmt.Errorf("replica %d of shard %d: %w", id, c.Shard, err)
 		}
+		n.log.Warn("a replica is to be replaced", "shard", c.Shard, "replica", id, "why", reason)
 	}
 	return nil
 }

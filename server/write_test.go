@@ -190,3 +190,114 @@ func TestWriteToADroppedShardIsRedirected(t *testing.T) {
 	c.mustQuery("", "DROP DATABASE db")
 	wantError(t, gone.propose(ctx), dsdb.KindNotFound, "database not found")
 }
+
+// Whoever deletes frees the types of fields without series. A write that fixed
+// them and has not stored its points yet is not hidden by that, whether what is
+// deleted is its measurement or another.
+func TestTypesOfAWriteThatIsUnderWayAreNotFreed(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	for i, statement := range []string{"DELETE FROM other WHERE host = 'a'", "DROP SERIES FROM other", "DROP MEASUREMENT m", "DELETE FROM m", "DROP SERIES FROM /./"} {
+		db := fmt.Sprintf("db%d", i)
+		c.mustQuery("", "CREATE DATABASE "+db)
+		c.mustWrite(db, "other,host=a v=1 1")
+		var b column.WriteBatch
+		if _, err := new(lineproto.Parser).Parse(&b, []byte("m v=2 2"), lineproto.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		rp, err := c.node.meta.View().Policy(db, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &write{n: c.node, database: db, policy: rp, batch: &b}
+		if err := w.prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.mustQuery(db, statement)
+		if err := w.store(t.Context()); err != nil || w.result() != nil {
+			t.Fatal(err, w.result())
+		}
+		c.expect(db, "SELECT v FROM m", "m time=2 v=2")
+	}
+}
+
+// Types that were freed for points which came at the last moment are fixed again.
+func TestTypesThatAreFreedTooSoonComeBack(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db; CREATE RETENTION POLICY rp ON db DURATION INF REPLICATION 1")
+	week := int64(7 * 24 * 3600 * 1e9)
+	c.mustWrite("db", fmt.Sprintf("m v=1,s=\"x\" 1\nm v=2 %d\nm w=3i %d\nother v=1 1", 3*week, 6*week))
+	if err := c.writeTo("db", "rp", "m v=4i 1"); err != nil {
+		t.Fatal(err)
+	}
+	want := c.mustQuery("db", "SHOW FIELD KEYS; SELECT * FROM m; SELECT * FROM rp.m")
+	if err := c.node.forget(t.Context(), "db", []string{"m", "none"}); err != nil {
+		t.Fatal(err)
+	}
+	c.expect("db", "SHOW FIELD KEYS; SELECT * FROM m; SELECT * FROM rp.m", want)
+}
+
+// A batch is divided until its parts fit into the log, however uneven its rows
+// are; a row that never fits is refused alone.
+func TestUnevenRowsAreDivided(t *testing.T) {
+	for _, level := range []string{"", "any"} {
+		c := open(t, vfs.NewMem(1), quietConfig())
+		c.mustQuery("", "CREATE DATABASE db")
+		long := strings.Repeat("x", 1_000_000)
+		var lines, wide strings.Builder
+		for i := range 900 {
+			fmt.Fprintf(&lines, "m,host=a v=1 %d\n", i)
+		}
+		for i := range 10 {
+			fmt.Fprintf(&lines, "m,host=b v=1,s=%q %d\n", long, i)
+			fmt.Fprintf(&wide, ",s%d=%q", i, long)
+		}
+		if err := c.writeAs(level, "db", lines.String()); err != nil {
+			t.Errorf("%q: %v", level, err)
+		}
+		c.expect("db", "SELECT count(v) FROM m", "m time=0 count=910")
+		wantError(t, c.writeAs(level, "db", "m,host=c v=1 1\nm,host=d v=1"+wide.String()+" 2\nm,host=e v=1 3"), dsdb.KindConflict,
+			`partial write: a point of measurement "m" takes 10`)
+		c.expect("db", "SELECT count(v) FROM m", "m time=0 count=912")
+		c.close()
+	}
+}
+
+// What is said of a write that did not succeed: whether it may have, and what of
+// it is stored.
+func TestWordsOfAWriteThatFailed(t *testing.T) {
+	late := &dsdb.Error{Kind: dsdb.KindUnavailable, Text: "no connection in time", Err: context.DeadlineExceeded}
+	failed := dsdb.Errorf(dsdb.KindUnavailable, "write failed: node 3 (h:1) cannot be reached")
+	unknown := &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: failed}
+	for _, c := range []struct {
+		err  error
+		kind dsdb.Kind
+		text string
+	}{
+		{late, dsdb.KindUnavailable, "write failed: no connection in time"},
+		{failed, dsdb.KindUnavailable, "write failed: node 3 (h:1) cannot be reached"},
+		{unknown, dsdb.KindTimeout, "timeout: the write may have succeeded (node 3 (h:1) cannot be reached)"},
+		{context.DeadlineExceeded, dsdb.KindTimeout, "timeout: the write may have succeeded"},
+		{&dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: context.DeadlineExceeded}, dsdb.KindTimeout, "timeout: the write may have succeeded"},
+		{dsdb.Errorf(dsdb.KindTimeout, "timeout: the outcome is unknown: no space"), dsdb.KindTimeout, "timeout: the write may have succeeded (no space)"},
+	} {
+		if err := writeFailed(c.err); dsdb.KindOf(err) != c.kind || err.Error() != c.text {
+			t.Errorf("%v: kind %d, %v", c.err, dsdb.KindOf(err), err)
+		}
+	}
+	for _, c := range []struct {
+		errs []error
+		want string
+	}{
+		{[]error{nil, nil}, "<nil>"},
+		{[]error{failed, failed}, "write failed: node 3 (h:1) cannot be reached"},
+		{[]error{failed, nil, late}, "write failed: node 3 (h:1) cannot be reached; other points of the write are stored"},
+		{[]error{partStored(failed), nil}, "write failed: node 3 (h:1) cannot be reached; other points of the write are stored"},
+		{[]error{failed, nil, unknown}, "timeout"},
+	} {
+		if err := together(c.errs); fmt.Sprint(err) != c.want {
+			t.Errorf("%v: %v", c.errs, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
@@ -12,6 +13,14 @@ import (
 // one verdict per entry. What it does follows from the log alone. An error
 // means that the shard cannot go on.
 func (s *Shard) Apply(es []dsdb.Entry) ([]dsdb.Verdict, error) {
+	s.rest.used.Store(true)
+	s.rest.index.RLock()
+	defer s.rest.index.RUnlock()
+	s.writer = writers.Get().(*writer)
+	defer func() {
+		s.writer.free()
+		s.writer = nil
+	}()
 	verdicts := make([]dsdb.Verdict, len(es))
 	for i := range es {
 		e := &es[i]
@@ -74,14 +83,36 @@ func (s *Shard) finishLocked(h header, v dsdb.Verdict) {
 	s.window.Record(h.id, v)
 }
 
+// writers are the scratch memory of those who apply at the moment. They are few,
+// shards are many: a shard with scratch memory of its own would keep room for its
+// largest entry for as long as it is open.
+var writers = sync.Pool{New: func() any { return new(writer) }}
+
 // writer is the scratch memory of applyWrite: one entry is applied at a time.
 type writer struct {
+	uses   int // by Apply
 	batch  column.WriteBatch
 	fields []uint32         // per column of a table: its field
 	types  []dsdb.FieldType // per column: the type its field is fixed to
 	reject []bool           // per row; empty: none is rejected
 	want   []bool           // per key: whether a row that stays has it
 	ids    []dsdb.SeriesID  // per key
+}
+
+// keepScratch is how much scratch memory is kept for good, in bytes; checkScratch
+// how often that is looked at, for it takes longer than to apply one point.
+const (
+	keepScratch  = 16 << 20
+	checkScratch = 32
+)
+
+// free leaves the scratch memory to whoever applies next, unless large entries
+// have made it costly to keep.
+func (w *writer) free() {
+	if w.uses++; w.uses%checkScratch == 0 && w.batch.Retained() > keepScratch {
+		return
+	}
+	writers.Put(w)
 }
 
 func (s *Shard) applyWrite(h header) (v dsdb.Verdict, err error) {
@@ -172,7 +203,7 @@ func (s *Shard) applyTable(t *column.Table, v *dsdb.Verdict) {
 	if t.Rows() == 0 {
 		return
 	}
-	w := &s.writer
+	w := s.writer
 	m := s.index.Measurement(t.Measurement)
 	conflict := s.resolveFields(m, t)
 	w.reject = w.reject[:0]
@@ -197,7 +228,7 @@ func (s *Shard) applyTable(t *column.Table, v *dsdb.Verdict) {
 // resolveFields looks the fields of the columns and their types up. It reports
 // whether a column may contradict the type of its field.
 func (s *Shard) resolveFields(m uint32, t *column.Table) (conflict bool) {
-	w := &s.writer
+	w := s.writer
 	w.fields, w.types = w.fields[:0], w.types[:0]
 	for i := range t.Columns {
 		c := &t.Columns[i]
@@ -224,7 +255,7 @@ func (s *Shard) allInRange(times []int64) bool {
 // rejectRows marks the rows that lie outside of the shard or contradict the
 // type of a field, which may be fixed by a row before. Rejected rows fix nothing.
 func (s *Shard) rejectRows(t *column.Table, v *dsdb.Verdict) {
-	w := &s.writer
+	w := s.writer
 	w.reject = append(w.reject, make([]bool, t.Rows())...)
 	for row := range t.Rows() {
 		if !s.o.Range.Contains(t.Times[row]) {
@@ -288,7 +319,7 @@ func (w *writer) wanted(t *column.Table) []bool {
 
 // rejectKeys marks the rows whose key the index did not take.
 func (s *Shard) rejectKeys(t *column.Table, want []bool, v *dsdb.Verdict) {
-	w := &s.writer
+	w := s.writer
 	for key, id := range w.ids {
 		if id != 0 || want != nil && !want[key] {
 			continue

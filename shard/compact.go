@@ -36,12 +36,9 @@ type compaction struct {
 func (s *Shard) Compact(full bool) (bool, error) {
 	s.compactMu.Lock()
 	defer s.compactMu.Unlock()
-	if err := s.load(); err != nil {
-		return false, err
-	}
-	c := s.planCompaction(full)
+	c, err := s.planCompaction(full)
 	if c == nil {
-		return false, nil
+		return false, err
 	}
 	defer func() {
 		for _, f := range c.files {
@@ -55,7 +52,12 @@ func (s *Shard) Compact(full bool) (bool, error) {
 }
 
 // planCompaction returns what is to be merged, nil if nothing is.
-func (s *Shard) planCompaction(full bool) *compaction {
+func (s *Shard) planCompaction(full bool) (*compaction, error) {
+	s.rest.index.RLock()
+	defer s.rest.index.RUnlock()
+	if err := s.load(); err != nil {
+		return nil, err
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	c := &compaction{ctx: s.ctx, disk: s.disk, saved: s.saved, full: full}
@@ -64,10 +66,10 @@ func (s *Shard) planCompaction(full bool) *compaction {
 		from, to = 0, len(s.files)
 		merged := to == 0 || to == 1 && s.files[0].level == fullLevel
 		if s.closed || merged && len(s.disk.indexes) <= 1 && len(s.disk.tombstones) == 0 {
-			return nil
+			return nil, nil
 		}
 	} else if s.closed || from == to {
-		return nil
+		return nil, nil
 	}
 	c.files = slices.Clone(s.files[from:to])
 	for _, f := range c.files {
@@ -82,7 +84,7 @@ func (s *Shard) planCompaction(full bool) *compaction {
 	if full {
 		c.meta.level = fullLevel
 	}
-	return c
+	return c, nil
 }
 
 // pickFiles returns the oldest run of compactWidth adjacent files of the

@@ -15,7 +15,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Queries see whole entries: every entry writes or deletes the same times in
 // all series, so all series of a snapshot have the same rows, while entries are
-// applied, flushed and merged.
+// applied, flushed and merged, and the index is let go of.
 func TestSnapshotsAreConsistent(t *testing.T) {
 	m := newMachine(t, 5)
 	stop := make(chan struct{})
@@ -39,6 +39,11 @@ func TestSnapshotsAreConsistent(t *testing.T) {
 	loop(func() error { return sameTimes(m.shard, true) })
 	loop(func() error { _, err := m.shard.Flush(); return err })
 	loop(func() error { _, err := m.shard.Compact(m.shard.Stats().Deletes%2 == 0); return err })
+	loop(func() error {
+		m.shard.rest.used.Store(false) // it is used all the time
+		m.shard.Rest()
+		return nil
+	})
 	loop(func() error {
 		_, release, err := m.shard.Snapshot()
 		if err == nil {

@@ -33,6 +33,8 @@ type frozen struct {
 func (s *Shard) Flush() (bool, error) {
 	s.diskMu.Lock()
 	defer s.diskMu.Unlock()
+	s.rest.index.RLock()
+	defer s.rest.index.RUnlock()
 	if err := s.load(); err != nil {
 		return false, err
 	}

@@ -144,6 +144,34 @@ func TestErrorDuringInstall(t *testing.T) {
 	}
 }
 
+// A disk that is full when the manifest has its new name, or is about to: nobody
+// is told that the replica is as it was, as that may not be so after a crash.
+func TestFullDiskAtTheEndOfAnInstall(t *testing.T) {
+	for _, at := range []string{vfs.OpRename, vfs.OpSyncDir} {
+		m := newMachine(t, 4)
+		o, snap, incoming := lagging(t, m)
+		mem := o.fs.(*vfs.Mem)
+		check(t, o.shard.Close())
+		renames, full := 0, false
+		o.fs = vfs.Faulty(mem, func(op, _ string) error {
+			if op == vfs.OpRename {
+				renames++
+			}
+			if full && op == at && renames > 0 {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		o.open()
+		renames, full = 0, true
+		if err := o.shard.Install(snap, incoming); err == nil || vfs.NoSpace(err) {
+			t.Errorf("%s: %v", at, err)
+		}
+		check(t, o.shard.Close())
+		check(t, m.shard.Close())
+	}
+}
+
 // Who reads a replica while a snapshot is installed goes on reading what it
 // began with; when the last one is done the files are gone.
 func TestInstallWhileSourcesAreOpen(t *testing.T) {

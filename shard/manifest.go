@@ -256,11 +256,8 @@ func prepareManifest(fs vfs.FS, dir string, m *manifest) error {
 // commitManifest puts the prepared manifest in force, durably. If it fails
 // either manifest may be in force after a crash: the files of both must stay.
 func commitManifest(fs vfs.FS, dir string) error {
-	if err := fs.Rename(path.Join(dir, manifestTemp), path.Join(dir, manifestName)); err != nil {
-		return err
-	}
 	if mutant.ManifestNameUnsynced {
-		return nil
+		return fs.Rename(path.Join(dir, manifestTemp), path.Join(dir, manifestName))
 	}
-	return fs.SyncDir(dir)
+	return vfs.Replace(fs, path.Join(dir, manifestTemp), path.Join(dir, manifestName))
 }

@@ -44,10 +44,11 @@ type Options struct {
 // goroutine at a time; everything else is safe for concurrent use.
 type Shard struct {
 	o        Options
-	writer   writer // of the goroutine that applies
+	writer   *writer // of the goroutine that applies, while it does
 	nextFile atomic.Uint64
 	last     lastRows
 	wound    wound
+	rest     rest
 
 	compactMu sync.Mutex // held while files are merged; before diskMu
 	diskMu    sync.Mutex // held while a manifest is written; before loadMu

@@ -146,6 +146,9 @@ func (m *machine) step() {
 		check(m.t, err)
 	case n < 95:
 		m.moveToOther()
+	case n < 97:
+		m.shard.Rest()
+		m.shard.Rest()
 	default:
 		check(m.t, m.shard.Close())
 		m.open()

@@ -30,6 +30,7 @@ type Source struct {
 // Source returns a snapshot of the shard for a query. It reads the index if
 // nothing has needed it yet, and reports what is wrong with its files.
 func (s *Shard) Source() (*Source, error) {
+	s.rest.used.Store(true)
 	for {
 		if err := s.load(); err != nil {
 			return nil, err
@@ -40,8 +41,8 @@ func (s *Shard) Source() (*Source, error) {
 	}
 }
 
-// source returns a snapshot, nil if a snapshot of another replica was
-// installed and the index is to be loaded again.
+// source returns a snapshot, nil if the index is to be loaded again: a snapshot
+// of another replica was installed, or the shard rests.
 func (s *Shard) source() *Source {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dasudian/dsdb/server/config"
 )
@@ -74,6 +76,9 @@ func configuredAddress(path string) string {
 	return net.JoinHostPort(host, port)
 }
 
+// pingWait is how long a server may take to answer, where another may do so.
+var pingWait = 5 * time.Second
+
 // connect finds the first of the servers that answers. With none the error is
 // the first one's, and the client is that of the first.
 func connect(ctx context.Context, o *options) (*client, error) {
@@ -82,9 +87,14 @@ func connect(ctx context.Context, o *options) (*client, error) {
 	tried := servers(o.host, o.port)
 	for _, addr := range tried {
 		c := newClient(o, addr)
-		err := c.ping(ctx)
+		within, cancel := context.WithTimeout(ctx, pingWait)
+		err := c.ping(within)
+		cancel()
 		if err == nil {
 			return c, nil
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("no answer within %v: %w", pingWait, err)
 		}
 		errs = append(errs, err)
 		if first == nil {

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestServersToTry(t *testing.T) {
@@ -37,5 +43,28 @@ func TestServersToTry(t *testing.T) {
 		if got := strings.Join(servers(c.hosts, c.port), " "); got != c.want {
 			t.Errorf("servers(%q, %d) with %q configured: %s, not %s", c.hosts, c.port, c.conf, got, c.want)
 		}
+	}
+}
+
+// A server that takes connections and says nothing does not keep the next one
+// from being tried.
+func TestServerThatHangsIsPassedOver(t *testing.T) {
+	pingWait = 50 * time.Millisecond
+	t.Cleanup(func() { pingWait = 5 * time.Second })
+	hangs, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangs.Close()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	defer srv.Close()
+	o := &options{host: hangs.Addr().String() + "," + srv.Listener.Addr().String()}
+	c, err := connect(t.Context(), o)
+	if err != nil || c.base != srv.URL {
+		t.Errorf("%v, at %s", err, c.base)
+	}
+	o.host = hangs.Addr().String()
+	if _, err := connect(t.Context(), o); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a server that hangs alone: %v", err)
 	}
 }

@@ -171,6 +171,14 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	if code != 1 || !strings.Contains(stderr, "in use by another dsdbd") {
 		t.Errorf("same folders: %d %s", code, stderr)
 	}
+	pidfile := filepath.Join(t.TempDir(), "pid")
+	if err := os.WriteFile(pidfile, []byte("1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dsdbd(t, []string{"HOME=" + home, "DSDB_HTTP_BIND_ADDRESS=127.0.0.1:0"}, "-pidfile", pidfile)
+	if b, err := os.ReadFile(pidfile); string(b) != "1" {
+		t.Errorf("the pidfile of the first daemon: %q %v", b, err)
+	}
 	code, _, stderr = dsdbd(t, []string{"HOME=" + t.TempDir(), "DSDB_HTTP_BIND_ADDRESS=" + strings.TrimPrefix(d.base, "http://")})
 	if code != 1 || !strings.Contains(stderr, "another server has the address: set [http] bind-address") {
 		t.Errorf("same address: %d %s", code, stderr)

@@ -194,15 +194,14 @@ func serve(c config.Config, log *slog.Logger, pidfile string, replace dsdb.NodeI
 	})
 	defer unwatch()
 	began := time.Now()
+	removePID := func() {}
+	defer func() { removePID() }()
 	n, err := server.Open(ctx, c, server.Options{FS: vfs.OS(), Logger: log, Version: buildVersion(), Replace: replace,
-		Locked: func() { writePID(log, pidfile) },
+		Locked: func() { removePID = writePID(log, pidfile) },
 		Fatal: func(err error) {
 			log.Error("the log failed: ending at once so that nothing is acknowledged that is not durable", "err", err)
 			os.Exit(1)
 		}})
-	if pidfile != "" {
-		defer os.Remove(pidfile)
-	}
 	if ctx.Err() != nil && err != nil {
 		log.Info("stopped before it was ready", "reason", err)
 		return nil
@@ -222,14 +221,16 @@ func serve(c config.Config, log *slog.Logger, pidfile string, replace dsdb.NodeI
 	return err
 }
 
-// writePID writes the process id to a file, if there is to be one.
-func writePID(log *slog.Logger, file string) {
+// writePID writes the process id to a file, if there is to be one. The file of
+// another process, which has the folders, is none of this one's business.
+func writePID(log *slog.Logger, file string) (remove func()) {
 	if file == "" {
-		return
+		return func() {}
 	}
 	if err := os.WriteFile(file, []byte(strconv.Itoa(os.Getpid())), 0o644); err != nil {
 		log.Error("pidfile", "err", err)
 	}
+	return func() { _ = os.Remove(file) } // it may never have been there
 }
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

@@ -34,6 +34,7 @@ const (
 const (
 	AckBeforeSync         = false // other replicas are answered before what the answer promises is durable
 	SkipVotePersist       = false // the log does not note whom a replica voted for
+	VotesAskedBeforeSync  = false // a candidate asks for votes before its own is durable
 	TruncateAboveFlushed  = false // the log forgets what is applied, though it is not flushed
 	TruncateUnderSnapshot = false // the log forgets what follows a snapshot that is on its way
 	ApplyTwice            = false // a replica that starts applies once more what it has flushed
@@ -72,22 +73,24 @@ const (
 
 // Of catalogue, coordinator and transport.
 const (
-	StaleEpochAccepted       = false // a process starts from an older copy of its folders
-	LastCopyDropped          = false // a node may be dropped that holds the last copy of a shard
-	WitnessCountsAsCopy      = false // a witness is taken for a copy of its shard
-	SuccessorDespiteMajority = false // a shard goes on from one copy although a majority of its voters lives
-	LagIgnored               = false // the controller takes members for up to date however much they lack
-	VotersUnbounded          = false // every meta node votes, however many there are
-	DroppedComesBack         = false // a node that was dropped takes its roles up again when it starts
-	AddressKept              = false // the catalogue keeps the addresses that a node had when it joined
-	UnknownForgotten         = false // a coordinator forgets that an earlier try may have succeeded
-	SequenceUnbounded        = false // proposals are outstanding that the state machines no longer tell apart
-	ReadIndexShared          = false // a read shares a call to the leader that was on its way before it
-	SnapshotWithoutSync      = false // the files of an arriving snapshot are not made durable
-	SnapshotUnchecked        = false // the files of an arriving snapshot are not compared with their checksums
-	StrangerAccepted         = false // a process need not prove that it knows the shared secret
-	FewCallsAtOnce           = false // three calls to a process may be under way, others wait for them
-	VersionsMustMatch        = false // nodes of another version are not talked to
+	StaleEpochAccepted  = false // a process starts from an older copy of its folders
+	LastCopyDropped     = false // a node may be dropped that holds the last copy of a shard
+	WitnessCountsAsCopy = false // a witness is taken for a copy of its shard
+	MajorityIgnored     = false // a shard goes on from one copy although a majority of its voters lives
+	LagIgnored          = false // the controller takes members for up to date however much they lack
+	VotersUnbounded     = false // every meta node votes, however many there are
+	DroppedComesBack    = false // a node that was dropped takes its roles up again when it starts
+	AddressKept         = false // the catalogue keeps the addresses that a node had when it joined
+	UnknownForgotten    = false // a coordinator forgets that an earlier try may have succeeded
+	SequenceUnbounded   = false // proposals are outstanding that the state machines no longer tell apart
+	ReadIndexShared     = false // a read shares a call to the leader that was on its way before it
+	TieDecided          = false // of two copies that differ one is taken to be right
+	StalenessUnbounded  = false // a stale read is answered by a replica that was current once, however long ago
+	SnapshotWithoutSync = false // the files of an arriving snapshot are not made durable
+	SnapshotUnchecked   = false // the files of an arriving snapshot are not compared with their checksums
+	StrangerAccepted    = false // a process need not prove that it knows the shared secret
+	FewCallsAtOnce      = false // three calls to a process may be under way, others wait for them
+	VersionsMustMatch   = false // nodes of another version are not talked to
 )
 
 // Of the way into a cluster, and back.

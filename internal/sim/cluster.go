@@ -31,11 +31,11 @@ type Cluster struct {
 	network   network
 	most      sizes
 	boots     uint64
-	strangers int                      // machines that were wiped
-	shipments []*shipment              // snapshots on their way
-	leaders   map[reign]dsdb.ReplicaID // who led, ever
-	Errs      []string                 // what should not have happened
-	Counts    map[string]int           // how often things happened, by their names
+	strangers int              // machines that were wiped
+	shipments []*shipment      // snapshots on their way
+	leaders   map[reign]leader // who led, ever
+	Errs      []string         // what should not have happened
+	Counts    map[string]int   // how often things happened, by their names
 	hooks
 }
 
@@ -54,6 +54,12 @@ type reign struct {
 	term  uint64
 }
 
+// leader is a replica that leads, and the process in which it does.
+type leader struct {
+	replica dsdb.ReplicaID
+	process *process
+}
+
 // NewCluster makes a cluster. Its nodes are yet to be started.
 func NewCluster(w *World, o Options) *Cluster {
 	if o.Logger == nil {
@@ -62,7 +68,7 @@ func NewCluster(w *World, o Options) *Cluster {
 	if o.Applied == nil {
 		o.Applied = func(*Node, dsdb.GroupID) {}
 	}
-	c := &Cluster{World: w, options: o, leaders: map[reign]dsdb.ReplicaID{}, Counts: map[string]int{}}
+	c := &Cluster{World: w, options: o, leaders: map[reign]leader{}, Counts: map[string]int{}}
 	c.hooks = hooks{voted: func(*Node) {}, joint: func(*Node, dsdb.GroupID) {}, failed: func(*Node, dsdb.GroupID, error) {}}
 	c.torn = func(n *Node, file string) error {
 		c.fail("file %s of a snapshot of node %d is not what its manifest says", file, n.Index)

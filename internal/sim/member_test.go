@@ -115,13 +115,16 @@ func (m *member) begin(id meta.Identity) (specs []raftnode.GroupSpec, err error)
 }
 
 // wanted lists the shards of which the catalogue places a replica on this node.
-// What has left the node does not come back: the catalogue may be an old one.
+// What has left the node does not come back: the catalogue may be an old one. A
+// replica waits for an earlier one that a crash has left in the log: see forget.
+// (Production takes that away first, when it opens the new one.)
 func (m *member) wanted() []meta.ShardRef {
 	var out []meta.ShardRef
 	for _, g := range m.catalogue.View().Groups() {
 		for _, sh := range g.Group.Shards {
 			r, found := sh.On(m.id.DataID)
-			if found && r.ID > m.proc.log.Removed(sh.ID.Group()) {
+			state, known := m.proc.log.State(sh.ID.Group())
+			if found && r.ID > m.proc.log.Removed(sh.ID.Group()) && (!known || state.Replica == r.ID) {
 				out = append(out, meta.ShardRef{GroupRef: g, Shard: sh})
 			}
 		}
@@ -198,9 +201,6 @@ func (m *member) follow() {
 		r, _ := ref.Shard.On(m.id.DataID)
 		if m.shards[ref.Shard.ID] != nil || m.node.Holds(g) || m.damaged[ref.Shard.ID] == r.ID {
 			continue
-		}
-		if state, known := m.proc.log.State(g); known && state.Replica != r.ID {
-			continue // it is on its way out of the log
 		}
 		spec, err := m.openShard(ref, r)
 		if err == nil {

@@ -126,8 +126,9 @@ func (p *process) uninstalled(g dsdb.GroupID) {
 }
 
 // inspect checks what must hold of every replica at any time: nothing goes
-// back, what is applied is committed, a term has one leader. Of very many
-// replicas it looks at some, in turn.
+// back, what is applied is committed, a term has one leader, which leads once:
+// if it forgot that it did, its entries could be others. Of very many replicas it
+// looks at some, in turn.
 func (p *process) inspect() {
 	n, c := p.node, p.node.cluster
 	for range min(len(p.groups), 32) {
@@ -147,13 +148,13 @@ func (p *process) inspect() {
 		if !now.Leading {
 			continue
 		}
-		of := reign{g, now.Term}
+		of, l := reign{g, now.Term}, leader{now.Leader, p}
 		other, led := c.leaders[of]
-		if led && other != now.Leader {
-			c.fail("group %d: replicas %d and %d lead in term %d", g, other, now.Leader, now.Term)
+		if led && other != l {
+			c.fail("group %d: replicas %d and %d, or one after its restart, lead in term %d", g, other.replica, l.replica, now.Term)
 		}
 		if !led {
-			c.leaders[of] = now.Leader
+			c.leaders[of] = l
 			c.count("elections")
 		}
 	}

@@ -44,7 +44,7 @@ func (s *storeScript) without(n *Node, times int, m *member) (value uint64) {
 // led reports whether a node ever led a group.
 func (s *storeScript) led(g dsdb.GroupID, r dsdb.ReplicaID) bool {
 	for of, who := range s.leaders {
-		if of.group == g && who == r {
+		if of.group == g && who.replica == r {
 			return true
 		}
 	}

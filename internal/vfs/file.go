@@ -50,13 +50,26 @@ func WriteFile(fs FS, name string, b []byte) error {
 
 // WriteFileAtomic makes a file of b, or replaces one, durably: after a crash
 // there is the old file or the new one, and perhaps one with TempSuffix. If it
-// fails either of the two may be there.
+// fails either of the two may be there, but after an error that NoSpace knows it is
+// the old one.
 func WriteFileAtomic(fs FS, name string, b []byte) error {
 	if err := WriteFile(fs, name+TempSuffix, b); err != nil {
 		return err
 	}
-	if err := fs.Rename(name+TempSuffix, name); err != nil {
-		return err
+	return Replace(fs, name+TempSuffix, name)
+}
+
+// Replace renames a file durably, also in the place of another of the same folder.
+// If it fails either name may be there, now or after a crash: not even for lack of
+// space can it be taken for something that did not happen, so NoSpace does not know
+// its errors.
+func Replace(fs FS, from, to string) error {
+	err := fs.Rename(from, to)
+	if err == nil {
+		err = fs.SyncDir(path.Dir(to))
 	}
-	return fs.SyncDir(path.Dir(name))
+	if NoSpace(err) {
+		return fmt.Errorf("%s may have been replaced: %v", to, err)
+	}
+	return err
 }

@@ -47,7 +47,7 @@ type Data struct {
 	CacheMaxMemory        Size     `toml:"cache-max-memory-size" doc:"points in memory in all; above it writes are answered with 503 until some are flushed"`
 	CacheSnapshotMemory   Size     `toml:"cache-snapshot-memory-size" doc:"points in memory of one shard that start its flush"`
 	CacheSnapshotCold     Duration `toml:"cache-snapshot-write-cold-duration" doc:"a shard without writes for so long is flushed"`
-	CompactFullCold       Duration `toml:"compact-full-write-cold-duration" doc:"a shard without writes for so long is compacted into one sorted run"`
+	CompactFullCold       Duration `toml:"compact-full-write-cold-duration" doc:"a shard without writes for so long is compacted into one sorted run, and let go of in memory if it is not queried either"`
 	WALMaxSize            Size     `toml:"wal-max-size" doc:"bytes of log that force a flush of the shards which pin it"`
 	QueryLog              bool     `toml:"query-log-enabled" doc:"log each statement"`
 	MaxConcurrentCompacts int      `toml:"max-concurrent-compactions" doc:"compactions at the same time; 0: half the cores"`

@@ -2,7 +2,9 @@
 // write or a query and must find the leaders of the raft groups concerned. An
 // Attempt follows one proposal or read on its way to the leader of its group,
 // through refusals, changes of leader and outcomes that are not known; Leaders
-// remembers who led; a Sequencer gives proposals their ids.
+// remembers who led; a Sequencer gives proposals their ids; Freshness says whether
+// a stale read may be answered; Comparable and Judge tell which replicas of a shard
+// are wrong.
 //
 // There is no clock, no randomness and no goroutine here: time comes in as a
 // number, and what is to be done goes out as an Action, so that the server and

@@ -10,8 +10,8 @@ import (
 // version is that of an encoded hint: its first byte.
 const version = 1
 
-// maxData bounds Hint.Data, so that what describes it fits into an entry too.
-const maxData = wal.MaxEntry - 64<<10
+// MaxData bounds Hint.Data, so that what describes it fits into an entry too.
+const MaxData = wal.MaxEntry - 64<<10
 
 // append appends the hint as the log has it.
 func (h *Hint) append(dst []byte) []byte {

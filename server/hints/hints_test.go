@@ -215,9 +215,9 @@ func TestFullQueue(t *testing.T) {
 	if err := q.Add(h); err != nil {
 		t.Errorf("after all were delivered: %v", err)
 	}
-	h.Data = make([]byte, maxData+1)
+	h.Data = make([]byte, MaxData+1)
 	if err := q.Add(h); dsdb.KindOf(err) != dsdb.KindTooLarge {
-		t.Errorf("a hint of %d bytes: %v", maxData+1, err)
+		t.Errorf("a hint of %d bytes: %v", MaxData+1, err)
 	}
 }
 

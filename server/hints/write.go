@@ -33,8 +33,8 @@ const term = 1
 // Add makes a hint durable. KindUnavailable means that it was not taken: the
 // queue or the disk is full, or the log has failed.
 func (q *Queue) Add(h Hint) error {
-	if len(h.Data) > maxData {
-		return dsdb.Errorf(dsdb.KindTooLarge, "hinted handoff: %d bytes at once, at most %d", len(h.Data), int64(maxData))
+	if len(h.Data) > MaxData {
+		return dsdb.Errorf(dsdb.KindTooLarge, "hinted handoff: %d bytes at once, at most %d", len(h.Data), int64(MaxData))
 	}
 	t := &task{shard: h.Shard, hint: &h, entry: h.append(nil), done: make(chan error, 1)}
 	if !q.ask(t) {

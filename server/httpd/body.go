@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -17,36 +19,98 @@ import (
 	"github.com/dasudian/dsdb"
 )
 
-// A body may be slow, but not for ever: it has bodyGrace plus the time that
-// minBodyRate allows for its length.
+// A body may be slow, but not for ever: at any time it is at most bodyGrace
+// behind one that comes at minBodyRate.
 const (
 	bodyGrace   = 10 * time.Second
 	minBodyRate = 10 << 10 // bytes per second
 )
 
+// pacedBody is the body of a request, which fails if it is too slow.
+type pacedBody struct {
+	io.ReadCloser
+	conn  *http.ResponseController
+	began time.Time
+	read  int64
+}
+
+// pace makes the body of a request fail if it is too slow.
+func pace(w http.ResponseWriter, r *http.Request) {
+	r.Body = &pacedBody{ReadCloser: r.Body, conn: http.NewResponseController(w), began: time.Now()}
+}
+
+// Read implements io.Reader. Behind the end of the body there is no deadline any
+// more: it would end the request while that is carried out.
+func (b *pacedBody) Read(p []byte) (int, error) {
+	// Not every ResponseWriter has deadlines (tests); the server's own limits hold then.
+	_ = b.conn.SetReadDeadline(b.began.Add(bodyGrace + time.Duration(b.read)*time.Second/minBodyRate))
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	if err == io.EOF {
+		_ = b.conn.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// holdings count the bytes of all bodies that are held at the same time.
+type holdings struct {
+	bytes atomic.Int64
+	most  int64 // 0: no limit
+}
+
+// holding is the part of one body.
+type holding struct {
+	of    *holdings
+	bytes int64
+}
+
+// take counts n more bytes. It reports KindUnavailable if those of all bodies are too many.
+func (h *holding) take(n int) error {
+	h.bytes += int64(n)
+	if all := h.of.bytes.Add(int64(n)); h.of.most > 0 && all > h.of.most {
+		return dsdb.Errorf(dsdb.KindUnavailable, "write failed: the bodies of all writes that are being served take more than %d bytes; try again when some have ended", h.of.most)
+	}
+	return nil
+}
+
+// release gives the bytes back.
+func (h *holding) release() { h.of.bytes.Add(-h.bytes) }
+
+// heldReader counts what is read.
+type heldReader struct {
+	io.Reader
+	*holding
+}
+
+// Read implements io.Reader.
+func (r heldReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if full := r.take(n); full != nil {
+		err = full
+	}
+	return n, err
+}
+
 var errTooLarge = dsdb.Errorf(dsdb.KindTooLarge, "Request Entity Too Large")
 
 // readBody reads and inflates the body of a request into buf, which is reused
 // from its start. At most MaxBody bytes are read from the client and at most
-// MaxDecoded come out; more is KindTooLarge, and nothing of it is used.
-func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, buf *bytes.Buffer) error {
+// MaxDecoded come out; more is KindTooLarge, and nothing of it is used. What is
+// held is to be released when the body is of no use any more.
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, buf *bytes.Buffer, held *holding) error {
 	buf.Reset()
-	if h.cfg.MaxBody > 0 {
-		if r.ContentLength > h.cfg.MaxBody {
-			return errTooLarge
-		}
+	if h.cfg.MaxBody > 0 && r.ContentLength > h.cfg.MaxBody {
+		return errTooLarge
+	}
+	if pace(w, r); h.cfg.MaxBody > 0 {
 		r.Body = http.MaxBytesReader(w, r.Body, h.cfg.MaxBody)
 	}
-	// Not every ResponseWriter has deadlines (tests); the server's own limits hold then.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyGrace + time.Duration(max(r.ContentLength, h.cfg.MaxBody))*time.Second/minBodyRate))
-	src, done, err := h.inflater(r)
+	src, done, err := h.inflater(r, held)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if r.Header.Get("Content-Encoding") == "" && r.ContentLength > 0 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
-	}
+	src = heldReader{src, held}
 	limit := h.cfg.MaxDecoded
 	if limit <= 0 {
 		_, err = buf.ReadFrom(src)
@@ -66,18 +130,22 @@ func bodyError(err error) error {
 		return nil
 	case errors.As(err, &tooLarge):
 		return errTooLarge
+	case dsdb.KindOf(err) == dsdb.KindUnavailable:
+		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return dsdb.Errorf(dsdb.KindUnavailable, "timeout: the body came at less than %d bytes per second", minBodyRate)
 	}
 	return dsdb.Errorf(dsdb.KindInvalid, "read body: %w", err)
 }
 
 // snappy reads either form of snappy: the framed stream, or one block whose
 // declared length is checked before anything is allocated for it.
-func (h *Handler) snappy(body io.Reader) (io.Reader, func(), error) {
+func (h *Handler) snappy(body io.Reader, held *holding) (io.Reader, func(), error) {
 	br := bufio.NewReader(body)
 	if head, _ := br.Peek(1); len(head) == 1 && head[0] == 0xff { // stream identifier chunk
 		return s2.NewReader(br), func() {}, nil
 	}
-	block, err := io.ReadAll(br)
+	block, err := io.ReadAll(heldReader{br, held})
 	if err != nil {
 		return nil, nil, bodyError(err)
 	}
@@ -88,6 +156,9 @@ func (h *Handler) snappy(body io.Reader) (io.Reader, func(), error) {
 	if h.cfg.MaxDecoded > 0 && int64(n) > h.cfg.MaxDecoded {
 		return nil, nil, errTooLarge
 	}
+	if err := held.take(n); err != nil {
+		return nil, nil, err
+	}
 	plain, err := s2.Decode(nil, block)
 	if err != nil {
 		return nil, nil, bodyError(err)
@@ -96,7 +167,7 @@ func (h *Handler) snappy(body io.Reader) (io.Reader, func(), error) {
 }
 
 // inflater returns the decoded body of r, and what to call when it has been read.
-func (h *Handler) inflater(r *http.Request) (io.Reader, func(), error) {
+func (h *Handler) inflater(r *http.Request, held *holding) (io.Reader, func(), error) {
 	switch enc := strings.ToLower(r.Header.Get("Content-Encoding")); enc {
 	case "", "identity":
 		return r.Body, func() {}, nil
@@ -108,7 +179,7 @@ func (h *Handler) inflater(r *http.Request) (io.Reader, func(), error) {
 		}
 		return z, func() { gzipReaders.Put(z) }, nil
 	case "snappy", "x-snappy-framed":
-		return h.snappy(r.Body)
+		return h.snappy(r.Body, held)
 	case "zstd":
 		z := zstdReaders.Get().(*zstd.Decoder)
 		if err := z.Reset(r.Body); err != nil {

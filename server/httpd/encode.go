@@ -8,6 +8,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
 )
 
@@ -33,10 +34,19 @@ const flushBytes = 64 << 10
 
 // response is the body of an answer, gzipped if the client takes that.
 type response struct {
-	w   http.ResponseWriter
-	zip *gzip.Writer
-	buf []byte // what encoders append to
-	err error  // of the first write that failed; later ones are dropped
+	w    http.ResponseWriter
+	zip  *gzip.Writer
+	buf  []byte // what encoders append to
+	err  error  // of the first write that failed; later ones are dropped
+	most int64  // bytes that an encoder may collect before it sends any; 0: no limit
+}
+
+// fits reports KindTooLarge if an encoder has collected too much.
+func (o *response) fits(bytes int) error {
+	if o.most > 0 && int64(bytes) > o.most {
+		return dsdb.Errorf(dsdb.KindTooLarge, "the answer takes more than %d bytes in this format, which is sent as a whole: ask for chunked=true, for JSON without pretty=true, or for less", o.most)
+	}
+	return o.err
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request) *response {

@@ -82,11 +82,13 @@ type Config struct {
 	Version        string // DSDB's own
 	MaxBody        int64  // bytes of a body as sent; above: 413
 	MaxDecoded     int64  // bytes of a body when inflated; above: 413
-	MaxWrites      int    // bodies held at the same time; above: 503 after WriteWait
+	MaxWrites      int    // carried out at the same time; above: 503 after WriteWait
+	MaxBodies      int64  // bytes of all bodies that are held at the same time, inflated; above: 503
 	WriteWait      time.Duration
 	WriteTimeout   time.Duration // until a write is answered with 503 timeout
 	QueryTimeout   time.Duration
 	MaxQueries     int              // running at the same time; above: an error
+	MaxAnswer      int64            // bytes of an answer that must be collected before it is sent; above: an error
 	Verify         http.HandlerFunc // POST /debug/verify; nil: it is not there
 	Snapshot       http.HandlerFunc // GET /snapshot; nil: it is not there
 	Pprof          bool
@@ -105,10 +107,11 @@ type Handler struct {
 	mux     *http.ServeMux
 	gate    *gate
 
-	writes  chan struct{} // one token per body held
+	writes  chan struct{} // one token per write that is carried out
+	bodies  holdings
 	queries atomic.Int64
-	parsers sync.Pool // *writeState
-	boot    uint64    // makes request ids unique between restarts
+	states  writeStates
+	boot    uint64 // makes request ids unique between restarts
 	serial  atomic.Uint64
 
 	background sync.WaitGroup // async queries
@@ -124,6 +127,7 @@ func New(cfg Config, b Backend, log *slog.Logger, reg *prometheus.Registry) *Han
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &Handler{cfg: cfg, backend: b, log: log, metrics: newMetrics(reg), gate: newGate(cfg.Auth),
 		mux: http.NewServeMux(), boot: uint64(time.Now().UnixNano()), ctx: ctx, cancel: cancel}
+	h.bodies.most = cfg.MaxBodies
 	if cfg.MaxWrites > 0 {
 		h.writes = make(chan struct{}, cfg.MaxWrites)
 	}
@@ -188,11 +192,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := h.setHeaders(w.Header(), r)
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
+		cut := false
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
-			h.reportPanic(rec, r, id, p)
+			cut = !h.reportPanic(rec, r, id, p)
 		}
 		d := time.Since(start)
 		h.metrics.observe(r.Pattern, r.Method, rec.code(), d) // the path as registered: a bounded set
@@ -200,19 +205,25 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.log.Info("request", "method", r.Method, "path", r.URL.Path, "status", rec.code(), "bytes", rec.bytes,
 				"remote", r.RemoteAddr, "agent", r.UserAgent(), "request_id", id, "duration", d.Seconds())
 		}
+		if cut {
+			panic(http.ErrAbortHandler) // the client is to see that there would be more
+		}
 	}()
 	h.mux.ServeHTTP(rec, r)
 }
 
 // reportPanic turns a broken invariant into a 500 that names the request; the
-// stack goes to the log.
-func (h *Handler) reportPanic(rec *recorder, r *http.Request, id string, p any) {
+// stack goes to the log. It reports false if the answer had begun.
+func (h *Handler) reportPanic(rec *recorder, r *http.Request, id string, p any) bool {
 	stack := make([]byte, 16<<10)
 	stack = stack[:runtime.Stack(stack, false)]
 	h.log.Error("request failed by a bug of ours", "path", r.URL.Path, "request_id", id, "panic", fmt.Sprint(p), "stack", string(stack))
-	if rec.status == 0 {
-		writeError(rec, http.StatusInternalServerError, "internal error; the log of this node has the details under request id "+id)
+	if rec.status != 0 {
+		return false
 	}
+	rec.Header().Del("Content-Encoding")
+	writeError(rec, http.StatusInternalServerError, "internal error; the log of this node has the details under request id "+id)
+	return true
 }
 
 func (h *Handler) setHeaders(hd http.Header, r *http.Request) string {

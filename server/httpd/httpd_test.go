@@ -32,6 +32,7 @@ type fakeBackend struct {
 	writes []string
 	frames []*column.Frame
 	asked  *QueryRequest // last
+	result exec.Result   // of every statement, if it is set
 	err    error
 	ready  error
 	hinted bool
@@ -50,6 +51,9 @@ func (b *fakeBackend) Execute(ctx context.Context, r *QueryRequest) (exec.Result
 	b.asked = r
 	if b.err != nil {
 		return nil, b.err
+	}
+	if b.result != nil {
+		return b.result, nil
 	}
 	return &fakeResult{frames: b.frames}, nil
 }
@@ -394,7 +398,11 @@ func FuzzBody(f *testing.F) {
 		r := httptest.NewRequest("POST", "/write?db=d", bytes.NewReader(body))
 		r.Header.Set("Content-Encoding", bodyEncodings[int(enc)%len(bodyEncodings)])
 		var buf bytes.Buffer
-		err := h.readBody(httptest.NewRecorder(), r, &buf)
+		held := holding{of: &h.bodies}
+		err := h.readBody(httptest.NewRecorder(), r, &buf, &held)
+		if held.release(); h.bodies.bytes.Load() != 0 {
+			t.Errorf("%d bytes are still held", h.bodies.bytes.Load())
+		}
 		if err == nil && buf.Len() > 6000 || buf.Cap() > 64<<10 {
 			t.Errorf("%d bytes came out, in %d of memory", buf.Len(), buf.Cap())
 		}

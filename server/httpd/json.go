@@ -220,10 +220,13 @@ func (e *jsonEncoder) spill() error {
 	case e.format.pretty:
 		e.doc = append(e.doc, e.out.buf...)
 		e.out.buf = e.out.buf[:0]
-		return nil
+		return e.out.fits(indented * len(e.doc))
 	}
 	return e.out.spill()
 }
+
+// indented is how many times as long a document may get by indenting it.
+const indented = 8
 
 // endDocument ends one document with a newline and, if chunked, sends it.
 func (e *jsonEncoder) endDocument() {

@@ -25,6 +25,7 @@ type msgpackEncoder struct {
 	rows      []int    // of each series
 	heads     [][]byte
 	open      bool // the last frame was Partial
+	size      int  // bytes collected
 }
 
 const timeExtension = 5
@@ -38,12 +39,15 @@ func (e *msgpackEncoder) frame(f *column.Frame) error {
 		e.document(nil, nil, true)
 	}
 	if !e.open {
-		e.heads = append(e.heads, e.appendHead(nil, f))
+		head := e.appendHead(nil, f)
+		e.size += len(head)
+		e.heads = append(e.heads, head)
 		e.series = append(e.series, nil)
 		e.rows = append(e.rows, 0)
 	}
 	k := len(e.series) - 1
 	b := e.series[k]
+	before := len(b)
 	for r := 0; r < f.Rows(); r++ {
 		b = msgp.AppendArrayHeader(b, uint32(len(f.Cols)))
 		for c := range f.Cols {
@@ -53,7 +57,11 @@ func (e *msgpackEncoder) frame(f *column.Frame) error {
 	e.series[k] = b
 	e.rows[k] += f.Rows()
 	e.open = f.Partial && !e.chunked
-	return e.out.err
+	if e.chunked {
+		return e.out.err
+	}
+	e.size += len(b) - before
+	return e.out.fits(2 * e.size) // it is copied into the result
 }
 
 // appendHead appends a series as a map up to the key "values".

@@ -61,12 +61,15 @@ func (h *Handler) serveQuery(w http.ResponseWriter, r *http.Request, u *User) {
 	}
 	w.Header().Set("Content-Type", p.format.contentType())
 	out := newResponse(w, r)
-	defer out.close()
+	out.most = h.cfg.MaxAnswer
 	run.all(r.Context(), p.format.encoder(out))
+	out.close() // not after a panic: what there is must not look like the whole answer
 }
 
 func readQueryParams(w http.ResponseWriter, r *http.Request) (*queryParams, error) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxQueryText)
+	if err := readForm(w, r); err != nil {
+		return nil, err
+	}
 	text, err := queryText(r)
 	if err != nil {
 		return nil, err
@@ -86,6 +89,24 @@ func readQueryParams(w http.ResponseWriter, r *http.Request) (*queryParams, erro
 		}
 	}
 	return p, nil
+}
+
+// readForm reads the form in the body of a request, if there is one. What is
+// malformed in it is missed where it is asked for.
+func readForm(w http.ResponseWriter, r *http.Request) error {
+	pace(w, r)
+	r.Body = http.MaxBytesReader(w, r.Body, maxQueryText)
+	err := r.ParseForm()
+	if err == nil {
+		err = r.ParseMultipartForm(maxQueryText)
+	}
+	switch err := bodyError(err); dsdb.KindOf(err) {
+	case dsdb.KindTooLarge:
+		return dsdb.Errorf(dsdb.KindTooLarge, "the body of a query may have %d bytes at most", maxQueryText)
+	case dsdb.KindUnavailable:
+		return err
+	}
+	return nil
 }
 
 // readConsistency reads the parameters read_consistency and max_staleness.
@@ -189,7 +210,10 @@ func (q *queryRun) stream(ctx context.Context, res exec.Result, enc encoder) err
 			return err
 		}
 		q.h.metrics.queryRows.Add(float64(f.Rows()))
-		if err := enc.frame(f); err != nil {
+		switch err := enc.frame(f); {
+		case dsdb.KindOf(err) == dsdb.KindTooLarge:
+			return err
+		case err != nil:
 			return dsdb.Errorf(dsdb.KindCanceled, "client is gone: %w", err)
 		}
 	}

@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -10,19 +9,8 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
-	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/lineproto"
 )
-
-// keepBuffer is the largest body buffer that goes back to the pool.
-const keepBuffer = 8 << 20
-
-// writeState is what one write needs; it is pooled.
-type writeState struct {
-	body   bytes.Buffer
-	parser lineproto.Parser
-	batch  column.WriteBatch
-}
 
 // serveWrite is POST /write.
 func (h *Handler) serveWrite(w http.ResponseWriter, r *http.Request, u *User) {
@@ -85,18 +73,20 @@ func (h *Handler) write(w http.ResponseWriter, r *http.Request, req *WriteReques
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	release, err := h.admitWrite(r.Context())
+	s := h.states.take()
+	defer func() { h.states.put(s, time.Now()) }()
+	held := holding{of: &h.bodies}
+	defer held.release()
+	if err := h.readBody(w, r, &s.body, &held); err != nil {
+		h.failWrite(w, "body", err)
+		return
+	}
+	release, err := h.admitWrite(r.Context()) // not before: a slow body keeps nobody from writing
 	if err != nil {
 		h.failWrite(w, "overload", err)
 		return
 	}
 	defer release()
-	s := h.writeState()
-	defer h.keep(s)
-	if err := h.readBody(w, r, &s.body); err != nil {
-		h.failWrite(w, "body", err)
-		return
-	}
 	h.metrics.writeBytes.Add(float64(s.body.Len()))
 	report, err := s.parser.Parse(&s.batch, s.body.Bytes(), lineproto.Options{
 		Now: h.cfg.Wall().UnixNano(), Precision: unit, Unsigned: h.cfg.AcceptUnsigned})
@@ -153,7 +143,7 @@ func (h *Handler) failWrite(w http.ResponseWriter, reason string, err error) {
 	writeError(w, status(err), err.Error())
 }
 
-// admitWrite takes one of the MaxWrites places for a body, waiting up to WriteWait.
+// admitWrite takes one of the MaxWrites places, waiting up to WriteWait.
 func (h *Handler) admitWrite(ctx context.Context) (release func(), err error) {
 	if h.writes == nil {
 		return func() {}, nil
@@ -172,19 +162,5 @@ func (h *Handler) admitWrite(ctx context.Context) (release func(), err error) {
 		return nil, dsdb.Errorf(dsdb.KindCanceled, "write canceled: %w", ctx.Err())
 	case <-t.C:
 		return nil, dsdb.Errorf(dsdb.KindUnavailable, "timeout: %d writes are being served and none ended in %v", cap(h.writes), h.cfg.WriteWait)
-	}
-}
-
-func (h *Handler) writeState() *writeState {
-	if s, ok := h.parsers.Get().(*writeState); ok {
-		return s
-	}
-	return new(writeState)
-}
-
-// keep returns s to the pool unless one large body has made it costly to keep.
-func (h *Handler) keep(s *writeState) {
-	if s.body.Cap() <= keepBuffer {
-		h.parsers.Put(s)
 	}
 }

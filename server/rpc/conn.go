@@ -56,9 +56,9 @@ func (c *conn) read(limit int) (frame, error) {
 	if err != nil {
 		return f, fmt.Errorf("peer %s: %w", c.RemoteAddr(), err)
 	}
-	m := &c.peer.owner.metrics
-	m.FramesReceived.Add(1)
-	m.BytesReceived.Add(uint64(headerSize + len(f.body)))
+	m := &c.peer.owner.metrics.Received
+	m.Frames.Add(1)
+	m.Bytes.Add(uint64(headerSize + len(f.body)))
 	return f, nil
 }
 
@@ -67,9 +67,9 @@ func (c *conn) write(b []byte, frames int, d time.Duration) error {
 	if err := c.SetWriteDeadline(time.Now().Add(d + time.Duration(len(b)>>20)*time.Second)); err != nil {
 		return err
 	}
-	m := &c.peer.owner.metrics
-	m.FramesSent.Add(uint64(frames))
-	m.BytesSent.Add(uint64(len(b)))
+	m := &c.peer.owner.metrics.Sent
+	m.Frames.Add(uint64(frames))
+	m.Bytes.Add(uint64(len(b)))
 	_, err := c.Write(b)
 	return err
 }

@@ -10,6 +10,8 @@ import (
 	"io"
 	"math"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/raftnode"
 )
@@ -133,7 +135,9 @@ func appendEnvelope(dst []byte, e *raftnode.Envelope) []byte {
 	return dst
 }
 
-// decodeEnvelopes reads count messages from the body of a raft frame; they alias it.
+// decodeEnvelopes reads count messages from the body of a raft frame. They alias
+// it, but for entries that are less than half of it: raft keeps entries in memory,
+// and a small one of an idle group must not keep all that travelled with it.
 func decodeEnvelopes(body []byte, count int) ([]raftnode.Envelope, error) {
 	if count*raftEntrySize > len(body) {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "raft frame: %d messages in %d bytes", count, len(body))
@@ -150,6 +154,9 @@ func decodeEnvelopes(body []byte, count int) ([]raftnode.Envelope, error) {
 		if err != nil {
 			return nil, fmt.Errorf("raft frame: group %d: %w", e.Group, err)
 		}
+		if 2*len(raw) < len(body) {
+			detach(m.GetEntries())
+		}
 		e.Message = m
 		out = append(out, e)
 	}
@@ -157,6 +164,24 @@ func decodeEnvelopes(body []byte, count int) ([]raftnode.Envelope, error) {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "raft frame: %d bytes behind the last message", len(d.b))
 	}
 	return out, nil
+}
+
+// detach gives entries memory of their own.
+func detach(ents []*raftpb.Entry) {
+	size := 0
+	for _, e := range ents {
+		size += len(e.GetData())
+	}
+	if size == 0 {
+		return
+	}
+	own := make([]byte, 0, size)
+	for _, e := range ents {
+		at := len(own)
+		if own = append(own, e.GetData()...); e.Data != nil {
+			e.Data = own[at:len(own):len(own)]
+		}
+	}
 }
 
 // decoder takes little endian values from b. After the first that is missing

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"testing"
 
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/dasudian/dsdb"
@@ -59,6 +60,31 @@ func TestRaftFramesHoldWhatFits(t *testing.T) {
 	for i := range got {
 		if got[i].Group != msgs[i].Group || !proto.Equal(got[i].Message, msgs[i].Message) {
 			t.Fatalf("message %d: %v", i, got[i].Message)
+		}
+	}
+}
+
+// Raft keeps entries in memory for a while. One that came in a frame with much
+// else does not keep the frame.
+func TestSmallEntriesDoNotKeepTheirFrame(t *testing.T) {
+	small, large := appendMessage(1, 100), appendMessage(2, 500<<10)
+	small.Message.Entries = append(small.Message.Entries, &raftpb.Entry{Index: new(uint64(10))}, appendMessage(1, 7).Message.Entries[0])
+	sent := []raftnode.Envelope{small, large, small}
+	frame, _ := appendRaftFrame(nil, sent)
+	body := frame[headerSize:]
+	got, err := decodeEnvelopes(body, len(sent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range sent {
+		if !proto.Equal(got[i].Message, sent[i].Message) {
+			t.Fatalf("message %d: %v", i, got[i].Message)
+		}
+	}
+	clear(body)
+	for _, i := range []int{0, 2} {
+		if !proto.Equal(got[i].Message, small.Message) {
+			t.Errorf("message %d lies in the frame", i)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func (p *Peers) receive(ctx context.Context, from Process, s *Stream) error {
 		p.opt.Logger.Warn("arriving snapshot failed", "peer", from.UUID, "error", err)
 		return err
 	}
-	p.metrics.SnapshotsReceived.Add(1)
+	p.metrics.Received.Snapshots.Add(1)
 	return nil
 }
 
@@ -84,7 +84,7 @@ func (p *Peers) takeSnapshot(ctx context.Context, from *Process, s *Stream) erro
 	if err := s.Send(nil); err != nil {
 		return err
 	}
-	if err := receiveFiles(s, fsys, dir, snap.Manifest.Files); err != nil {
+	if err := p.receiveFiles(s, fsys, dir, snap.Manifest.Files); err != nil {
 		return fmt.Errorf("group %d: %w", snap.Envelope.Group, err)
 	}
 	return raft.Install(ctx, from.node(snap.Envelope.Group), snap, dir)
@@ -110,13 +110,13 @@ func prepare(fsys vfs.FS, dir string, files []dsdb.ManifestFile) error {
 
 // receiveFiles writes the files of a manifest, as they arrive, into dir and
 // makes them durable. It returns after the sender's end.
-func receiveFiles(s *Stream, fsys vfs.FS, dir string, files []dsdb.ManifestFile) error {
+func (p *Peers) receiveFiles(s *Stream, fsys vfs.FS, dir string, files []dsdb.ManifestFile) error {
 	for i := range files {
 		f, err := fsys.Create(path.Join(dir, files[i].Name))
 		if err != nil {
 			return err
 		}
-		err = receiveFile(s, f, i, &files[i])
+		err = p.receiveFile(s, f, i, &files[i])
 		if err = firstError(err, f.Close()); err != nil {
 			return fmt.Errorf("file %s: %w", files[i].Name, err)
 		}
@@ -128,7 +128,7 @@ func receiveFiles(s *Stream, fsys vfs.FS, dir string, files []dsdb.ManifestFile)
 }
 
 // receiveFile writes one file and compares it with what the manifest says of it.
-func receiveFile(s *Stream, f vfs.File, number int, want *dsdb.ManifestFile) error {
+func (p *Peers) receiveFile(s *Stream, f vfs.File, number int, want *dsdb.ManifestFile) error {
 	sum := uint32(0)
 	for off := int64(0); off < want.Size; {
 		b, err := s.Recv()
@@ -143,6 +143,7 @@ func receiveFile(s *Stream, f vfs.File, number int, want *dsdb.ManifestFile) err
 		if _, err := f.WriteAt(b, off); err != nil {
 			return err
 		}
+		p.metrics.Received.SnapshotBytes.Add(uint64(len(b)))
 		sum = crc32.Update(sum, castagnoli, b)
 		off += int64(len(b))
 	}

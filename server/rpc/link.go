@@ -239,6 +239,7 @@ func (s *sender) send(c *conn, msgs []raftnode.Envelope) error {
 		if err := c.write(s.buf, 1, writeTime); err != nil {
 			return err
 		}
+		c.peer.owner.metrics.Sent.Messages.Add(uint64(n))
 	}
 	if cap(s.buf) > 4*softRaftFrame {
 		s.buf = nil
@@ -273,6 +274,7 @@ func (c *conn) serveRaft() {
 			c.broken(err)
 			return
 		}
+		c.peer.owner.metrics.Received.Messages.Add(uint64(len(msgs)))
 		if r := c.peer.owner.raft(); r != nil {
 			step(r, &c.from, msgs)
 		}

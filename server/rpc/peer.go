@@ -245,6 +245,7 @@ func (p *Peers) admit(c *conn, g *greeted, want *peer) error {
 	}
 	p.mu.Unlock()
 	c.peer, c.from = q, *them
+	p.metrics.Connections.Add(1)
 	q.attach(c, g)
 	return nil
 }

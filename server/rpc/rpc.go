@@ -116,18 +116,23 @@ type CallHandler func(ctx context.Context, from Process, body []byte) ([]byte, e
 // gives up or is lost, and at Close, which waits for handlers.
 type StreamHandler func(ctx context.Context, from Process, s *Stream) error
 
-// Metrics count what has passed since New. Bytes and frames are those of
-// established connections.
+// Metrics count what has happened since New.
 type Metrics struct {
-	FramesSent, FramesReceived atomic.Uint64
-	BytesSent, BytesReceived   atomic.Uint64
-	Dropped                    atomic.Uint64 // raft messages that were not sent
-	Refused                    atomic.Uint64 // handshakes, on either side
-	Calls, CallsServed         atomic.Uint64
-	Streams                    atomic.Uint64 // opened or served
-	SnapshotsSent              atomic.Uint64
-	SnapshotsReceived          atomic.Uint64
-	SnapshotsFailed            atomic.Uint64 // on either side
+	Sent, Received     Traffic
+	Dropped            atomic.Uint64 // raft messages that were not sent
+	Connections        atomic.Uint64 // established, in either direction
+	Refused            atomic.Uint64 // handshakes, on either side
+	Calls, CallsServed atomic.Uint64
+	Streams            atomic.Uint64 // opened or served
+	SnapshotsFailed    atomic.Uint64 // on either side
+}
+
+// Traffic counts what has gone one way, by established connections.
+type Traffic struct {
+	Frames, Bytes atomic.Uint64 // everything
+	Messages      atomic.Uint64 // of raft
+	Snapshots     atomic.Uint64 // whole ones
+	SnapshotBytes atomic.Uint64 // of their files, also of those that failed
 }
 
 // Peers are the other processes of the cluster. All methods are safe for

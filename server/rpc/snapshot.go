@@ -82,7 +82,7 @@ func (p *Peers) SendSnapshot(to dsdb.NodeID, s *raftnode.OutgoingSnapshot) {
 			p.metrics.SnapshotsFailed.Add(1)
 			err = fmt.Errorf("snapshot of group %d to node %d: %w", s.Envelope.Group, to, err)
 		} else {
-			p.metrics.SnapshotsSent.Add(1)
+			p.metrics.Sent.Snapshots.Add(1)
 		}
 		s.Done(err)
 	})
@@ -236,6 +236,7 @@ func (p *Peers) sendFile(ctx context.Context, sh *shipment, f vfs.File, number i
 		if err := sh.stream.Send(buf[:chunkHeaderSize+n]); err != nil {
 			return err
 		}
+		p.metrics.Sent.SnapshotBytes.Add(uint64(n))
 		sh.moved()
 	}
 	return nil

@@ -137,8 +137,13 @@ func TestASnapshotArrivesWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if installed.Load() != 2 || s.a.Metrics().SnapshotsSent.Load() != 2 || s.b.Metrics().SnapshotsReceived.Load() != 2 {
-		t.Fatal(installed.Load())
+	size := uint64(0)
+	for _, f := range s.snap.Manifest.Files {
+		size += 2 * uint64(f.Size)
+	}
+	sent, received := &s.a.Metrics().Sent, &s.b.Metrics().Received
+	if installed.Load() != 2 || sent.Snapshots.Load() != 2 || received.Snapshots.Load() != 2 || sent.SnapshotBytes.Load() != size || received.SnapshotBytes.Load() != size {
+		t.Fatalf("%d were installed; sent %d of %d bytes, received %d of %d", installed.Load(), sent.Snapshots.Load(), sent.SnapshotBytes.Load(), received.Snapshots.Load(), received.SnapshotBytes.Load())
 	}
 }
 

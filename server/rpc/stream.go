@@ -134,9 +134,9 @@ func (s *Stream) write(k kind, b []byte) error {
 	if err != nil {
 		return s.fail(err)
 	}
-	m := &s.conn.peer.owner.metrics
-	m.FramesSent.Add(1)
-	m.BytesSent.Add(uint64(headerSize + len(b)))
+	m := &s.conn.peer.owner.metrics.Sent
+	m.Frames.Add(1)
+	m.Bytes.Add(uint64(headerSize + len(b)))
 	return nil
 }
 

@@ -17,6 +17,7 @@ type Shard interface {
 	Stats() shard.Stats
 	Flush() (bool, error)            // whether the log may forget more
 	Compact(full bool) (bool, error) // whether there was anything to do
+	Rest() bool                      // lets go of memory if nothing has used the shard since the call before
 }
 
 // Store is where the Maintainer finds shards and what it tells the log.
@@ -44,7 +45,7 @@ type Limits struct {
 	TotalBytes  int64         // points in memory of all shards: above half of it the largest are flushed; 0: no limit
 	LogBytes    int64         // bytes of log: above it the shards that pin the oldest part are flushed; 0: no limit
 	FlushCold   time.Duration // without writes for so long: flush
-	CompactCold time.Duration // without writes for so long: compact into one run
+	CompactCold time.Duration // without writes for so long: compact into one run; without queries either: rest
 	Compactions int           // at the same time
 }
 
@@ -69,6 +70,7 @@ type activity struct {
 	full  uint64    // the index at which the shard was last compacted in full
 	round uint64    // of the last look at it
 	tried time.Time // when work on it last failed
+	asked time.Time // when it was last asked to rest
 }
 
 // idleRounds is how many rounds pass between two looks while nothing changes.
@@ -125,6 +127,9 @@ func (m *Maintainer) look(now time.Time, round uint64, work *sync.WaitGroup) {
 		}
 		if d.decide(m.limits, pinned[s.ID]) {
 			m.start(d, work)
+		} else if st.LastAppliedIndex == st.FlushedIndex && now.Sub(a.asked) >= m.limits.CompactCold {
+			m.change(s.ID, func(a *activity) { a.asked = now })
+			s.Rest()
 		}
 	}
 	m.memBytes.Store(total)
@@ -157,7 +162,7 @@ func (m *Maintainer) note(id dsdb.ShardID, index uint64, now time.Time, round ui
 	defer m.mu.Unlock()
 	a := m.seen[id]
 	if a == nil {
-		a = &activity{index: index, since: now}
+		a = &activity{index: index, since: now, asked: now}
 		m.seen[id] = a
 	}
 	if a.index != index {

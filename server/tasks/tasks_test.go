@@ -50,6 +50,13 @@ func (s *scriptedShard) Compact(full bool) (bool, error) {
 	return true, nil
 }
 
+func (s *scriptedShard) Rest() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.did = append(s.did, "rest")
+	return true
+}
+
 func (s *scriptedShard) note(what string) {
 	if s.hold != nil {
 		<-s.hold
@@ -153,6 +160,9 @@ func TestMaintainerDecides(t *testing.T) {
 		"a shard without writes is flushed, later merged into one run, once": {
 			{apply(2, 5, 10), 0, ""}, {nil, 59 * time.Second, ""}, {nil, time.Second, "2: flush, merge"},
 			{nil, 58 * time.Minute, ""}, {apply(1, 1, 1), 2 * time.Minute, "2: merge all"}},
+		"a shard in which nothing is left to do is asked to rest, now and then": {
+			{apply(2, 5, 10), 0, ""}, {nil, time.Hour, "1: rest; 2: flush, merge"}, {nil, time.Second, "2: merge all"}, {nil, time.Second, "2: rest"},
+			{nil, 59 * time.Minute, ""}, {nil, time.Minute, "1: rest; 2: rest"}},
 		"writes keep a shard warm": {
 			{apply(1, 1, 10), 0, ""}, {apply(1, 1, 10), 59 * time.Second, ""}, {nil, 59 * time.Second, ""}, {nil, time.Second, "1: flush, merge"}},
 		"with much in memory in all, the largest shard is flushed": {

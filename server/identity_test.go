@@ -1,0 +1,107 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/server/config"
+)
+
+// A node with lost folders is refused at its old address, and takes its own
+// place when told to.
+func TestWipedFoldersAreRefused(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	lost := nodes[2].node.id.MetaID
+	stranger := newMachine(t, joins(nodes[0]))
+	stranger.replace = lost
+	stranger.refused(fmt.Sprintf("node %d, which is to be replaced, runs", lost))
+	nodes[2].halt()
+	empty := newMachine(t)
+	empty.cfg = nodes[2].cfg
+	empty.refused(fmt.Sprintf("belongs to node %d", lost), fmt.Sprintf("--replace %d", lost))
+	empty.replace = lost
+	empty.start()
+	if servers := agree(t, nodes[0], nodes[1], empty); strings.Count(servers, empty.cfg.Meta.BindAddress) != 2 {
+		t.Errorf("%s should be there with both roles:\n%s", empty.cfg.Meta.BindAddress, servers)
+	}
+	old := nodes[2]
+	old.cfg.Meta.BindAddress, old.cfg.Meta.HTTPBindAddress, old.cfg.HTTP.BindAddress = freeAddress(t), freeAddress(t), freeAddress(t)
+	old.refused("was replaced by")
+}
+
+// A node that was a cluster of its own does not pretend to have joined another.
+func TestFoldersOfAnotherClusterAreRefused(t *testing.T) {
+	t.Parallel()
+	first, second := newMachine(t).start(), newMachine(t).start()
+	second.halt()
+	joins(first)(&second.cfg)
+	second.refused(fmt.Sprintf("are of cluster %d, but %s", second.node.id.ClusterID, first.cfg.Meta.HTTPBindAddress), "move the folders away")
+	second.cfg.Meta.Join = ""
+	second.start()
+}
+
+// A node that lost its log, but not who it is, must not vote a second time.
+func TestLostLogIsRefused(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	nodes[1].halt()
+	if err := nodes[1].fs.RemoveAll("/node/wal"); err != nil {
+		t.Fatal(err)
+	}
+	nodes[1].refused("lost the log", fmt.Sprintf("--replace %d", nodes[1].node.id.MetaID))
+}
+
+// Copies of a node's folders are refused: beside the node, and, as a backup that
+// was restored, when the node has been started since. The others go on without.
+func TestS13CopiedFoldersAreRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first := newMachine(t).start()
+	m := newMachine(t, joins(first))
+	m.fs = vfs.OS()
+	at := func(c *config.Config, name string) {
+		c.Meta.Dir, c.Data.Dir, c.Data.WALDir = dir+"/"+name+"/meta", dir+"/"+name+"/data", dir+"/"+name+"/wal"
+	}
+	at(&m.cfg, "original")
+	m.start()
+	third := newMachine(t, joins(first)).start()
+	allVote(t, first, m, third)
+	m.mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	m.mustWrite("db", "m v=1 0")
+	settled(t, []*machine{first, m, third}, 3)
+	m.halt()
+	copied := func(name string) *machine {
+		t.Helper()
+		if err := os.CopyFS(dir+"/"+name, os.DirFS(dir+"/original")); err != nil {
+			t.Fatal(err)
+		}
+		c := newMachine(t)
+		c.fs = vfs.OS()
+		at(&c.cfg, name)
+		return c
+	}
+	clone, old, restored := copied("clone"), copied("old"), copied("restored")
+	restored.cfg.HTTP.BindAddress, restored.cfg.Meta.BindAddress, restored.cfg.Meta.HTTPBindAddress = m.cfg.HTTP.BindAddress, m.cfg.Meta.BindAddress, m.cfg.Meta.HTTPBindAddress
+	m.start()
+	clone.refused("the folders of this one are a copy")
+	m.halt()
+	m.start()
+	m.halt()
+	for range 3 { // each start counts
+		clone.refused("was refused before", "the folders of this one are a copy")
+		old.refused("are an older copy", "--replace")
+		restored.refused("are an older copy", "--replace")
+	}
+	for _, o := range []*machine{first, third} {
+		o.mustWrite("db", fmt.Sprintf("m v=1 %d", o.node.id.MetaID))
+		if strings.Contains(o.log.String(), "panic") {
+			t.Errorf("%s", o.log)
+		}
+	}
+	m.start()
+	m.expect("db", "SELECT count(v) FROM m", "m time=0 count=3")
+}

@@ -1,0 +1,195 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/server/config"
+)
+
+// machine is a node's folders and configuration, whether it runs or not.
+type machine struct {
+	*client
+	t   testing.TB
+	fs  vfs.FS
+	cfg config.Config
+
+	replace dsdb.NodeID
+	wall    func() time.Time   // nil: the true one
+	stop    context.CancelFunc // of Open, while that has not returned
+	started chan error
+}
+
+// reserved keeps addresses that tests have been given, so that no two are alike.
+var reserved struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// freeAddress returns an address of loopback on which nobody listens. Its port
+// lies below those that Linux gives to connections, one of which could else take
+// it while no node listens there.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	reserved.mu.Lock()
+	defer reserved.mu.Unlock()
+	for range 1000 {
+		address := fmt.Sprintf("127.0.0.1:%d", 10000+mathrand.IntN(22000))
+		ln, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		ln.Close()
+		if !reserved.seen[address] {
+			if reserved.seen == nil {
+				reserved.seen = map[string]bool{}
+			}
+			reserved.seen[address] = true
+			return address
+		}
+	}
+	t.Fatal("there is no free port")
+	return ""
+}
+
+// newMachine makes empty folders with addresses of their own; change adjusts the
+// configuration.
+func newMachine(t testing.TB, change ...func(*config.Config)) *machine {
+	t.Helper()
+	cfg := quietConfig()
+	cfg.HTTP.Enabled = true
+	cfg.HTTP.BindAddress, cfg.Meta.BindAddress, cfg.Meta.HTTPBindAddress = freeAddress(t), freeAddress(t), freeAddress(t)
+	cfg.Coordinator.WriteTimeout = config.Duration(5 * time.Second)
+	for _, c := range change {
+		c(&cfg)
+	}
+	return &machine{t: t, fs: vfs.NewMem(1), cfg: cfg}
+}
+
+// launch begins to start the machine; ready waits for the outcome.
+func (m *machine) launch() {
+	m.t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	book := &logBook{}
+	m.client = &client{m.t, nil, book, *patience}
+	m.stop, m.started = stop, make(chan error, 1)
+	go func() {
+		n, err := Open(ctx, m.cfg, Options{FS: m.fs, Version: "test", Replace: m.replace, Wall: m.wall,
+			Logger: slog.New(slog.NewTextHandler(book, &slog.HandlerOptions{Level: slog.LevelInfo})),
+			Fatal:  func(err error) { m.t.Errorf("the log failed: %v", err) }})
+		m.client.node = n
+		m.started <- err
+	}()
+	m.t.Cleanup(m.halt)
+}
+
+// outcome waits until the machine serves, or returns why it does not.
+func (m *machine) outcome() error {
+	select {
+	case err := <-m.started:
+		m.started <- nil
+		return err
+	case <-time.After(*patience + 10*time.Second):
+		return fmt.Errorf("it neither starts nor fails\n%s", m.log)
+	}
+}
+
+func (m *machine) ready() *machine {
+	m.t.Helper()
+	if err := m.outcome(); err != nil {
+		m.t.Fatalf("%s: %v\n%s", m.cfg.Meta.BindAddress, err, m.log)
+	}
+	return m
+}
+
+func (m *machine) start() *machine {
+	m.t.Helper()
+	m.launch()
+	return m.ready()
+}
+
+// refused starts the machine, which must fail with the words.
+func (m *machine) refused(words ...string) {
+	m.t.Helper()
+	m.launch()
+	err := m.outcome()
+	for _, w := range words {
+		if err == nil || !strings.Contains(err.Error(), w) {
+			m.t.Errorf("started with error %v, want one with %q", err, w)
+		}
+	}
+	m.halt()
+}
+
+// halt ends the machine, whatever it does.
+func (m *machine) halt() {
+	if m.stop == nil {
+		return
+	}
+	m.stop()
+	m.stop = nil
+	if err := <-m.started; err == nil && m.node != nil {
+		if err := m.node.Close(); err != nil {
+			m.t.Errorf("close: %v", err)
+		}
+	}
+}
+
+// joins makes a configuration join the machines.
+func joins(to ...*machine) func(*config.Config) {
+	var list []string
+	for _, m := range to {
+		list = append(list, m.cfg.Meta.HTTPBindAddress)
+	}
+	return func(c *config.Config) { c.Meta.Join = strings.Join(list, ",") }
+}
+
+// newCluster starts a cluster of n nodes, all of them with both roles.
+func newCluster(t testing.TB, n int) []*machine {
+	t.Helper()
+	nodes := []*machine{newMachine(t).start()}
+	for range n - 1 {
+		m := newMachine(t, joins(nodes[0]))
+		m.launch()
+		nodes = append(nodes, m)
+	}
+	for _, m := range nodes[1:] {
+		m.ready()
+	}
+	agree(t, nodes...)
+	allVote(t, nodes...)
+	return nodes
+}
+
+// agree waits until all nodes show the same servers, as many as they are.
+func agree(t testing.TB, nodes ...*machine) string {
+	t.Helper()
+	want := ""
+	eventually(t, "the nodes show the same servers", func() bool {
+		want = nodes[0].mustQuery("", "SHOW SERVERS")
+		return !slices.ContainsFunc(nodes, func(m *machine) bool { return m.mustQuery("", "SHOW SERVERS") != want })
+	})
+	return want
+}
+
+// allVote waits until the meta group has as many voters as it can.
+func allVote(t testing.TB, nodes ...*machine) {
+	t.Helper()
+	voters := min(len(nodes)-(1-len(nodes)%2), 5)
+	eventually(t, fmt.Sprintf("%d meta nodes vote", voters), func() bool {
+		return !slices.ContainsFunc(nodes, func(m *machine) bool {
+			ms := m.node.host.Status(dsdb.MetaGroup).Members
+			return len(ms.Voters) != voters || len(ms.Outgoing) > 0
+		})
+	})
+}

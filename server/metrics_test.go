@@ -1,0 +1,123 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+)
+
+// scrape returns what /metrics of a node says, without comments.
+func scrape(t testing.TB, m *machine) map[string]float64 {
+	t.Helper()
+	values := map[string]float64{}
+	for line := range strings.Lines(exposition(t, m)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "#" {
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			values[name] = v
+		}
+	}
+	return values
+}
+
+func exposition(t testing.TB, m *machine) string {
+	t.Helper()
+	rs, err := http.Get("http://" + m.cfg.HTTP.BindAddress + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rs.Body.Close()
+	text, err := io.ReadAll(rs.Body)
+	if err != nil || rs.StatusCode != http.StatusOK {
+		t.Fatal(rs.Status, err)
+	}
+	return string(text)
+}
+
+// Who scrapes the nodes sees who leads, who is away, and how far it is behind,
+// by node, until it has caught up.
+func TestMetricsOfACluster(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db")
+	nodes[0].mustWrite("db", "m v=1 1")
+	total := func(name string, of ...*machine) (sum float64) {
+		for _, m := range of {
+			sum += scrape(t, m)[name]
+		}
+		return sum
+	}
+	eventually(t, "all groups have one leader", func() bool {
+		return total("dsdb_raft_groups_leading", nodes...) == 2 && total("dsdb_raft_groups_without_leader", nodes...) == 0
+	})
+	if got := total("dsdb_raft_groups", nodes...); got != 6 {
+		t.Errorf("replicas of the catalogue and one shard: %v", got)
+	}
+	for i, m := range nodes {
+		got := scrape(t, m)
+		for name, least := range map[string]float64{"dsdb_peers": 2, "dsdb_peers_up": 2, "dsdb_wal_fsync_duration_seconds_count": 1,
+			"dsdb_raft_messages_sent_total": 1, "dsdb_raft_messages_received_total": 1, "dsdb_rpc_sent_bytes_total": 1,
+			"dsdb_rpc_received_bytes_total": 1, "dsdb_rpc_connections_total": 4, "dsdb_raft_leader_changes_total": 1} {
+			if got[name] < least {
+				t.Errorf("node %d: %s is %v", i, name, got[name])
+			}
+		}
+	}
+	if got := total("dsdb_raft_elections_won_total", nodes...); got < 1 {
+		t.Errorf("%v elections were won", got)
+	}
+
+	away, rest := nodes[2], nodes[:2]
+	id := away.node.id.DataID
+	away.halt()
+	eventually(t, "another leads what it led", func() bool { return total("dsdb_raft_groups_leading", rest...) == 2 })
+	for i := range 20 {
+		nodes[0].mustWrite("db", fmt.Sprintf("m v=1 %d", 2+i))
+	}
+	entries, seconds := fmt.Sprintf("dsdb_replication_lag_entries{node=%q}", fmt.Sprint(id)), fmt.Sprintf("dsdb_replication_lag_seconds{node=%q}", fmt.Sprint(id))
+	eventually(t, "it is told to be behind", func() bool { return total(entries, rest...) >= 20 && total(seconds, rest...) >= 1 })
+	if got := total("dsdb_peers_up", rest...); got != 2 {
+		t.Errorf("two nodes are connected to %v", got)
+	}
+	away.start()
+	eventually(t, "it has caught up", func() bool { return total(entries, nodes...) == 0 && total(seconds, nodes...) == 0 })
+}
+
+// The metrics keep the conventions of Prometheus, and docs/clustering.md knows
+// those that are about the cluster.
+func TestMetricsAreWellNamed(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t).start()
+	m.mustQuery("", "CREATE DATABASE db")
+	m.mustWrite("db", "m v=1 1")
+	text := exposition(t, m)
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	guide, err := os.ReadFile("../docs/clustering.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(text) {
+		name, help := strings.CutPrefix(line, "# HELP ")
+		name, _, _ = strings.Cut(name, " ")
+		for _, about := range []string{"dsdb_raft_", "dsdb_replica", "dsdb_snapshots_", "dsdb_peers", "dsdb_rpc_", "dsdb_hints_", "dsdb_wal_"} {
+			if help && strings.HasPrefix(name, about) && !bytes.Contains(guide, []byte("`"+name+"`")) {
+				t.Errorf("%s is not in the guide", name)
+			}
+		}
+	}
+}

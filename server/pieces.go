@@ -1,0 +1,95 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
+	"github.com/dasudian/dsdb/internal/mutant"
+	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/shard"
+)
+
+// An entry of the log should not be larger than this, so that others need not
+// wait long behind it; larger parts are divided by rows.
+const (
+	entryBytes = 4 << 20
+	entryRows  = 1 << 20
+)
+
+// pieces divides a batch by rows, if it takes so many bytes, so that entries of
+// its parts are not too large if its rows are alike. It returns the batch itself
+// if it is small enough, or has one row.
+func pieces(b *column.WriteBatch, size int) []*column.WriteBatch {
+	rows := b.Rows()
+	n := min(max(1+size/entryBytes, 1+rows/entryRows), rows)
+	if n <= 1 {
+		return []*column.WriteBatch{b}
+	}
+	row := 0
+	parts := new(column.Partitioner).Split(b, n, func(int, int, int64) int { row++; return (row - 1) * n / rows })
+	used := make([]*column.WriteBatch, 0, n)
+	for _, part := range parts {
+		if part != nil {
+			used = append(used, part)
+		}
+	}
+	return used
+}
+
+// proposePart proposes the part of one shard, in several entries if it is large.
+func (w *write) proposePart(ctx context.Context, p part) error {
+	ctx, cancel := w.n.bound(ctx)
+	defer cancel()
+	return w.proposeRows(ctx, p.shard.Group(), p.batch)
+}
+
+// proposeRows proposes a batch as one entry, or piece by piece if that is too large.
+func (w *write) proposeRows(ctx context.Context, g dsdb.GroupID, b *column.WriteBatch) error {
+	id, err := w.n.takeID(ctx, g)
+	if err != nil {
+		return err
+	}
+	entry := shard.AppendWrite(nil, id, b)
+	parts := pieces(b, len(entry))
+	if len(parts) == 1 {
+		defer w.n.routes.sequencer.Release(g, id)
+		if len(entry) > raftnode.MaxProposal {
+			w.rejectLarge(b, len(entry))
+			return nil
+		}
+		return w.proposeEntry(ctx, g, entry)
+	}
+	w.n.routes.sequencer.Release(g, id) // no piece is this entry
+	for i, part := range parts {
+		if err := w.proposeRows(ctx, g, part); err != nil && i > 0 && dsdb.KindOf(err) != dsdb.KindTimeout {
+			return partStored(err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rejectLarge refuses a point that no entry of the log can hold.
+func (w *write) rejectLarge(b *column.WriteBatch, size int) {
+	w.reject(b.Rows(), fmt.Sprintf("a point of measurement %q takes %d bytes, at most %d are allowed", b.Tables[0].Measurement, size, raftnode.MaxProposal))
+}
+
+func (w *write) proposeEntry(ctx context.Context, g dsdb.GroupID, entry []byte) error {
+	var o outcome
+	var err error
+	if len(entry) <= mergeEntry && !w.matched {
+		o, err = w.n.proposeMerged(ctx, g, entry)
+	} else {
+		o, err = w.n.proposeAs(ctx, &proposalCall{group: g, matched: w.matched, points: true, payload: entry})
+	}
+	if mutant.DroppedShardTaken && dsdb.KindOf(err) == dsdb.KindNotFound {
+		err = nil
+	}
+	if err == nil {
+		w.add(&o)
+	}
+	return err
+}
