@@ -31,7 +31,7 @@ type Remains struct {
 // voters that are not given up are a majority. After an error, or a crash, the same
 // call goes on; the node does not start in between.
 func Refound(ctx context.Context, cfg config.Config, fs vfs.FS, lost []dsdb.NodeID, confirm func(Remains) error) (err error) {
-	n := &Node{cfg: cfg, fs: fs, log: slog.New(slog.DiscardHandler)}
+	n := &Node{cfg: cfg, fs: fs, log: slog.New(slog.DiscardHandler), logSyncs: newLogSyncs()}
 	defer func() { err = errors.Join(err, n.undo()) }()
 	if err := n.lockFolders(); err != nil {
 		return err

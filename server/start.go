@@ -50,7 +50,7 @@ func stamp(o *wal.Options, id meta.Identity) error {
 // the cluster's and names this start of this node.
 func (n *Node) openCatalogue(ctx context.Context) error {
 	damage, err := n.openStore()
-	if err == nil {
+	if err == nil && n.meta != nil {
 		err = n.cutShort()
 	}
 	if err == nil && damage != nil {
