@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
@@ -22,8 +23,8 @@ func (s *step) succeed(ref ShardRef) bool {
 		return false
 	}
 	var best *LeftReplica
-	var awaited []dsdb.NodeID
-	dead := false // the majority
+	var awaited []string // nodes with a copy that have not told of it
+	dead := false        // the majority
 	for _, r := range ref.Shard.Replicas {
 		if r.Role == Failed || s.lost(r.Node) {
 			continue
@@ -31,7 +32,7 @@ func (s *step) succeed(ref ShardRef) bool {
 		left := s.left(r)
 		switch {
 		case left == nil && r.Role != Learner && !r.Witness:
-			awaited = append(awaited, r.Node)
+			awaited = append(awaited, s.name(r.Node))
 			continue
 		case left == nil:
 			continue
@@ -45,10 +46,10 @@ func (s *step) succeed(ref ShardRef) bool {
 	}
 	switch {
 	case len(awaited) > 0:
-		s.hinder(ref.Shard.ID, awaited, "shard %d has lost its majority and goes on once all nodes with other copies of it have told what they have, or are dropped by force, too")
+		s.hinder(ref, fmt.Sprintf("shard %d has lost its majority, and waits for what %s has of it", ref.Shard.ID, strings.Join(awaited, " and ")))
 	case best != nil && dead:
 		s.propose(&SucceedShard{ID: ref.Shard.ID, Replica: best.Replica},
-			"shard %d goes on from replica %d on %s, entries up to %d; what only the lost nodes had is gone", ref.Shard.ID, best.Replica, s.nameReplica(ref, best.Replica), best.Index)
+			"shard %d goes on from replica %d on %s, entries up to %d; what only the lost nodes had is gone", ref.Shard.ID, best.Replica, s.name(ref.Shard.nodeOf(best.Replica)), best.Index)
 		return true
 	}
 	return len(awaited) > 0
@@ -100,17 +101,29 @@ func (s *step) bereft(m Members) bool {
 	return most(m.Voters) || most(m.Outgoing) || mutant.MajorityIgnored
 }
 
-// hinder notes why a shard without a majority cannot go on yet.
-func (s *step) hinder(id dsdb.ShardID, nodes []dsdb.NodeID, format string) {
-	s.delays = append(s.delays, Delay{Shard: id, Nodes: nodes, Reason: fmt.Sprintf(format, id)})
-}
-
-// nameReplica names the node of a replica of a shard.
-func (s *step) nameReplica(ref ShardRef, id dsdb.ReplicaID) string {
+// hinder notes, for the nodes that were given up, why a shard does not go on yet.
+func (s *step) hinder(ref ShardRef, reason string) {
+	d := Delay{Shard: ref.Shard.ID, Reason: reason}
 	for _, r := range ref.Shard.Replicas {
-		if p, _ := s.d.ProcessOf(r.Node); r.ID == id {
-			return fmt.Sprintf("node %d (%s)", r.Node, p.TCPAddr)
+		if s.d.lost(r.Node) {
+			d.Nodes = append(d.Nodes, r.Node)
 		}
 	}
-	return "a node"
+	s.delays = append(s.delays, d)
+}
+
+// name names a data node for people.
+func (s *step) name(node dsdb.NodeID) string {
+	p, _ := s.d.ProcessOf(node)
+	return fmt.Sprintf("node %d (%s)", node, p.TCPAddr)
+}
+
+// nodeOf returns the node of a replica, 0 if there is no such.
+func (s *Shard) nodeOf(id dsdb.ReplicaID) dsdb.NodeID {
+	for _, r := range s.Replicas {
+		if r.ID == id {
+			return r.Node
+		}
+	}
+	return 0
 }
