@@ -28,6 +28,7 @@ type world struct {
 	groups map[dsdb.GroupID]*fakeGroup
 	watch  map[dsdb.ReplicaID]bool // the witnesses that there were ever
 	late   []Action                // actions under way
+	force  bool                    // nodes are dropped by force now and then
 	log    []string
 }
 
@@ -305,6 +306,9 @@ func (w *world) second(lossy bool) {
 func (w *world) do(a Action) {
 	switch {
 	case a.Command != nil:
+		if c, is := a.Command.(*SucceedShard); is {
+			w.mayDie(w.groups[c.ID.Group()])
+		}
 		if g := w.groups[dsdb.MetaGroup]; w.quorum(g, g.voters) {
 			w.try(a.Command)
 		}
@@ -320,6 +324,19 @@ func (w *world) do(a Action) {
 		if g := w.groups[a.Change.Group]; g != nil && g.ledOn(a.Change.Leader) {
 			g.change(w, a.Change)
 		}
+	}
+}
+
+// mayDie makes sure that most voters of a group were given up by force.
+func (w *world) mayDie(g *fakeGroup) {
+	alive := 0
+	for _, m := range g.voters {
+		if p, _ := w.d.ProcessOf(m.Node); !p.DataLost && !p.Gone() {
+			alive++
+		}
+	}
+	if alive > len(g.voters)/2 {
+		w.t.Fatalf("group %d is to go on from one replica, and %d of %d voters were not given up\n%s", g.id, alive, len(g.voters), w.tail())
 	}
 }
 
@@ -385,6 +402,10 @@ func (w *world) disturb() {
 		w.try(&UpdateRetentionPolicy{Database: "db", Name: "r3", ReplicaN: &n})
 	case 9:
 		w.harm()
+	case 11:
+		if w.force {
+			w.try(&DropNode{ID: proc.DataID, Kind: DataNode, Force: true, Lost: true})
+		}
 	case 10:
 		w.c = NewController(testOptions())
 		w.logf("the meta group is led elsewhere")
@@ -534,18 +555,7 @@ func (w *world) checkMeta() {
 
 // life runs a cluster through disturbances, heals it and checks the outcome.
 func life(t *testing.T, seed uint64) []string {
-	w := newWorld(t, seed, 3+int(seed%3))
-	w.try(&CreateDatabase{Name: "db"})
-	for n := 1; n <= 4; n++ {
-		w.try(&CreateRetentionPolicy{Database: "db", Policy: PolicySpec{Name: fmt.Sprint("r", n), ReplicaN: &n}})
-		w.try(&EnsureShardGroups{Database: "db", Policy: fmt.Sprint("r", n), Times: []int64{0, 19 * week}, Now: 18 * week})
-	}
-	for range 300 {
-		if w.r.IntN(6) == 0 {
-			w.disturb()
-		}
-		w.second(true)
-	}
+	w := trouble(t, seed, false)
 	w.heal()
 	if !w.settle() {
 		for _, g := range w.sorted() {
@@ -558,10 +568,57 @@ func life(t *testing.T, seed uint64) []string {
 	return w.log
 }
 
+// trouble makes a cluster and disturbs it; with force nodes are dropped by force, too.
+func trouble(t *testing.T, seed uint64, force bool) *world {
+	w := newWorld(t, seed, 3+int(seed%3))
+	w.force = force
+	w.try(&CreateDatabase{Name: "db"})
+	for n := 1; n <= 4; n++ {
+		w.try(&CreateRetentionPolicy{Database: "db", Policy: PolicySpec{Name: fmt.Sprint("r", n), ReplicaN: &n}})
+		w.try(&EnsureShardGroups{Database: "db", Policy: fmt.Sprint("r", n), Times: []int64{0, 19 * week}, Now: 18 * week})
+	}
+	for range 300 {
+		if w.r.IntN(6) == 0 {
+			w.disturb()
+		}
+		w.second(true)
+	}
+	return w
+}
+
 // TestControllerConverges: whatever happened, in the end every shard has its
 // replicas on nodes that live, the catalogue agrees with the groups, an odd
 // number of meta nodes votes, and at no time was the last replica with all
 // entries removed.
+// Nodes are dropped by force, whether they live or not. A shard goes on from one
+// replica only if most of its voters were given up (mayDie), and none stays without
+// a leader that has a copy on a node which is there.
+func TestControllerGivesUpWhatWasGivenUp(t *testing.T) {
+	successions := 0
+	for seed := range uint64(25) {
+		w := trouble(t, seed, true)
+		for _, p := range w.procs {
+			p.up = true
+		}
+		for range 60 {
+			w.second(false)
+		}
+		for _, ref := range w.d.Groups() {
+			for _, s := range ref.Group.Shards {
+				if s.Origin != nil {
+					successions++
+				}
+				if w.groups[s.ID.Group()].leader == 0 {
+					t.Fatalf("seed %d: shard %d has no leader: %+v\n%s", seed, s.ID, w.groups[s.ID.Group()], w.tail())
+				}
+			}
+		}
+	}
+	if successions < 5 {
+		t.Errorf("%d shards went on from one replica: the test does not do what it says", successions)
+	}
+}
+
 func TestControllerConverges(t *testing.T) {
 	for seed := range uint64(25) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { life(t, seed) })
