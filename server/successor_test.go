@@ -13,10 +13,13 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/lineproto"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
+	"github.com/dasudian/dsdb/shard"
 )
 
 // dataOnly makes a configuration that of a node without the meta role.
@@ -42,10 +45,17 @@ func TestShardGoesOnFromTheCopyThatIsLeft(t *testing.T) {
 	if err := first.write("db", "m v=1 100"); err == nil {
 		t.Fatal("a write was acknowledged without a majority")
 	}
+	if err := first.writeAs("any", "db", "m,host=h1 v=50 60"); err != nil {
+		t.Errorf("a hint was refused: %v", err)
+	}
 	for _, m := range nodes[1:] {
 		first.mustQuery("", fmt.Sprintf("DROP DATA SERVER %d FORCE", m.node.id.DataID))
 	}
 	eventually(t, "the shard takes writes", func() bool { return first.write("db", "m,host=new v=7 200") == nil })
+	eventually(t, "the hint is delivered", func() bool {
+		got, err := first.query("db", "SELECT v FROM m WHERE time = 60")
+		return err == nil && got == "m time=60 v=50"
+	})
 	first.mustQuery("db", "DELETE FROM m WHERE host = 'new'")
 	first.expect("db", acknowledged, want)
 
@@ -183,6 +193,7 @@ type orphan struct {
 	group dsdb.GroupID
 	lost  []dsdb.NodeID
 	want  string // of all points
+	early []byte // a write that was followed by another to the same point
 }
 
 func newOrphan(t *testing.T) *orphan {
@@ -202,6 +213,7 @@ func newOrphan(t *testing.T) *orphan {
 		}
 		return first.node.host.Status(o.group).Leading
 	})
+	o.early = first.proposeOnce(t, o.group, "m,host=a v=-1 4")
 	first.flushAll()
 	first.mustWrite("db", "m,host=a v=4 4\nm,host=d v=5 5")
 	first.mustQuery("db", "DELETE FROM m WHERE host = 'b'")
@@ -223,6 +235,26 @@ func newOrphan(t *testing.T) *orphan {
 	return o
 }
 
+// proposeOnce proposes lines to a group led here, and returns the proposal.
+func (c *client) proposeOnce(t *testing.T, g dsdb.GroupID, lines string) []byte {
+	t.Helper()
+	var p lineproto.Parser
+	var b column.WriteBatch
+	if _, err := p.Parse(&b, []byte(lines), lineproto.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	id, err := c.node.takeID(t.Context(), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.node.routes.sequencer.Release(g, id)
+	entry := shard.AppendWrite(nil, id, &b)
+	if _, err := c.node.proposeAs(t.Context(), &proposalCall{group: g, payload: entry}); err != nil {
+		t.Fatal(err)
+	}
+	return entry
+}
+
 // goesOn has the shard go on, as the operator and the controller do, and reports
 // what is wrong then.
 func (o *orphan) goesOn(c *client) error {
@@ -241,6 +273,9 @@ func (o *orphan) goesOn(c *client) error {
 		if err := pauseFor(ctx, 10*time.Millisecond); err != nil {
 			return fmt.Errorf("the shard takes no writes: %w", err)
 		}
+	}
+	if _, err := c.node.proposeAs(ctx, &proposalCall{group: o.group, payload: o.early}); err != nil { // tried again: it has had its effect
+		return err
 	}
 	switch got, err := c.query("db", "SELECT * FROM m"); {
 	case err != nil:
