@@ -47,12 +47,13 @@ import (
 
 // Options bound the work of one query. The zero value is usable.
 type Options struct {
-	Workers     int   // goroutines at once; 0: GOMAXPROCS
-	MemoryLimit int64 // bytes that a query may hold; 0: 256 MiB
-	ChunkRows   int   // rows of a Frame at most; 0: 10000
-	MaxBuckets  int   // windows of GROUP BY time at most; 0: no limit
-	MaxSeries   int   // series of a source at most; 0: no limit
-	MaxPoints   int   // rows read at most; 0: no limit
+	Workers     int     // goroutines at once; 0: GOMAXPROCS
+	MemoryLimit int64   // bytes that a query may hold; 0: 256 MiB
+	Memory      *Memory // that all queries share; nil: no bound on them together
+	ChunkRows   int     // rows of a Frame at most; 0: 10000
+	MaxBuckets  int     // windows of GROUP BY time at most; 0: no limit
+	MaxSeries   int     // series of a source at most; 0: no limit
+	MaxPoints   int     // rows read at most; 0: no limit
 }
 
 const (
@@ -107,7 +108,7 @@ func start(ctx context.Context, p *planner.Select, open Open, o Options) (*query
 	}
 	o = o.withDefaults()
 	q := &query{p: p, o: o, open: open, shards: make(map[dsdb.ShardID]Source)}
-	q.budget.limit = o.MemoryLimit
+	q.budget.limit, q.budget.shared = o.MemoryLimit, o.Memory
 	return q, q.checkBuckets()
 }
 
@@ -150,6 +151,7 @@ func (r *result) Close() error {
 		return nil
 	}
 	r.done, r.op = true, nil
+	r.q.budget.close()
 	totals.add(&r.q.counters)
 	var first error
 	for _, s := range r.q.shards {

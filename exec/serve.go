@@ -111,7 +111,15 @@ type served struct {
 	rows *rawOperator
 }
 
+// release gives the memory of the query back.
+func (s *server) release() {
+	if s.q != nil {
+		s.q.budget.close()
+	}
+}
+
 func (s *server) close() error {
+	s.release()
 	var first error
 	for _, src := range s.sources {
 		if err := src.Close(); first == nil {
@@ -329,8 +337,9 @@ func (s *server) plan(r *wire.Reader) error {
 	if err != nil {
 		return err
 	}
+	s.release()
 	s.q = &query{p: p, o: s.o}
-	s.q.budget.limit = s.o.MemoryLimit
+	s.q.budget.limit, s.q.budget.shared = s.o.MemoryLimit, s.o.Memory
 	return nil
 }
 

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -325,6 +326,35 @@ func TestTruncationWaitsForFollowers(t *testing.T) {
 	if first, _ := tr.logs[0].Bounds(trioGroup); first != last+1 {
 		t.Errorf("the leader's log begins at %d, want %d", first, last+1)
 	}
+}
+
+// If the log is too long nothing is kept for a replica that is away: not by the
+// leader, nor by a follower that might have to lead. It gets a snapshot.
+func TestReleaseEndsTheWaitForFollowers(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	var want []string
+	for i := range 20 {
+		want = append(want, fmt.Sprint(i))
+		tr.propose(0, want[i])
+		tr.tick(1, 0, 1) // node 2 hears nothing
+	}
+	last := tr.status(1).Applied
+	for i := range 2 {
+		tr.sms[i].flushed = last
+		tr.cores[i].Flushed(trioGroup)
+		tr.settle(i)
+		if first, _ := tr.logs[i].Bounds(trioGroup); first > birth.Index+5 {
+			t.Fatalf("the log of node %d begins at %d before", i, first)
+		}
+		tr.cores[i].Release(trioGroup)
+		tr.settle(i)
+		if first, _ := tr.logs[i].Bounds(trioGroup); first != last+1 {
+			t.Errorf("the log of node %d begins at %d, want %d", i, first, last+1)
+		}
+	}
+	tr.boxes[2] = nil
+	tr.caughtUp(2, want)
 }
 
 func TestRestartedTrioKeepsItsLog(t *testing.T) {

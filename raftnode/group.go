@@ -31,32 +31,52 @@ const (
 
 // group is one replica of one raft group. It belongs to its core.
 type group struct {
-	id        dsdb.GroupID
-	machine   StateMachine
-	node      *raft.RawNode
-	store     storage
-	seen      observed
+	id      dsdb.GroupID
+	machine StateMachine
+	node    *raft.RawNode
+	store   storage
+	seen    observed
+	held    *wal.HardState // a new commit index alone, to be written with the next update
+	clock   clock
+	flush   flush
+	belonging
+	callers
+	transfers
+	service
+}
+
+// belonging is who belongs to a group.
+type belonging struct {
 	members   *membership
 	contacts  contacts
-	clock     clock
+	settling  settling
+	witness   bool // this replica is one, as far as it knows
+	retention retention
+}
+
+// callers are those who asked for something and wait for what comes of it.
+type callers struct {
 	proposals []proposal // to be given to raft at the next Drain
 	pending   []pending  // in raft's log, waiting to be applied, in log order
 	changing  changing
-	settling  settling
 	reads     readQueue
 	matches   []confirmedRead // wait for all voters to have an index
 	handover  handover
-	held      *wal.HardState // a new commit index alone, to be written with the next update
-	sending   sending
-	incoming  *installation // the snapshot that is being installed
-	failed    error
-	halted    error // why nothing more is applied, while raft goes on: see halt
-	progress  *progress
-	broken    error // the state machine's; belongs to whoever runs the apply tasks
-	flush     flush
-	witness   bool // this replica is one, as far as it knows
-	retention retention
-	dirty     bool
+}
+
+// transfers are snapshots on their way.
+type transfers struct {
+	sending  sending
+	incoming *installation // the snapshot that is being installed
+}
+
+// service is whether a group does what it is for, and what others may know of that.
+type service struct {
+	failed   error
+	halted   error // why nothing more is applied, while raft goes on: see halt
+	broken   error // the state machine's; belongs to whoever runs the apply tasks
+	progress *progress
+	dirty    bool // it is in Core.dirty
 }
 
 // observed is what the core last saw of raft's state.
@@ -233,7 +253,8 @@ func (c *Core) openGroup(spec GroupSpec) (*progress, error) {
 
 // newGroup makes a group without members, in the place of one that there was.
 func (c *Core) newGroup(id dsdb.GroupID, replica uint64, m StateMachine, p *progress) *group {
-	g := &group{id: id, members: foundation(nil), machine: m, progress: p}
+	g := &group{id: id, machine: m}
+	g.members, g.progress = foundation(nil), p
 	g.seen.replica = replica
 	g.store.group, g.store.log, g.store.snapshot = id, c.log, g.snapshot
 	c.groups[id] = g

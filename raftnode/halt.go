@@ -28,7 +28,9 @@ func newerEntry(e *raftpb.Entry) (err error) {
 // halt keeps a replica from applying anything, as the next entry is one that only
 // a newer program can apply. It goes on in raft: it has the log and votes, so that
 // those who can go on do. It answers nothing and does not stay leader. A newer
-// program goes on from the log.
+// program goes on from the log. Until then that grows, as far as there is space:
+// what is in it counts for a quorum, and is nowhere else here. A full disk has the
+// node take nothing more, like any other.
 func (c *Core) halt(g *group, err error) {
 	if g.halted != nil {
 		return

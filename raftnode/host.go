@@ -271,8 +271,8 @@ func (h *Host) Flushed(g dsdb.GroupID) {
 	}
 }
 
-// Release has a witness forget what it keeps for other replicas: the log has
-// grown too long. It is of no effect on any other replica.
+// Release has a replica forget what it keeps in its log for others only: the log
+// has grown too long. Who lacks some of it gets a snapshot.
 func (h *Host) Release(g dsdb.GroupID) {
 	if m, err := h.member(g); err == nil {
 		m.worker.push(event{kind: evRelease, group: g})

@@ -16,7 +16,8 @@ import (
 type LogReader interface {
 	// State returns the state of the group's log, false if the log does not know the group.
 	State(g dsdb.GroupID) (wal.GroupState, bool)
-	// Removed returns the highest id of a replica of the group that has left the node, 0 if none has.
+	// Removed returns the highest id that a replica of the group cannot have any more:
+	// up to there all have left the node, or would be older than those that have.
 	Removed(g dsdb.GroupID) dsdb.ReplicaID
 	// Bounds returns the indexes of the first and the last entry; last is first-1 if there are none.
 	Bounds(g dsdb.GroupID) (first, last uint64)

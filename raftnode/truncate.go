@@ -45,7 +45,7 @@ func (c *Core) Flushed(id dsdb.GroupID) {
 // truncate gives the log leave to forget what the state machine holds. The only
 // replica may forget all of that; a witness: see retention. A leader keeps what another replica lacks, up
 // to a limit, and not for one that has not been heard of for long: those get a
-// snapshot. Nothing is forgotten that a snapshot on its way leads to.
+// snapshot. Release ends that. Nothing is forgotten that a snapshot on its way leads to.
 func (c *Core) truncate(g *group) {
 	index := g.machine.FlushedIndex()
 	if mutant.TruncateAboveFlushed {
@@ -60,9 +60,9 @@ func (c *Core) truncate(g *group) {
 		index = min(index, g.retained())
 	case g.single():
 	case g.node.BasicStatus().RaftState == raft.StateLeader:
-		index = min(index, max(g.needed(), c.log.Keep(g.id, index, c.keep())-1))
+		index = min(index, max(g.needed(), c.log.Keep(g.id, index, c.keep())-1, g.retention.released))
 	default: // what was flushed long enough ago
-		if g.clock.now-g.flush.at < followTicks {
+		if g.clock.now-g.flush.at < followTicks && g.flush.index > g.retention.released {
 			return
 		}
 		index = min(index, g.flush.index)

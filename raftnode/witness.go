@@ -58,7 +58,7 @@ func (w *Witness) Install(m dsdb.Manifest, _ string) error {
 // that. A witness that follows cannot see how far the full replicas are.
 type retention struct {
 	common   uint64 // as far as the leader said, all full replicas have the log up to here
-	released uint64 // the witness keeps nothing up to here, whoever lacks it
+	released uint64 // this replica keeps nothing up to here for others, see Release
 	told     uint64 // common, as this leader told it
 	toldAt   uint64 // tick
 	given    uint64 // of a leader: no witness was given a position behind this one instead of the log before it
@@ -147,11 +147,11 @@ func (c *Core) retains(g *group, e Envelope) bool {
 	return true
 }
 
-// Release has a witness forget all that it has applied: the log has grown too
-// long. A full replica that lacks some of it gets a snapshot from the other one.
+// Release has a replica forget what it keeps in its log for others only: the log
+// has grown too long. Who lacks some of it gets a snapshot.
 func (c *Core) Release(id dsdb.GroupID) {
 	g := c.groups[id]
-	if g == nil || g.failed != nil || !g.witness {
+	if g == nil || g.failed != nil {
 		return
 	}
 	g.retention.released = g.store.applied

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -34,8 +33,6 @@ const (
 const (
 	maxJoin    = 64 << 10        // bytes of a request
 	joinBody   = 5 * time.Second // until they are here
-	nonceLife  = time.Minute
-	maxNonces  = 1024
 	dialBack   = 2 * time.Second // for reaching the node that asks
 	admitWait  = 10 * time.Second
 	statusWait = time.Second
@@ -82,14 +79,13 @@ type admitter struct {
 	member atomic.Pointer[meta.Identity]
 	secret []byte
 
-	admitting sync.Mutex // one node joins at a time
+	nonces *nonces
 
-	mu     sync.Mutex           // guards what follows
-	nonces map[string]time.Time // given out and not used yet
+	admitting sync.Mutex // one node joins at a time
 }
 
 func newAdmitter(n *Node, id meta.Identity) *admitter {
-	a := &admitter{n: n, nonces: map[string]time.Time{}}
+	a := &admitter{n: n, nonces: newNonces()}
 	a.secret, _ = n.cfg.Meta.Secret() // was read when the configuration was checked
 	a.member.Store(&id)
 	return a
@@ -210,25 +206,7 @@ func proof(secret []byte, what, nonce string, body []byte) string {
 
 // serveNonce gives out what is to be signed, to be used once.
 func (a *admitter) serveNonce(w http.ResponseWriter) {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: see crypto/rand
-	nonce := hex.EncodeToString(b[:])
-	a.mu.Lock()
-	for old, at := range a.nonces {
-		if time.Since(at) > nonceLife {
-			delete(a.nonces, old)
-		}
-	}
-	full := len(a.nonces) >= maxNonces
-	if !full {
-		a.nonces[nonce] = time.Now()
-	}
-	a.mu.Unlock()
-	if full {
-		http.Error(w, "too many nodes ask at once", http.StatusServiceUnavailable)
-		return
-	}
-	_, _ = io.WriteString(w, nonce) // the asker may be gone
+	_, _ = io.WriteString(w, a.nonces.give()) // the asker may be gone
 }
 
 // proven reports whether a request was signed with the shared secret, if there is one.
@@ -237,12 +215,7 @@ func (a *admitter) proven(r *http.Request, body []byte) bool {
 		return true
 	}
 	nonce := r.Header.Get(nonceHeader)
-	a.mu.Lock()
-	at, given := a.nonces[nonce]
-	delete(a.nonces, nonce)
-	a.mu.Unlock()
-	return given && time.Since(at) <= nonceLife &&
-		hmac.Equal([]byte(r.Header.Get(proofHeader)), []byte(proof(a.secret, "join", nonce, body)))
+	return hmac.Equal([]byte(r.Header.Get(proofHeader)), []byte(proof(a.secret, "join", nonce, body))) && a.nonces.use(nonce)
 }
 
 // serveJoin admits a node, or says who can.

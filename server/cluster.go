@@ -67,7 +67,7 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 			row.Version, row.Shards, row.Leads, row.Witnesses, row.Lag = r.Version, r.Shards, r.Leads, r.Witnesses, r.Lag
 			row.DiskUsed, row.DiskFree = int64(r.DiskUsed), int64(r.DiskFree)
 		default:
-			row.Status, row.LastSeen = silence(st, met)
+			row.Status, row.LastSeen = n.silence(st, met)
 			row.Version = st.Process.Version
 		}
 		if r != nil && r.Newer > 0 {
@@ -119,8 +119,7 @@ func metaRole(p *meta.Process, st raftnode.GroupStatus) string {
 }
 
 // silence says how a process is that does not answer.
-func silence(st rpc.PeerStatus, met bool) (status string, last int64) {
-	o := meta.DefaultControllerOptions()
+func (n *Node) silence(st rpc.PeerStatus, met bool) (status string, last int64) {
 	if mutant.SilenceIsUp {
 		return meta.Up.String(), time.Now().UnixNano()
 	}
@@ -129,7 +128,7 @@ func silence(st rpc.PeerStatus, met bool) (status string, last int64) {
 		return meta.Suspect.String(), 0
 	case st.Up: // connected, and busy
 		return meta.Suspect.String(), time.Now().UnixNano()
-	case time.Since(st.Since) >= o.DeadAfter:
+	case time.Since(st.Since) >= time.Duration(n.cfg.Meta.DeadTimeout):
 		return meta.Dead.String(), st.Since.UnixNano()
 	}
 	return meta.Suspect.String(), st.Since.UnixNano()

@@ -76,15 +76,35 @@ func (c *control) run(ctx context.Context) {
 			if err := c.n.readIndex(ctx, dsdb.MetaGroup); err != nil {
 				continue // perhaps it leads no longer
 			}
-			o := meta.DefaultControllerOptions()
-			o.MaxVoters = c.n.cfg.Meta.MaxVoters
-			decider, term = meta.NewController(o), st.Term
+			decider, term = meta.NewController(c.n.controllerOptions()), st.Term
 			c.heard.forget()
 		}
 		if c.step(ctx, decider) {
 			t.Reset(controlBusy)
 		}
 	}
+}
+
+// unlimited is a rate that no network reaches, in bytes per second.
+const unlimited = 1 << 40
+
+// snapshotRate is how many bytes of snapshots this node sends in a second.
+func (n *Node) snapshotRate() int64 {
+	if rate := int64(n.cfg.Data.SnapshotThroughput); rate > 0 {
+		return rate
+	}
+	return unlimited
+}
+
+// controllerOptions are the default ones with what is configured. The lower the
+// rate at which copies are sent, the longer they may take.
+func (n *Node) controllerOptions() meta.ControllerOptions {
+	o := meta.DefaultControllerOptions()
+	o.MaxVoters, o.DeadAfter = n.cfg.Meta.MaxVoters, time.Duration(n.cfg.Meta.DeadTimeout)
+	if usual, rate := int64(64<<20), n.snapshotRate(); rate < usual {
+		o.OperatorTimeout = time.Duration(float64(o.OperatorTimeout) * float64(usual) / float64(rate))
+	}
+	return o
 }
 
 // step gathers reports and carries out what is decided by them. It reports

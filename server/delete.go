@@ -27,9 +27,11 @@ func (n *Node) delete(ctx context.Context, s *session, c *planner.Command) error
 		}
 	}
 	if c.Kind == planner.DropMeasurement {
-		return n.forget(ctx, c.Database, []string{c.Name})
+		return n.forgetEmptied(ctx, c.Database, func(m string) bool { return m == c.Name })
 	}
-	return n.forgetEmptied(ctx, c)
+	return n.forgetEmptied(ctx, c.Database, func(m string) bool {
+		return slices.ContainsFunc(d.Targets, func(t planner.Target) bool { return t.Matches(m) })
+	})
 }
 
 func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *planner.Target, c *planner.Command) error {
@@ -52,15 +54,15 @@ func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *p
 		if err != nil {
 			return err
 		}
-		del.Measurements = []string{}
-		for _, m := range names {
-			if t.Matches(m) {
-				del.Measurements = append(del.Measurements, m)
-			}
+		if ref, found := s.view.Shard(id); found { // hints of what is not stored there may be on their way
+			names = append(slices.Clone(names), meta.Measurements([]*meta.ShardGroup{ref.Group})...)
 		}
-		if len(del.Measurements) == 0 {
+		names = slices.DeleteFunc(names, func(m string) bool { return !t.Matches(m) })
+		if len(names) == 0 {
 			return nil
 		}
+		slices.Sort(names)
+		del.Measurements = slices.Compact(names)
 	}
 	v, err := n.propose(ctx, id.Group(), func(pid dsdb.ProposalID) []byte { return shard.AppendDelete(nil, pid, del) })
 	switch {
@@ -74,21 +76,20 @@ func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *p
 	return err
 }
 
-// forgetEmptied frees the field types of the measurements that a statement was
-// about and that have no series any more.
-func (n *Node) forgetEmptied(ctx context.Context, c *planner.Command) error {
-	stored, err := n.measurements(ctx, c.Database)
+// forgetEmptied frees the field types of those of the measurements that a
+// statement was about which have no series now.
+func (n *Node) forgetEmptied(ctx context.Context, database string, about func(measurement string) bool) error {
+	stored, err := n.measurements(ctx, database)
 	if err != nil {
 		return err
 	}
 	var emptied []string
-	for _, m := range meta.Measurements(groupsOf(n.meta.View().Database(c.Database))) {
-		asked := slices.ContainsFunc(c.Delete.Targets, func(t planner.Target) bool { return t.Matches(m) })
-		if asked && !slices.Contains(stored, m) {
+	for _, m := range meta.Measurements(groupsOf(n.meta.View().Database(database))) {
+		if about(m) && !slices.Contains(stored, m) {
 			emptied = append(emptied, m)
 		}
 	}
-	return n.forget(ctx, c.Database, emptied)
+	return n.forget(ctx, database, emptied)
 }
 
 // groupsOf returns the time groups of a database, nil if there is none.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/hints"
 	"github.com/dasudian/dsdb/server/httpd"
@@ -27,8 +28,9 @@ func (m *machine) insist(db, lines string) {
 }
 
 // hintCluster starts three nodes with three copies of what they are told and
-// some points, and stops two of them. The last one is left.
-func hintCluster(t *testing.T) (left *machine, others []*machine) {
+// some points, prepares what else a test needs, and stops two of them. The last
+// one is left.
+func hintCluster(t *testing.T, prepare ...func(m *machine)) (left *machine, others []*machine) {
 	t.Helper()
 	first := newMachine(t, soon).start()
 	others = []*machine{first, newMachine(t, soon, joins(first)).start()}
@@ -37,6 +39,9 @@ func hintCluster(t *testing.T) (left *machine, others []*machine) {
 	allVote(t, append(others, left)...)
 	left.mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
 	left.insist("db", "cpu,host=a n=1i,m=1i 10\ncpu,host=a n=1i 20\ncpu,host=gone n=1i 10")
+	for _, do := range prepare {
+		do(left)
+	}
 	for _, m := range others {
 		m.halt()
 	}
@@ -95,6 +100,37 @@ func TestHintsComeLate(t *testing.T) {
 		t.Errorf("with a quorum: hinted %v, error %v", r.Hinted, err)
 	}
 	left.expect("db", "SELECT n FROM cpu WHERE time = 30", "cpu time=30 n=3")
+}
+
+// What is dropped or deleted stays so, also where hints are all that a shard ever
+// hears of the measurement: not even series are left of it.
+func TestHintsOfWhatIsNotStored(t *testing.T) {
+	t.Parallel()
+	left, others := hintCluster(t, func(m *machine) {
+		c := &meta.RegisterFields{Database: "db", Policy: "autogen"}
+		for _, name := range []string{"dropped", "deleted", "matched", "kept"} {
+			c.Sets = append(c.Sets, meta.NewFields{Measurement: name, Times: []int64{10}, Fields: []meta.Field{{Name: "n", Type: dsdb.Integer}}})
+		}
+		if err := m.node.command(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	})
+	left.hint("dropped,host=a n=1i 10\ndeleted,host=a n=1i 10\nmatched,host=a n=1i 10\nkept,host=a n=1i 10")
+	left.halt()
+	for _, m := range others {
+		m.launch()
+	}
+	for _, m := range others {
+		m.ready()
+	}
+	others[0].insist("db", "cpu,host=a n=1i 50")
+	others[0].mustQuery("db", "DROP MEASUREMENT dropped; DELETE FROM deleted; DELETE FROM /^mat/; DROP MEASUREMENT never")
+	left.start()
+	eventually(t, "the hints are delivered", func() bool { return left.node.handoff.queue.Stats().Hints == 0 })
+	others[0].expect("db", "SHOW SERIES", "key=cpu,host=a\n key=cpu,host=gone\n key=kept,host=a")
+	if p := &left.node.handoff.points; p.deleted.Load() != 3 || p.delivered.Load()+p.superseded.Load() != 1 {
+		t.Errorf("deleted %d, delivered %d, superseded %d", p.deleted.Load(), p.delivered.Load(), p.superseded.Load())
+	}
 }
 
 // What becomes of hints that nobody can take: they outlive a restart, are given

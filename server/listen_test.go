@@ -100,6 +100,55 @@ func TestTSEC18JoinWantsTheSharedSecret(t *testing.T) {
 	}
 }
 
+// However many strangers ask for something to sign, a node that knows the secret
+// joins. What it signed is taken once.
+func TestStrangersDoNotKeepNodesFromJoining(t *testing.T) {
+	t.Parallel()
+	secret := func(c *config.Config) { c.Meta.SharedSecret = strings.Repeat("1", 32) }
+	first := newMachine(t, secret).start()
+	url := "http://" + first.cfg.Meta.HTTPBindAddress + "/join"
+	nonce := ""
+	for range 2000 {
+		rs, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(rs.Body)
+		rs.Body.Close()
+		if err != nil || rs.StatusCode != http.StatusOK {
+			t.Fatal(rs.Status, err)
+		}
+		nonce = string(b)
+	}
+	agree(t, first, newMachine(t, joins(first), secret).start())
+
+	ask := func(nonce string) int {
+		rq, err := http.NewRequest("POST", url, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rq.Header.Set(nonceHeader, nonce)
+		rq.Header.Set(proofHeader, proof([]byte(first.cfg.Meta.SharedSecret), "join", nonce, []byte("{}")))
+		rs, err := http.DefaultClient.Do(rq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rs.Body.Close()
+		return rs.StatusCode
+	}
+	forged := strings.Repeat("0", len(nonce)-1) + "1"
+	for i, want := range []int{http.StatusBadRequest, http.StatusUnauthorized} { // the first is believed: it has no address
+		if got := ask(nonce); got != want {
+			t.Errorf("time %d: %d, want %d", i+1, got, want)
+		}
+	}
+	for _, nonce := range []string{forged, "", "00", "no number"} {
+		if got := ask(nonce); got != http.StatusUnauthorized {
+			t.Errorf("what was not given, %q: %d", nonce, got)
+		}
+	}
+}
+
 // A member that comes back with another secret says, as long as it waits, that
 // this is why it finds no quorum.
 func TestWrongSecretOfAMemberIsRepeated(t *testing.T) {

@@ -109,11 +109,15 @@ func leastQuorum(view *meta.Data, nodes int) int {
 	return least/2 + 1
 }
 
-// serveCatalogue answers the call "catalogue".
+// serveCatalogue answers the call "catalogue". Without a number, which older
+// programs do not give, it says what there is.
 func (n *Node) serveCatalogue(ctx context.Context, _ rpc.Process, body []byte) ([]byte, error) {
-	atLeast, err := decodeNumber(body)
-	if err != nil {
-		return nil, err
+	atLeast := uint64(0)
+	if len(body) > 0 {
+		var err error
+		if atLeast, err = decodeNumber(body); err != nil {
+			return nil, err
+		}
 	}
 	if err := n.meta.Wait(ctx, atLeast); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/raftnode"
@@ -85,6 +87,7 @@ type Node struct {
 	door       *door
 	handler    *httpd.Handler
 	mismatches atomic.Uint64 // replicas of a shard that were found to differ
+	queries    exec.Memory   // of all that run here, also for other nodes
 	logSyncs   prometheus.Histogram
 
 	running context.Context // ends when the tasks are to end
@@ -101,6 +104,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
 	}
 	for {
 		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger, logSyncs: newLogSyncs()}
+		n.queries.Limit = machineMemory(os.ReadFile) / 100 * queriesShare
 		n.shards = newShards(n)
 		n.control = newControl(n)
 		err := n.open(ctx)

@@ -115,7 +115,7 @@ func (n *Node) audit(ctx context.Context, r *httpd.QueryRequest, err error) {
 
 func (n *Node) execOptions(chunkRows int) exec.Options {
 	c := n.cfg.Coordinator
-	return exec.Options{MemoryLimit: int64(c.QueryMemory), MaxBuckets: c.MaxSelectBuckets,
+	return exec.Options{MemoryLimit: int64(c.QueryMemory), Memory: &n.queries, MaxBuckets: c.MaxSelectBuckets,
 		MaxSeries: c.MaxSelectSeries, MaxPoints: c.MaxSelectPoint, ChunkRows: chunkRows}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -75,7 +76,7 @@ func (s *session) connect(node dsdb.NodeID) (*queryConn, error) {
 		cancel()
 		return nil, err
 	}
-	c := &queryConn{stream, s, node, cancel}
+	c := &queryConn{Stream: stream, s: s, node: node, cancel: cancel}
 	header, err := json.Marshal(queryHeader{s.level, s.view.Index})
 	if err == nil {
 		err = stream.Send(header)
@@ -93,10 +94,12 @@ type queryConn struct {
 	s      *session
 	node   dsdb.NodeID
 	cancel context.CancelFunc // ends what the stream waits for
+	closed atomic.Bool        // by this side: what fails then is no fault of the node
 }
 
 // Close implements exec.Conn.
 func (c *queryConn) Close() error {
+	c.closed.Store(true)
 	err := c.Stream.Close()
 	c.cancel()
 	return err
@@ -141,7 +144,7 @@ func (c *queryConn) watch(answered <-chan struct{}) {
 }
 
 func (c *queryConn) note(err error) error {
-	if err != nil {
+	if err != nil && !c.closed.Load() {
 		c.s.fail(c.node, err)
 	}
 	return err

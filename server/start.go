@@ -107,7 +107,7 @@ func (n *Node) catalogueDir() string { return path.Join(n.cfg.Meta.Dir, "catalog
 // peerOptions describe this process to the others.
 func (n *Node) peerOptions() rpc.Options {
 	secret, _ := n.cfg.Meta.Secret() // was read when the configuration was checked
-	o := rpc.Options{Secret: secret, TLS: n.door.outgoing, Logger: n.log,
+	o := rpc.Options{Secret: secret, TLS: n.door.outgoing, Logger: n.log, SnapshotRate: n.snapshotRate(),
 		Self: rpc.Process{Cluster: n.id.ClusterID, UUID: n.id.UUID, MetaID: n.id.MetaID, DataID: n.id.DataID,
 			Epoch: n.id.Epoch, Addr: n.addrs.TCP, Version: n.opt.Version},
 		Raft: func() rpc.Raft {
@@ -372,16 +372,13 @@ func sameProcesses(a, b []meta.Process) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// peerNodes lists the roles of all processes that are in the cluster.
+// peerNodes lists the roles of all processes that are, or were, in the cluster.
 func peerNodes(view *meta.Data) []rpc.Node {
 	var nodes []rpc.Node
 	for _, p := range view.Processes {
-		if p.Gone() {
-			continue
-		}
 		for _, id := range []dsdb.NodeID{p.MetaID, p.DataID} {
 			if id != 0 {
-				nodes = append(nodes, rpc.Node{ID: id, UUID: p.UUID, Addr: p.TCPAddr})
+				nodes = append(nodes, rpc.Node{ID: id, UUID: p.UUID, Addr: p.TCPAddr, Gone: p.Gone()})
 			}
 		}
 	}

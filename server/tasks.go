@@ -31,7 +31,7 @@ func (n *Node) runTasks(ctx context.Context) {
 			tasks.Every(ctx, time.Duration(c.CheckInterval), n.log, "shard pre-creation", n.onLeader(n.precreate))
 		})
 	}
-	n.spawn(func() { tasks.Every(ctx, releaseEvery, n.log, "shortening the log", n.releaseWitnesses) })
+	n.spawn(func() { tasks.Every(ctx, releaseEvery, n.log, "shortening the log", n.releaseLog) })
 	n.spawn(func() { tasks.Every(ctx, reportFailedEvery, n.log, "reporting damaged replicas", n.reportFailed) })
 }
 

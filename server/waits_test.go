@@ -112,3 +112,23 @@ func TestNoWriteTimeoutIsNoTimeout(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A stream that this side closes, since the query has failed elsewhere, does not
+// make its node one that is not to be asked again: what failed would not be told.
+func TestClosingAStreamIsNoFaultOfItsNode(t *testing.T) {
+	t.Parallel()
+	nodes := openCluster(t, 2)
+	s, err := nodes[0].node.openSession(t.Context(), readLevel{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	conn, err := s.connect(nodes[1].node.dataID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(10*time.Millisecond, func() { conn.Close() })
+	if _, err := conn.Recv(); err == nil || s.losses != 0 {
+		t.Errorf("error %v, failed %v", err, s.failed)
+	}
+}

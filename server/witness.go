@@ -29,20 +29,18 @@ func errWitness(id dsdb.ShardID) error {
 	return &dsdb.Error{Kind: dsdb.KindNotLeader, Text: fmt.Sprintf("this node has no points of shard %d, only a vote", id)}
 }
 
-// releaseWitnesses has witnesses here forget what others lack, if the log is longer
-// than it should be, in bytes of entries, or of the files that few old entries
-// hold: those that keep the oldest file, or, if others do, the one with the most entries.
-func (n *Node) releaseWitnesses(context.Context, time.Time) error {
+// releaseLog has replicas here forget what others lack, if the log is longer than it
+// should be, in bytes of entries, or of the files that few old entries hold: those
+// that keep the oldest file, and, if no witness does, the one with the most entries.
+func (n *Node) releaseLog(context.Context, time.Time) error {
 	limit, st := int64(n.cfg.Data.WALMaxSize), n.wal.Stats()
 	if limit <= 0 || st.UnflushedBytes <= limit && st.DiskBytes <= limit+limit/2 {
 		return nil
 	}
 	released := false
 	for _, g := range n.wal.Pinners(pinners) {
-		if n.shards.witnesses(g) {
-			n.host.Release(g)
-			released = true
-		}
+		n.host.Release(g)
+		released = released || n.shards.witnesses(g)
 	}
 	if g := n.shards.longestWitness(); !released && g != dsdb.MetaGroup {
 		n.host.Release(g)

@@ -170,3 +170,32 @@ func TestWitnessKeepsNoMoreThanTheLogMayHold(t *testing.T) {
 	nodes[0].start()
 	nodes[0].expect("db", "SELECT count(n), count(s) FROM cpu", fmt.Sprintf("cpu time=0 count=%d count_1=%d", 12*rows, 12*30))
 }
+
+// While one copy is away the others keep what it lacks, but not more than the log
+// may hold. When it is back it gets the rest by a snapshot.
+func TestLogHoldsNoMoreForACopyThatIsAway(t *testing.T) {
+	t.Parallel()
+	const limit = 256 << 10
+	small := func(c *config.Config) { c.Data.WALMaxSize, c.Data.CacheSnapshotMemory = limit, 64<<10 }
+	nodes := []*machine{newMachine(t, small).start()}
+	for range 2 {
+		nodes = append(nodes, newMachine(t, small, joins(nodes[0])).start())
+	}
+	allVote(t, nodes...)
+	nodes[0].mustQuery("", "CREATE DATABASE slow WITH REPLICATION 3")
+	nodes[0].mustQuery("", "CREATE DATABASE fast WITH REPLICATION 3")
+	now := int(time.Now().Unix())
+	nodes[0].mustWrite("slow", spread(now))
+	nodes[0].halt()
+	nodes[1].mustWrite("slow", spread(now+1))
+	text := strings.Repeat("x", 16<<10)
+	for i := range 40 {
+		nodes[1].mustWrite("fast", strings.ReplaceAll(spread(now+i), "n=1i", fmt.Sprintf("s=%q", text)))
+	}
+	for i, m := range nodes[1:] {
+		eventually(t, fmt.Sprintf("the log of node %d is short again", i+1), func() bool { return m.node.wal.Stats().DiskBytes <= 2*limit })
+	}
+	nodes[0].start()
+	nodes[0].expect("slow", "SELECT count(n) FROM cpu", fmt.Sprintf("cpu time=0 count=%d", 12*2))
+	nodes[0].expect("fast", "SELECT count(s) FROM cpu", fmt.Sprintf("cpu time=0 count=%d", 12*40))
+}

@@ -147,12 +147,16 @@ func (l *lastScan) fill(field int, v *column.Vector) {
 	if t == nil {
 		return
 	}
+	row, noted := t.rows[l.noting]
+	if !noted { // the rows were forgotten meanwhile
+		return
+	}
 	cells := t.fields[id]
-	for row := t.rows[l.noting]; len(cells) <= row; {
+	for len(cells) <= row {
 		cells = append(cells, lastCell{})
 		l.rows.cells++
 	}
-	cells[t.rows[l.noting]] = c
+	cells[row] = c
 	t.fields[id] = cells
 }
 

@@ -90,3 +90,34 @@ func TestReadersOfARestingShardGoOn(t *testing.T) {
 	check(t, src.Close())
 	check(t, m.shard.Close())
 }
+
+// A value that a reader loads after the shard went to rest is not remembered for
+// another series than its own.
+func TestRowsThatARestForgotStayForgotten(t *testing.T) {
+	m := newMachine(t, 4)
+	b := hosts(2)
+	b.Tables[0].Columns[0].Bits = []uint64{1, 2}
+	m.apply(AppendWrite(nil, m.id(), b))
+	m.flush()
+	newest := func(id dsdb.SeriesID, fields ...string) *column.Tile {
+		t.Helper()
+		src, err := m.shard.Source()
+		check(t, err)
+		t.Cleanup(func() { check(t, src.Close()) })
+		c, err := src.Scan(t.Context(), dsdb.Scan{Measurement: "cpu", Fields: fields, Range: dsdb.AllTime, Series: []dsdb.SeriesID{id}, Descending: true, NeedRows: 1})
+		check(t, err)
+		tile, err := c.Next()
+		check(t, err)
+		return tile
+	}
+	slow := newest(1, "i")
+	m.shard.Rest()
+	m.shard.Rest()
+	check(t, slow.Load(0))
+	newest(2)
+	tile := newest(2, "i")
+	check(t, tile.Load(0))
+	if got := tile.Cols[0].Ints[0]; got != 2 {
+		t.Errorf("the newest value of the second series is %d", got)
+	}
+}

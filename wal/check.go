@@ -21,7 +21,7 @@ func (w *writer) stage(l *Log, id dsdb.GroupID) staged {
 	if s, ok := w.staged[id]; ok {
 		return s
 	}
-	s := staged{removed: l.table.removed[id]}
+	s := staged{removed: l.table.left(id)}
 	if g := l.table.groups[id]; g != nil {
 		s.exists, s.suspect, s.replica = true, g.suspect, g.state.Replica
 		s.hard, s.truncated, s.last = g.state.HardState, g.state.Truncated.Index, g.last()

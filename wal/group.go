@@ -78,10 +78,19 @@ type place struct {
 // state after a restart is the state before it.
 type table struct {
 	groups  map[dsdb.GroupID]*group
-	removed map[dsdb.GroupID]dsdb.ReplicaID // the highest replica id of each group that left this node
+	removed map[dsdb.GroupID]dsdb.ReplicaID // tombstones: the highest replica id of a group that left this node
+	spent   dsdb.ReplicaID                  // the highest id of a tombstone that is in removed no more
 	bytes   int64                           // payload and headers of all entries
 	cached  int64                           // sum of the groups' weight
 }
+
+// maxTombstones bounds removed. Of more the older half is forgotten but for spent,
+// the highest of their ids: as ids are given in ascending order and never again, a
+// replica with a lower one cannot be about to come any more.
+const maxTombstones = 8192
+
+// anyGroup stands for all groups in the tombstone that carries spent.
+const anyGroup = ^dsdb.GroupID(0)
 
 func newTable() table {
 	return table{groups: map[dsdb.GroupID]*group{}, removed: map[dsdb.GroupID]dsdb.ReplicaID{}}
@@ -106,7 +115,11 @@ func (t *table) apply(r *record, p place, off int) {
 		t.put(r.group, c)
 		return
 	case recRemove:
-		t.removed[r.group] = max(t.removed[r.group], r.replica)
+		if r.group == anyGroup {
+			t.spent = max(t.spent, r.replica)
+			return
+		}
+		t.bury(r.group, r.replica)
 		if g := t.groups[r.group]; g != nil && g.state.Replica <= r.replica {
 			t.drop(r.group, p.batch)
 		}
@@ -135,6 +148,30 @@ func (t *table) apply(r *record, p place, off int) {
 		t.truncate(g, Position{r.index, r.term}, slices.Clone(r.payload), p.batch)
 		g.dirty &^= dirtyTruncate
 	}
+}
+
+// bury notes that a replica has left.
+func (t *table) bury(id dsdb.GroupID, replica dsdb.ReplicaID) {
+	t.removed[id] = max(t.removed[id], replica)
+	if len(t.removed) <= maxTombstones {
+		return
+	}
+	ids := slices.Sorted(maps.Values(t.removed))
+	t.spent = max(t.spent, ids[len(ids)/2])
+	maps.DeleteFunc(t.removed, func(_ dsdb.GroupID, r dsdb.ReplicaID) bool { return r <= t.spent })
+}
+
+// left returns the highest id that a new replica of a group may not have: also of
+// one that is here those before it have left.
+func (t *table) left(id dsdb.GroupID) dsdb.ReplicaID {
+	r, known := t.removed[id]
+	switch g := t.groups[id]; {
+	case g != nil && g.state.Replica > r:
+		return g.state.Replica - 1
+	case g == nil && !known:
+		return t.spent
+	}
+	return r
 }
 
 // put enters a group that has no entries here.
@@ -329,6 +366,10 @@ func (t *table) applyBody(body []byte, p place) {
 // appendCheckpoint appends the records of a checkpoint and returns their number.
 func (t *table) appendCheckpoint(dst []byte) ([]byte, uint32) {
 	n := uint32(0)
+	if t.spent > 0 {
+		dst = appendRecord(dst, record{typ: recRemove, group: anyGroup, replica: t.spent})
+		n++
+	}
 	for _, id := range slices.Sorted(maps.Keys(t.removed)) {
 		dst = appendRecord(dst, record{typ: recRemove, group: id, replica: t.removed[id]})
 		n++

@@ -210,12 +210,13 @@ func (l *Log) State(g dsdb.GroupID) (s GroupState, ok bool) {
 	return GroupState{}, false
 }
 
-// Removed returns the highest replica id of the group that has left this node,
-// 0 if none has. Ids up to it are refused.
+// Removed returns the highest id that no replica of the group to come may have: the
+// last that has left this node, or was here before the one that is; of groups that
+// left long ago, or were never here, perhaps a higher one. 0: there is none.
 func (l *Log) Removed(g dsdb.GroupID) dsdb.ReplicaID {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.table.removed[g]
+	return l.table.left(g)
 }
 
 // Bounds returns the first and last index of the entries of g, of which first

@@ -325,3 +325,61 @@ func TestZerosAreWrittenAheadOfSmallBatches(t *testing.T) {
 	}
 	again.Close()
 }
+
+// What is remembered of replicas that left is bounded: of those that left long ago
+// only the highest id. None of them can come back, also after a restart; one that
+// is there, or comes with a higher id, is not mistaken for one.
+func TestTombstonesAreBounded(t *testing.T) {
+	const gone = 3 * maxTombstones
+	mem := vfs.NewMem(1)
+	o := Options{SegmentSize: 1 << 20}
+	l, _ := open(t, mem, o)
+	made := func(g dsdb.GroupID, r dsdb.ReplicaID) Update {
+		return Update{Group: g, Create: &GroupState{Replica: r, HardState: HardState{Term: 1, Commit: 10}, Truncated: Position{10, 1}}}
+	}
+	write(t, l, made(1, 5))
+	for first := 10; first < 10+gone; first += 512 {
+		var us []Update
+		for i := first; i < min(first+512, 10+gone); i++ {
+			u := made(dsdb.GroupID(i), dsdb.ReplicaID(i))
+			us = append(us, u, Update{Group: u.Group, Remove: true})
+		}
+		write(t, l, us...)
+	}
+	for round := range 3 {
+		if n := len(l.table.removed); n > maxTombstones || n < maxTombstones/2 {
+			t.Errorf("round %d: %d tombstones", round, n)
+		}
+		if checkpoint, _ := l.table.appendCheckpoint(nil); len(checkpoint) > (maxTombstones+2)*recordSize(64) {
+			t.Errorf("round %d: a checkpoint of %d bytes", round, len(checkpoint))
+		}
+		for _, id := range []uint64{10, gone / 2, 9 + gone} {
+			if r := l.Removed(dsdb.GroupID(id)); r < dsdb.ReplicaID(id) {
+				t.Errorf("round %d: of group %d replicas up to %d left, %d did", round, id, r, id)
+			}
+			if err := l.Write([]Update{made(dsdb.GroupID(id), dsdb.ReplicaID(id))}, true); dsdb.KindOf(err) != dsdb.KindConflict {
+				t.Errorf("round %d: replica %d comes back: %v", round, id, err)
+			}
+		}
+		if s, _ := l.State(1); l.Removed(1) != s.Replica-1 {
+			t.Errorf("round %d: of group 1 replica %d is here, %d left", round, s.Replica, l.Removed(1))
+		}
+		write(t, l, made(dsdb.GroupID(10+round), dsdb.ReplicaID(20+gone+round)))
+		if round == 0 { // what is there may go and come again
+			write(t, l, Update{Group: 1, Remove: true}, made(1, 6))
+		}
+		if s, known := l.State(1); !known || s.Replica != 6 {
+			t.Errorf("round %d: group 1: %+v", round, s)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var report Report
+		if l, report = open(t, mem.CrashClone(0, 1), o); len(report.Suspect)+len(report.Corrupt) > 0 {
+			t.Fatalf("round %d: %+v", round, report)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

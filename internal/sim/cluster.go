@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"slices"
@@ -31,11 +32,12 @@ type Cluster struct {
 	network   network
 	most      sizes
 	boots     uint64
-	strangers int              // machines that were wiped
-	shipments []*shipment      // snapshots on their way
-	leaders   map[reign]leader // who led, ever
-	Errs      []string         // what should not have happened
-	Counts    map[string]int   // how often things happened, by their names
+	strangers int                  // machines that were wiped
+	shipments []*shipment          // snapshots on their way
+	leaders   map[reign]leader     // who led, ever
+	entries   map[position]content // what was applied, ever
+	Errs      []string             // what should not have happened
+	Counts    map[string]int       // how often things happened, by their names
 	hooks
 }
 
@@ -60,6 +62,31 @@ type leader struct {
 	process *process
 }
 
+// position is that of an entry in the log of a group.
+type position struct {
+	group dsdb.GroupID
+	index uint64
+}
+
+// content tells one entry from another.
+type content struct {
+	term uint64
+	size int
+	crc  uint32
+}
+
+// sameEntries checks that what is applied at a position is the same everywhere.
+func (c *Cluster) sameEntries(g dsdb.GroupID, es []dsdb.Entry) {
+	for _, e := range es {
+		at, now := position{g, e.Index}, content{e.Term, len(e.Data), crc32.Checksum(e.Data, castagnoli)}
+		was, known := c.entries[at]
+		if known && was != now {
+			c.fail("group %d: entry %d is %+v on one node and %+v on another", g, e.Index, was, now)
+		}
+		c.entries[at] = now
+	}
+}
+
 // NewCluster makes a cluster. Its nodes are yet to be started.
 func NewCluster(w *World, o Options) *Cluster {
 	if o.Logger == nil {
@@ -68,7 +95,7 @@ func NewCluster(w *World, o Options) *Cluster {
 	if o.Applied == nil {
 		o.Applied = func(*Node, dsdb.GroupID) {}
 	}
-	c := &Cluster{World: w, options: o, leaders: map[reign]leader{}, Counts: map[string]int{}}
+	c := &Cluster{World: w, options: o, leaders: map[reign]leader{}, entries: map[position]content{}, Counts: map[string]int{}}
 	c.hooks = hooks{voted: func(*Node) {}, joint: func(*Node, dsdb.GroupID) {}, failed: func(*Node, dsdb.GroupID, error) {}}
 	c.torn = func(n *Node, file string) error {
 		c.fail("file %s of a snapshot of node %d is not what its manifest says", file, n.Index)

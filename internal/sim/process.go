@@ -264,6 +264,7 @@ func (p *process) apply() {
 	}
 	p.after(d, func() {
 		p.applying = false
+		c.sameEntries(t.Group, t.Entries)
 		err := t.Run()
 		c.Note("applied", uint64(p.node.Index), uint64(t.Group), uint64(len(t.Entries)))
 		p.core.ApplyDone(t, err)

@@ -8,28 +8,34 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Meta is [meta]: the catalogue, and what connects the nodes of a cluster.
 type Meta struct {
-	Enabled             bool   `toml:"enabled" doc:"the node takes part in deciding about the catalogue"`
-	Dir                 string `toml:"dir" doc:"folder of the catalogue"`
-	BindAddress         string `toml:"bind-address" doc:"host:port for other nodes"`
-	HTTPBindAddress     string `toml:"http-bind-address" doc:"host:port that -join of other nodes names; may be that of bind-address or of [http]"`
-	Advertise           string `toml:"advertise-address" doc:"host or host:port at which other nodes reach bind-address; empty: bind-address, with hostname if that is set"`
-	Join                string `toml:"join" doc:"http-bind-address of one or more nodes of the cluster to join, separated by commas; ignored once it has been joined"`
-	SharedSecret        string `toml:"shared-secret" doc:"what nodes prove to know to each other, 32 bytes or more; the same on all"`
-	SharedSecretFile    string `toml:"shared-secret-file" doc:"file that holds the shared secret"`
-	HTTPS               bool   `toml:"https-enabled" doc:"TLS between nodes; on all or none"`
-	Certificate         string `toml:"https-certificate" doc:"PEM file of the certificate, and of the key if https-private-key is empty"`
-	PrivateKey          string `toml:"https-private-key" doc:"PEM file of the key"`
-	CA                  string `toml:"https-ca" doc:"PEM file of the authority that signed the certificates of all nodes: they prove themselves by it; empty: this machine's authorities"`
-	MaxVoters           int    `toml:"max-voters" doc:"meta nodes that decide, an odd number; others stand by"`
-	RetentionAutocreate bool   `toml:"retention-autocreate" doc:"a new database gets the policy autogen"`
+	Enabled             bool     `toml:"enabled" doc:"the node takes part in deciding about the catalogue"`
+	Dir                 string   `toml:"dir" doc:"folder of the catalogue"`
+	BindAddress         string   `toml:"bind-address" doc:"host:port for other nodes"`
+	HTTPBindAddress     string   `toml:"http-bind-address" doc:"host:port that -join of other nodes names; may be that of bind-address or of [http]"`
+	Advertise           string   `toml:"advertise-address" doc:"host or host:port at which other nodes reach bind-address; empty: bind-address, with hostname if that is set"`
+	Join                string   `toml:"join" doc:"http-bind-address of one or more nodes of the cluster to join, separated by commas; ignored once it has been joined"`
+	SharedSecret        string   `toml:"shared-secret" doc:"what nodes prove to know to each other, 32 bytes or more; the same on all"`
+	SharedSecretFile    string   `toml:"shared-secret-file" doc:"file that holds the shared secret"`
+	HTTPS               bool     `toml:"https-enabled" doc:"TLS between nodes; on all or none"`
+	Certificate         string   `toml:"https-certificate" doc:"PEM file of the certificate, and of the key if https-private-key is empty"`
+	PrivateKey          string   `toml:"https-private-key" doc:"PEM file of the key"`
+	CA                  string   `toml:"https-ca" doc:"PEM file of the authority that signed the certificates of all nodes: they prove themselves by it; empty: this machine's authorities"`
+	MaxVoters           int      `toml:"max-voters" doc:"meta nodes that decide, an odd number; others stand by"`
+	DeadTimeout         Duration `toml:"dead-timeout" doc:"a node that does not answer for so long is dead: others get copies of what it holds; the same on all meta nodes"`
+	RetentionAutocreate bool     `toml:"retention-autocreate" doc:"a new database gets the policy autogen"`
 }
 
 // minSecret is the fewest bytes of a shared secret.
 const minSecret = 32
+
+// minDeadTimeout is the least dead-timeout: a node may be silent for some seconds
+// and well, and every copy that is made anew costs.
+const minDeadTimeout = 10 * time.Second
 
 // joinPort is the port of a -join address without one.
 const joinPort = "8091"
@@ -76,6 +82,8 @@ func (c *Config) validateCluster() error {
 		return errors.New("config: meta.https-ca wants meta.https-enabled")
 	case m.MaxVoters < 1 || m.MaxVoters%2 == 0:
 		return fmt.Errorf("config: meta.max-voters %d: want an odd number", m.MaxVoters)
+	case time.Duration(m.DeadTimeout) < minDeadTimeout:
+		return fmt.Errorf("config: meta.dead-timeout %v: want %v or more", m.DeadTimeout, minDeadTimeout)
 	case c.HTTP.Enabled && m.HTTPS != c.HTTP.HTTPS && (c.HTTP.BindAddress == m.BindAddress || c.HTTP.BindAddress == m.HTTPBindAddress):
 		return fmt.Errorf("config: [http] and [meta] share %s: set https-enabled in both or in neither", c.HTTP.BindAddress)
 	case strings.ContainsAny(c.Hostname, ":/ ") && !isIP(c.Hostname):

@@ -99,6 +99,7 @@ func TestClusterKeysAreChecked(t *testing.T) {
 		"[meta]\nenabled = false\n[data]\nenabled = false\n": "either Meta, Data, or both must be enabled",
 		"[meta]\nbind-address = \"n1\"\n":                    "meta.bind-address \"n1\": want host:port",
 		"[meta]\nmax-voters = 4\n":                           "odd",
+		"[meta]\ndead-timeout = \"9s\"\n":                    "want 10s or more",
 		"[meta]\nhttps-enabled = true\n":                     "https-certificate",
 		"[meta]\nhttps-ca = \"/ca\"\n":                       "https-enabled",
 		"hostname = \"n1:8086\"\n":                           "without port",

@@ -49,6 +49,7 @@ type Data struct {
 	CacheSnapshotCold     Duration `toml:"cache-snapshot-write-cold-duration" doc:"a shard without writes for so long is flushed"`
 	CompactFullCold       Duration `toml:"compact-full-write-cold-duration" doc:"a shard without writes for so long is compacted into one sorted run, and let go of in memory if it is not queried either"`
 	WALMaxSize            Size     `toml:"wal-max-size" doc:"bytes of log that force a flush of the shards which pin it"`
+	SnapshotThroughput    Size     `toml:"snapshot-throughput" doc:"bytes per second of whole copies of shards that this node sends to others; 0: no limit"`
 	QueryLog              bool     `toml:"query-log-enabled" doc:"log each statement"`
 	MaxConcurrentCompacts int      `toml:"max-concurrent-compactions" doc:"compactions at the same time; 0: half the cores"`
 }
@@ -124,10 +125,10 @@ type Logging struct {
 func Default(dir string) Config {
 	return Config{
 		Meta: Meta{Enabled: true, Dir: filepath.Join(dir, "meta"), BindAddress: "127.0.0.1:8088", HTTPBindAddress: "127.0.0.1:8091",
-			MaxVoters: 5, RetentionAutocreate: true},
+			MaxVoters: 5, DeadTimeout: Duration(5 * time.Minute), RetentionAutocreate: true},
 		Data: Data{Enabled: true, Dir: filepath.Join(dir, "data"), WALDir: filepath.Join(dir, "wal"),
 			CacheMaxMemory: 1 << 30, CacheSnapshotMemory: 64 << 20, CacheSnapshotCold: Duration(10 * time.Minute),
-			CompactFullCold: Duration(4 * time.Hour), WALMaxSize: 1 << 30},
+			CompactFullCold: Duration(4 * time.Hour), WALMaxSize: 1 << 30, SnapshotThroughput: 64 << 20},
 		Coordinator: Coordinator{WriteTimeout: Duration(10 * time.Second), QueryMemory: 256 << 20},
 		Retention:   Retention{Enabled: true, CheckInterval: Duration(30 * time.Minute)},
 		Precreation: Precreation{Enabled: true, CheckInterval: Duration(10 * time.Minute), AdvancePeriod: Duration(30 * time.Minute)},

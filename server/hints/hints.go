@@ -46,6 +46,8 @@ type Batch struct {
 	Lost    int    // those that are damaged
 	Damage  error  // of the first of these
 	through uint64 // the entry of the last one
+	lane    *lane  // of the shard
+	moved   uint64 // of it, when the batch was read
 }
 
 // Stats are figures about a queue.
@@ -75,8 +77,9 @@ type Queue struct {
 // of them durable.
 type lane struct {
 	next, last    uint64
-	points, bytes int  // of them
-	suspect       bool // after damage the log takes no more of them until these are gone
+	points, bytes int    // of them
+	suspect       bool   // after damage the log takes no more of them until these are gone
+	moved         uint64 // by so much the numbers of its entries have been raised
 }
 
 // Open opens the queue in a folder, which is made at the first hint. Damage in it
@@ -206,18 +209,32 @@ func (b *Batch) lose(err error) {
 // points if they are several, until Done is called for them. ok is false if there
 // are none.
 func (q *Queue) Next(id dsdb.ShardID) (b Batch, ok bool, err error) {
-	q.mu.Lock()
-	ln := q.shards[id]
-	if ln == nil || ln.next > ln.last {
+	for {
+		q.mu.Lock()
+		ln := q.shards[id]
+		if ln == nil || ln.next > ln.last {
+			q.mu.Unlock()
+			return b, false, nil
+		}
+		next, last, moved := ln.next, ln.last, ln.moved
 		q.mu.Unlock()
-		return b, false, nil
+		b, err = q.read(id.Group(), next, last)
+		b.lane, b.moved = ln, moved
+		if errors.Is(err, wal.ErrCompacted) && q.hasMoved(&b) {
+			continue
+		}
+		if err != nil {
+			return b, true, fmt.Errorf("hinted handoff: shard %d: %w", id, err)
+		}
+		return b, true, nil
 	}
-	next, last := ln.next, ln.last
-	q.mu.Unlock()
-	if b, err = q.read(id.Group(), next, last); err != nil {
-		return b, true, fmt.Errorf("hinted handoff: shard %d: %w", id, err)
-	}
-	return b, true, nil
+}
+
+// hasMoved reports whether the hints of a batch have other numbers by now.
+func (q *Queue) hasMoved(b *Batch) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return b.lane.moved != b.moved
 }
 
 // Shards returns the shards that have hints, ascending.

@@ -221,6 +221,104 @@ func TestFullQueue(t *testing.T) {
 	}
 }
 
+// Few hints that nobody takes, however long they wait, leave the queue room for
+// all others; they stay, in their order.
+func TestHintsThatWaitForLongLeaveRoom(t *testing.T) {
+	fs := vfs.NewMem(1)
+	o := options(fs)
+	q := open(t, o)
+	want := ""
+	for i := 1; i <= 3000; i++ {
+		if i%500 == 1 {
+			check(t, q.Add(hint(1, i)))
+			want += fmt.Sprintf("%d ", i)
+		}
+		h := hint(2, i)
+		h.Data = make([]byte, 3000)
+		check(t, q.Add(h))
+		early, _, err := q.Next(1)
+		check(t, err)
+		b, _, err := q.Next(2)
+		check(t, err)
+		q.Done(b)
+		if i == 2500 { // a batch that was read before its hints are moved is done after that
+			for len(q.Shards()) < 2 || early.moved == q.shards[1].moved {
+				check(t, q.Add(h))
+			}
+			q.Done(early)
+			want = ""
+		}
+	}
+	if s := q.Stats(); s.Disk > o.MaxSize*3/4 || s.Shards > 2 || s.Points > 3000+3000+2501 {
+		t.Errorf("%+v", s)
+	}
+	for b, ok, _ := q.Next(2); ok; b, ok, _ = q.Next(2) {
+		q.Done(b)
+	}
+	check(t, q.Close())
+	q = open(t, o)
+	if s := q.Stats(); s.Shards != 1 || s.Points != 2501 {
+		t.Errorf("after a restart %+v", s)
+	}
+	if got, lost := drain(t, q, 1); got+" " != want || lost > 0 {
+		t.Errorf("there are %q, want %q; %d are lost", got, want, lost)
+	}
+}
+
+// Whenever the power fails, or the disk is full, hints that are being moved are
+// there afterwards, in their order.
+func TestPowerCutWhileHintsMove(t *testing.T) {
+	for cut := 40; ; cut += 1 + cut/15 {
+		mem := vfs.NewMem(uint64(cut))
+		n := 0
+		q, err := Open(options(vfs.Faulty(mem, func(op, _ string) error {
+			if n++; n == cut && cut%3 == 0 {
+				return syscall.ENOSPC
+			} else if n >= cut && cut%3 != 0 {
+				return fmt.Errorf("the power is cut")
+			}
+			return nil
+		})))
+		check(t, err)
+		added := 0
+		for i := 1; i <= 700; i++ {
+			if i%60 == 1 && added == i/60 && q.Add(hint(1, 1+added)) == nil {
+				added++
+			}
+			h := hint(2, i)
+			h.Data = make([]byte, 3000)
+			if q.Add(h) == nil {
+				b, _, _ := q.Next(2)
+				q.Done(b)
+			}
+		}
+		q.Close()
+		mem.Crash(0)
+		q = open(t, options(mem))
+		got, lost := drain(t, q, 1)
+		seen := 0
+		for _, f := range strings.Fields(got) {
+			var i int
+			fmt.Sscan(f, &i)
+			seen += btoi(i == seen+1)
+		}
+		if seen < added || lost > 0 {
+			t.Fatalf("cut %d: %d were acknowledged, there are %q, %d are lost", cut, added, got, lost)
+		}
+		check(t, q.Close())
+		if n < cut {
+			return
+		}
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // Hints that come at the same time share syncs, and none is lost.
 func TestConcurrentAdds(t *testing.T) {
 	fs := vfs.NewMem(1)

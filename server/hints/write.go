@@ -51,11 +51,11 @@ func (q *Queue) Add(h Hint) error {
 func (q *Queue) Done(b Batch) {
 	q.mu.Lock()
 	ln := q.shards[b.Shard]
-	if ln == nil || b.through < ln.next {
+	if ln == nil || ln != b.lane || b.through+ln.moved-b.moved < ln.next {
 		q.mu.Unlock()
 		return
 	}
-	ln.next = b.through + 1
+	ln.next = b.through + ln.moved - b.moved + 1
 	ln.count(b.Hints, -1)
 	q.mu.Unlock()
 	q.ask(&task{shard: b.Shard})
@@ -142,6 +142,11 @@ func (q *Queue) write(tasks []*task) {
 	if len(adds) == 0 {
 		return
 	}
+	if q.crowded() {
+		if err := q.makeRoom(); err != nil {
+			q.o.Logger.Error("hinted handoff: what waits for long cannot be moved out of the way of the rest", "err", err)
+		}
+	}
 	adds, err := q.add(adds)
 	if err != nil && dsdb.KindOf(err) != dsdb.KindUnavailable {
 		q.o.Logger.Error("hinted handoff: the log has failed; no hint is taken until it is opened again", "err", err)
@@ -201,7 +206,9 @@ func (q *Queue) plan(adds []*task) (updates []wal.Update, planned []*task, err e
 		u := wal.Update{Group: t.shard.Group()}
 		at, known := last[t.shard]
 		if !known {
-			if _, known = q.log.State(u.Group); known {
+			if ln := q.shards[t.shard]; ln != nil {
+				at = ln.last // what is behind it is left of a move that failed
+			} else if _, known = q.log.State(u.Group); known {
 				_, at = q.log.Bounds(u.Group)
 			} else {
 				u.Create = &wal.GroupState{Replica: q.log.Removed(u.Group) + 1}

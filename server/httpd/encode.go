@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -32,9 +33,14 @@ func (discardEncoder) finish()                   {}
 // flushBytes is how much of an answer is collected before it is sent.
 const flushBytes = 64 << 10
 
+// takeTime is how long a client may take to receive what is sent at once: one that
+// does not read keeps what its query holds.
+const takeTime = 5 * time.Minute
+
 // response is the body of an answer, gzipped if the client takes that.
 type response struct {
 	w    http.ResponseWriter
+	conn *http.ResponseController
 	zip  *gzip.Writer
 	buf  []byte // what encoders append to
 	err  error  // of the first write that failed; later ones are dropped
@@ -50,7 +56,7 @@ func (o *response) fits(bytes int) error {
 }
 
 func newResponse(w http.ResponseWriter, r *http.Request) *response {
-	o := &response{w: w, buf: make([]byte, 0, 4096)}
+	o := &response{w: w, conn: http.NewResponseController(w), buf: make([]byte, 0, 4096)}
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		w.Header().Set("Content-Encoding", "gzip")
 		o.zip = gzipWriters.Get().(*gzip.Writer)
@@ -72,6 +78,7 @@ func (o *response) spill() error {
 // send writes the buffer to the body.
 func (o *response) send() error {
 	if o.err == nil && len(o.buf) > 0 {
+		_ = o.conn.SetWriteDeadline(time.Now().Add(takeTime)) // not every ResponseWriter has deadlines (tests)
 		if o.zip != nil {
 			_, o.err = o.zip.Write(o.buf)
 		} else {
@@ -101,5 +108,8 @@ func (o *response) close() {
 		_ = o.zip.Close()
 		gzipWriters.Put(o.zip)
 		o.zip = nil
+	}
+	if o.err == nil {
+		_ = o.conn.SetWriteDeadline(time.Time{}) // of the next request on the connection
 	}
 }

@@ -30,7 +30,7 @@ func (b *batcher) begin() ([]byte, error) {
 	}
 	if len(b.buf) > maxWaiting {
 		b.mu.Unlock()
-		return nil, dsdb.Errorf(dsdb.KindUnavailable, "more than %d bytes wait to be sent to process %s", maxWaiting, b.conn.peer.uuid)
+		return nil, dsdb.Errorf(dsdb.KindUnavailable, "more than %d bytes wait to be sent to %s", maxWaiting, b.conn.peer.who())
 	}
 	return b.buf, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"time"
@@ -63,8 +64,9 @@ func (l *caller) get(ctx context.Context) (*calls, error) {
 		}
 		if l.dialing == nil {
 			if !first || time.Now().Before(l.next) {
-				defer l.mu.Unlock()
-				return nil, dsdb.Errorf(dsdb.KindUnavailable, "process %s cannot be reached: %w", l.peer.uuid, l.err)
+				err := l.err
+				l.mu.Unlock()
+				return nil, l.peer.unreached(err)
 			}
 			done := make(chan struct{})
 			if !l.peer.owner.start(func() { l.dial(done) }) {
@@ -270,10 +272,11 @@ func (s *calls) fail(err error) {
 }
 
 func lost(c *conn, err error, k dsdb.Kind) error {
+	text := fmt.Sprintf("the connection to %s was lost: %v", c.peer.who(), err)
 	if k == dsdb.KindTimeout {
-		return dsdb.Errorf(k, "timeout: the connection was lost: %w", err)
+		text = "timeout: " + text
 	}
-	return dsdb.Errorf(k, "the connection to process %s was lost: %w", c.peer.uuid, err)
+	return &dsdb.Error{Kind: k, Text: text, Err: err}
 }
 
 func contextError(err error) error {

@@ -61,7 +61,7 @@ func (s *served) take(ctx context.Context, f frame) error {
 	h := p.handlers.calls[method]
 	p.handlers.mu.RUnlock()
 	if h == nil {
-		s.fail(id, dsdb.Errorf(dsdb.KindUnavailable, "process %s does not answer %q yet", p.opt.Self.UUID, method))
+		s.fail(id, dsdb.Errorf(dsdb.KindUnavailable, "%s does not answer %q yet", p.opt.Self.who(), method))
 		return nil
 	}
 	ctx, cancel := limit(ctx, left)

@@ -35,9 +35,6 @@ const (
 // readBuffer is the size of a connection's buffer; what is larger is read around it.
 const readBuffer = 16 << 10
 
-// maxHandshakes bounds the incoming connections that have not shown yet who they are.
-const maxHandshakes = 64
-
 // conn is a connection after its handshake. It is read by one goroutine.
 type conn struct {
 	net.Conn
@@ -94,7 +91,7 @@ func (p *Peers) connect(ctx context.Context, addr string) (net.Conn, error) {
 func (q *peer) dial(ctx context.Context, cl class) (*conn, error) {
 	addr := q.addr()
 	if addr == "" {
-		return nil, fmt.Errorf("process %s has no address", q.uuid)
+		return nil, errors.New("it is not known where it is")
 	}
 	c, err := q.dialAt(ctx, addr, cl)
 	if err != nil {
@@ -111,13 +108,13 @@ func (q *peer) dialAt(ctx context.Context, addr string, cl class) (*conn, error)
 	raw, err := q.owner.connect(short, addr)
 	done()
 	if err != nil {
-		return nil, fmt.Errorf("peer %s: %w", addr, err)
+		return nil, err
 	}
 	tune(raw, cl)
 	c, err := q.greet(ctx, raw, addr, cl)
 	if err != nil {
 		q.owner.refusals.note(q.owner, q.uuid, err)
-		return nil, fmt.Errorf("peer %s: %w", addr, err)
+		return nil, err
 	}
 	return c, nil
 }
@@ -236,23 +233,24 @@ func (p *Peers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this address is for peers: upgrade to "+upgrade, http.StatusUpgradeRequired)
 		return
 	}
-	if !p.refusals.enter() {
+	place := p.handshakes.enter(p.ctx, r.RemoteAddr)
+	if place == nil {
 		http.Error(w, "too many handshakes at once", http.StatusServiceUnavailable)
 		return
 	}
 	raw, rest, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		p.refusals.leave()
+		place.leave()
 		http.Error(w, "this connection cannot be upgraded", http.StatusInternalServerError)
 		return
 	}
 	done := make(chan struct{})
 	started := p.start(func() {
 		defer close(done)
-		p.serve(raw, rest.Reader)
+		p.serve(place, raw, rest.Reader)
 	})
 	if !started {
-		p.refusals.leave()
+		place.leave()
 		raw.Close()
 		return
 	}
@@ -260,9 +258,9 @@ func (p *Peers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve greets an incoming connection and serves it until it ends.
-func (p *Peers) serve(raw net.Conn, rest *bufio.Reader) {
-	c, err := p.welcome(raw, rest)
-	p.refusals.leave()
+func (p *Peers) serve(place *place, raw net.Conn, rest *bufio.Reader) {
+	c, err := p.welcome(place.ctx, raw, rest)
+	place.leave()
 	if err != nil {
 		p.refusals.note(p, raw.RemoteAddr().String(), err)
 		raw.Close()
@@ -280,9 +278,9 @@ func (p *Peers) serve(raw net.Conn, rest *bufio.Reader) {
 }
 
 // welcome does the handshake of an incoming connection. It is not closed if
-// that fails.
-func (p *Peers) welcome(raw net.Conn, rest *bufio.Reader) (*conn, error) {
-	defer context.AfterFunc(p.ctx, func() { raw.Close() })()
+// that fails, but when ctx ends.
+func (p *Peers) welcome(ctx context.Context, raw net.Conn, rest *bufio.Reader) (*conn, error) {
+	defer context.AfterFunc(ctx, func() { raw.Close() })()
 	if err := raw.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
 		return nil, err
 	}
@@ -339,25 +337,11 @@ func tune(c net.Conn, cl class) {
 	}
 }
 
-// refusals bound and record the handshakes that fail.
+// refusals record the handshakes that fail.
 type refusals struct {
-	pending chan struct{} // holds one for each handshake of an incoming connection
-
 	mu     sync.Mutex
 	logged map[string]bool // what has been logged, at most 1024
 }
-
-// enter takes a place for a handshake, if there is one.
-func (r *refusals) enter() bool {
-	select {
-	case r.pending <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (r *refusals) leave() { <-r.pending }
 
 // note counts a handshake that failed for good and logs it, once for each
 // reason and process. who is a UUID, or an address of which the host is taken.

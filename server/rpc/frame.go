@@ -10,8 +10,6 @@ import (
 	"io"
 	"math"
 
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/raftnode"
 )
@@ -105,14 +103,11 @@ func readFrame(r *bufio.Reader, limit int) (frame, error) {
 	if uint64(n) > uint64(limit) {
 		return frame{}, dsdb.Errorf(dsdb.KindCorrupt, "frame of %d bytes: at most %d are allowed", n, limit)
 	}
-	f := frame{kind: kind(h[8]), count: int(binary.LittleEndian.Uint16(h[10:])), body: make([]byte, n)}
+	f := frame{kind: kind(h[8]), count: int(binary.LittleEndian.Uint16(h[10:]))}
 	version := h[9]
 	got := crc32.Checksum(h[8:headerSize], castagnoli)
 	_, _ = r.Discard(headerSize)
-	if _, err := io.ReadFull(r, f.body); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
+	if f.body, err = readBody(r, int(n)); err != nil {
 		return frame{}, err
 	}
 	if got = crc32.Update(got, castagnoli, f.body); got != sum {
@@ -122,6 +117,27 @@ func readFrame(r *bufio.Reader, limit int) (frame, error) {
 		return frame{}, dsdb.Errorf(dsdb.KindCorrupt, "frame of version %d, this process reads %d", version, frameVersion)
 	}
 	return f, nil
+}
+
+// firstRead is the memory that a frame gets before any of it has come; what it says
+// of its length is not believed for more.
+const firstRead = 1 << 20
+
+// readBody reads n bytes.
+func readBody(r io.Reader, n int) ([]byte, error) {
+	b := make([]byte, min(n, firstRead))
+	for have := 0; ; {
+		if _, err := io.ReadFull(r, b[have:]); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		if have = len(b); have == n {
+			return b, nil
+		}
+		b = append(b, make([]byte, min(have, n-have))...)
+	}
 }
 
 // appendEnvelope appends a raft message to the body of a raft frame.
@@ -154,10 +170,10 @@ func decodeEnvelopes(body []byte, count int) ([]raftnode.Envelope, error) {
 		if err != nil {
 			return nil, fmt.Errorf("raft frame: group %d: %w", e.Group, err)
 		}
-		if 2*len(raw) < len(body) {
-			detach(m.GetEntries())
-		}
 		e.Message = m
+		if 2*len(raw) < len(body) {
+			detach(&e)
+		}
 		out = append(out, e)
 	}
 	if len(d.b) > 0 {
@@ -166,9 +182,9 @@ func decodeEnvelopes(body []byte, count int) ([]raftnode.Envelope, error) {
 	return out, nil
 }
 
-// detach gives entries memory of their own.
-func detach(ents []*raftpb.Entry) {
-	size := 0
+// detach gives the entries of a message memory of their own.
+func detach(e *raftnode.Envelope) {
+	ents, size := e.Message.GetEntries(), 0
 	for _, e := range ents {
 		size += len(e.GetData())
 	}

@@ -241,3 +241,25 @@ func BenchmarkStream(b *testing.B) {
 		})
 	}
 }
+
+// A frame that announces more than comes takes no memory for it, and one of any
+// length is read whole.
+func TestFramesTakeMemoryAsTheyCome(t *testing.T) {
+	for _, n := range []int{0, 1, firstRead - 1, firstRead, firstRead + 1, 2 * firstRead, 5*firstRead + 7} {
+		body := bytes.Repeat([]byte{1, 2, 3}, n/3+1)[:n]
+		f, err := readFrame(bufio.NewReader(bytes.NewReader(appendFrame(nil, kindData, body))), maxDataFrame)
+		if err != nil || !bytes.Equal(f.body, body) {
+			t.Errorf("%d bytes: %d came, error %v", n, len(f.body), err)
+		}
+	}
+	large := appendFrame(nil, kindData, make([]byte, maxDataFrame))[:headerSize+100]
+	before, after := runtime.MemStats{}, runtime.MemStats{}
+	runtime.ReadMemStats(&before)
+	if _, err := readFrame(bufio.NewReader(bytes.NewReader(large)), maxDataFrame); err != io.ErrUnexpectedEOF {
+		t.Errorf("a frame that is cut off: %v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 2*firstRead {
+		t.Errorf("%d bytes for a frame of which 100 came", took)
+	}
+}

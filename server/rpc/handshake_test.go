@@ -33,17 +33,17 @@ func TestStrangersAreRefused(t *testing.T) {
 		{name: "secret missing", server: secret("two"), want: "has none"},
 		{name: "secret where none is known", dialer: secret("one"), want: "has none"},
 		{name: "another process has the id", want: "node 10 is process uuid-9, not uuid-1",
-			before: func(_, b *testNode) { b.SetNodes([]Node{{10, "uuid-9", ""}}) }},
+			before: func(_, b *testNode) { b.SetNodes([]Node{{ID: 10, UUID: "uuid-9"}}) }},
 		{name: "removed", want: "has been removed from the cluster",
 			before: func(a, b *testNode) { b.SetNodes(a.nodes()); b.SetNodes(nil) }},
 		{name: "no ids", dialer: self(func(p *Process) { p.MetaID, p.DataID = 0, 0 }), want: "has no identity"},
 		{name: "our ids", dialer: self(func(p *Process) { p.DataID = 21 }), want: "which are this one's"},
 		{name: "our UUID", dialer: self(func(p *Process) { p.UUID = "uuid-2" }), want: "which are this one's",
-			before: func(a, b *testNode) { a.SetNodes([]Node{{21, "uuid-8", b.addr}}) }},
+			before: func(a, b *testNode) { a.SetNodes([]Node{{ID: 21, UUID: "uuid-8", Addr: b.addr}}) }},
 		{name: "not whom the dialer wants", want: "where uuid-8 is expected",
-			before: func(a, b *testNode) { a.SetNodes([]Node{{21, "uuid-8", b.addr}}) }},
+			before: func(a, b *testNode) { a.SetNodes([]Node{{ID: 21, UUID: "uuid-8", Addr: b.addr}}) }},
 		{name: "oneself", want: "leads back to this process",
-			before: func(a, b *testNode) { a.SetNodes([]Node{{21, "uuid-2", a.addr}}) }},
+			before: func(a, b *testNode) { a.SetNodes([]Node{{ID: 21, UUID: "uuid-2", Addr: a.addr}}) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.dialer == nil {

@@ -131,7 +131,7 @@ func (l *link) run() {
 		}
 		c, err := l.peer.dial(l.peer.ctx, l.class)
 		if err != nil {
-			l.peer.owner.opt.Logger.Debug("peer not reached", "class", l.class, "error", err)
+			l.peer.owner.opt.Logger.Debug("peer not reached", "peer", l.peer.who(), "class", l.class, "error", err)
 			l.rest(pause.next())
 			continue
 		}

@@ -11,8 +11,8 @@ import (
 // of them is told where the other is now.
 func TestWhoMovedIsMet(t *testing.T) {
 	a, b := start(t, 1, secret("one")), start(t, 2, secret("one"))
-	a.SetNodes([]Node{{20, "uuid-2", "127.0.0.1:1"}, {21, "uuid-2", "127.0.0.1:1"}})
-	b.SetNodes([]Node{{10, "uuid-1", "127.0.0.1:1"}, {11, "uuid-1", "127.0.0.1:1"}})
+	a.SetNodes([]Node{{ID: 20, UUID: "uuid-2", Addr: "127.0.0.1:1"}, {ID: 21, UUID: "uuid-2", Addr: "127.0.0.1:1"}})
+	b.SetNodes([]Node{{ID: 10, UUID: "uuid-1", Addr: "127.0.0.1:1"}, {ID: 11, UUID: "uuid-1", Addr: "127.0.0.1:1"}})
 	if err := a.Meet(t.Context(), "uuid-2", b.addr); err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func TestWhoMovedIsMet(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The catalogue, which does not know of it yet, changes nothing.
-	a.SetNodes([]Node{{20, "uuid-2", "127.0.0.1:1"}, {21, "uuid-2", "127.0.0.1:1"}, {31, "uuid-3", ""}})
+	a.SetNodes([]Node{{ID: 20, UUID: "uuid-2", Addr: "127.0.0.1:1"}, {ID: 21, UUID: "uuid-2", Addr: "127.0.0.1:1"}, {ID: 31, UUID: "uuid-3"}})
 	if s := a.Status(); s[0].Process.Addr != b.addr {
 		t.Errorf("reached at %s, is at %s", s[0].Process.Addr, b.addr)
 	}
@@ -45,7 +45,7 @@ func TestWhoPretendsToHaveMovedIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := start(t, 1, secret("one")), start(t, 2, secret("one"), c.change)
-			a.SetNodes([]Node{{20, "uuid-2", "127.0.0.1:1"}})
+			a.SetNodes([]Node{{ID: 20, UUID: "uuid-2", Addr: "127.0.0.1:1"}})
 			if err := a.Meet(t.Context(), "uuid-2", b.addr); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want one with %q", err, c.want)
 			}

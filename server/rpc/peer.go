@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -81,19 +82,24 @@ func (p *Peers) newPeer(uuid string) *peer {
 }
 
 // SetNodes gives the roles of all processes as the catalogue has them, this one
-// included. Processes and ids that it had before and has no longer are cut off
-// and refused from then on; what has never been in it is not touched.
+// included. Processes and ids that are gone, or that it had before and has no
+// longer, are cut off and refused from then on; what has never been in it is not
+// touched.
 func (p *Peers) SetNodes(nodes []Node) {
 	p.mu.Lock()
-	named := map[string][]Node{}
+	named, dropped := map[string][]Node{}, map[string]bool{}
 	for _, n := range nodes {
-		if n.UUID != "" && n.UUID != p.opt.Self.UUID {
+		switch {
+		case n.UUID == "" || n.UUID == p.opt.Self.UUID:
+		case n.Gone:
+			dropped[n.UUID] = true
+		default:
 			named[n.UUID] = append(named[n.UUID], n)
 		}
 	}
 	var gone, met []*peer
 	for uuid, q := range p.registry.peers {
-		if q.isKnown() && named[uuid] == nil {
+		if named[uuid] == nil && (dropped[uuid] || q.isKnown()) {
 			delete(p.registry.peers, uuid)
 			gone = append(gone, q)
 		}
@@ -122,7 +128,11 @@ func (r *registry) index(nodes []Node, gone []*peer) {
 	before := r.named
 	r.named = map[dsdb.NodeID]bool{}
 	for _, n := range nodes {
-		r.named[n.ID] = true
+		if n.Gone {
+			r.removed[n.ID] = true
+		} else {
+			r.named[n.ID] = true
+		}
 	}
 	for id, q := range r.ids {
 		if before[id] && !r.named[id] || slices.Contains(gone, q) {
@@ -131,7 +141,7 @@ func (r *registry) index(nodes []Node, gone []*peer) {
 		}
 	}
 	for _, n := range nodes {
-		if q := r.peers[n.UUID]; q != nil {
+		if q := r.peers[n.UUID]; q != nil && !n.Gone {
 			r.ids[n.ID] = q
 			delete(r.removed, n.ID)
 		}
@@ -395,6 +405,27 @@ func (q *peer) refuses() bool {
 	_ = c.SetReadDeadline(time.Now().Add(probeEvery / 2)) // if that fails, so does Read
 	_, err = c.Read(make([]byte, 1))
 	return hungUp(err)
+}
+
+// who names the peer for people.
+func (q *peer) who() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return who(q.roles, q.process.Addr, q.uuid)
+}
+
+// who names a process by the last of its ids, which is that of its data role if it
+// has one, and by where it is reached; by its UUID as long as it has no id.
+func who(ids []dsdb.NodeID, addr, uuid string) string {
+	if len(ids) == 0 {
+		return fmt.Sprintf("process %s (%s)", uuid, addr)
+	}
+	return fmt.Sprintf("node %d (%s)", ids[len(ids)-1], addr)
+}
+
+// unreached is the error of who had no connection to the peer.
+func (q *peer) unreached(err error) error {
+	return dsdb.Errorf(dsdb.KindUnavailable, "%s cannot be reached: %w", q.who(), err)
 }
 
 func (q *peer) addr() string {

@@ -64,6 +64,9 @@ func (p *Process) ids() []dsdb.NodeID {
 	return ids
 }
 
+// who names the process for people.
+func (p *Process) who() string { return who(p.ids(), p.Addr, p.UUID) }
+
 // node returns the id under which the process holds its replica of g.
 func (p *Process) node(g dsdb.GroupID) dsdb.NodeID {
 	if p.DataID == 0 || g == dsdb.MetaGroup && p.MetaID != 0 {
@@ -104,6 +107,7 @@ type Node struct {
 	ID   dsdb.NodeID
 	UUID string // of the process
 	Addr string // host:port at which it is reached
+	Gone bool   // the process was dropped, or replaced
 }
 
 // CallHandler answers calls. The body is the handler's. An error reaches the
@@ -138,15 +142,16 @@ type Traffic struct {
 // Peers are the other processes of the cluster. All methods are safe for
 // concurrent use.
 type Peers struct {
-	opt       Options
-	instance  uint64 // tells this process from a copy of it
-	metrics   Metrics
-	handlers  handlers
-	refusals  refusals
-	snapshots transfers
-	ctx       context.Context // ends at Close
-	stop      context.CancelFunc
-	running   running
+	opt        Options
+	instance   uint64 // tells this process from a copy of it
+	metrics    Metrics
+	handlers   handlers
+	handshakes handshakes
+	refusals   refusals
+	snapshots  transfers
+	ctx        context.Context // ends at Close
+	stop       context.CancelFunc
+	running    running
 
 	mu       sync.RWMutex // taken before a peer's
 	registry registry     // guarded by mu
@@ -179,7 +184,7 @@ func New(o Options) *Peers {
 		opt:       o,
 		instance:  binary.LittleEndian.Uint64(b[:]),
 		handlers:  handlers{calls: map[string]CallHandler{}, streams: map[string]StreamHandler{}},
-		refusals:  refusals{pending: make(chan struct{}, maxHandshakes), logged: map[string]bool{}},
+		refusals:  refusals{logged: map[string]bool{}},
 		snapshots: newTransfers(o.SnapshotRate),
 		registry:  newRegistry(),
 	}

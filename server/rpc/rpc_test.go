@@ -143,7 +143,7 @@ func (n *testNode) kill() {
 
 func (n *testNode) nodes() []Node {
 	s := n.opt.Self
-	return []Node{{s.MetaID, s.UUID, n.addr}, {s.DataID, s.UUID, n.addr}}
+	return []Node{{ID: s.MetaID, UUID: s.UUID, Addr: n.addr}, {ID: s.DataID, UUID: s.UUID, Addr: n.addr}}
 }
 
 // acquaint gives all processes the same catalogue.
@@ -491,7 +491,7 @@ func TestWhatDoesNotFitIsDroppedAndTold(t *testing.T) {
 		}
 	})
 	defer close(hold)
-	a.SetNodes([]Node{{21, "uuid-2", "nowhere:1"}})
+	a.SetNodes([]Node{{ID: 21, UUID: "uuid-2", Addr: "nowhere:1"}})
 	for g := range 9000 {
 		a.Send(21, []raftnode.Envelope{heartbeat(dsdb.GroupID(g))})
 	}
@@ -570,4 +570,46 @@ func TestARemovedProcessIsCutOff(t *testing.T) {
 	if _, err := b.Call(t.Context(), 11, "echo", nil); dsdb.KindOf(err) != dsdb.KindUnavailable {
 		t.Fatal(err)
 	}
+}
+
+// A process that was dropped stays so for one that starts anew and has only heard
+// of it, whether it comes before the catalogue is read or after.
+func TestADroppedProcessIsRefusedAfterARestart(t *testing.T) {
+	for _, early := range []bool{true, false} {
+		a, b := start(t, 1), start(t, 2)
+		b.Handle("echo", func(_ context.Context, _ Process, body []byte) ([]byte, error) { return body, nil })
+		a.SetNodes(append(a.nodes(), b.nodes()...))
+		if _, err := a.Call(t.Context(), 21, "echo", nil); early && err != nil {
+			t.Fatal(err)
+		}
+		dropped := a.nodes()
+		for i := range dropped {
+			dropped[i].Gone = true
+		}
+		b.SetNodes(append(b.nodes(), dropped...))
+		eventually(t, "refused", func() bool {
+			_, err := a.Call(t.Context(), 21, "echo", nil)
+			return err != nil && strings.Contains(err.Error(), "removed from the cluster")
+		})
+		if got := b.Status(); len(got) != 0 {
+			t.Errorf("it is known: %+v", got)
+		}
+	}
+}
+
+// Errors name a node as people know it: by its number and its address.
+func TestErrorsNameTheNode(t *testing.T) {
+	a, b := start(t, 1), start(t, 2)
+	acquaint(a, b)
+	_, err := a.Call(t.Context(), 20, "nothing", nil)
+	if want := fmt.Sprintf("node 21 (%s) does not answer \"nothing\" yet", b.addr); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	b.kill()
+	want := fmt.Sprintf("node 21 (%s) cannot be reached: ", b.addr)
+	eventually(t, want, func() bool {
+		_, err := a.Call(t.Context(), 20, "nothing", nil)
+		_, err2 := a.Open(t.Context(), 20, "nothing")
+		return err != nil && strings.HasPrefix(err.Error(), want) && err2 != nil && strings.HasPrefix(err2.Error(), want)
+	})
 }

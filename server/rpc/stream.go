@@ -56,7 +56,7 @@ func (p *Peers) Open(ctx context.Context, to dsdb.NodeID, method string) (*Strea
 		pooled := c != nil
 		if !pooled {
 			if c, err = q.dial(ctx, streaming); err != nil {
-				return nil, dsdb.Errorf(dsdb.KindUnavailable, "process %s cannot be reached: %w", q.uuid, err)
+				return nil, q.unreached(err)
 			}
 		}
 		s, err := openStream(ctx, c, method)
@@ -95,7 +95,7 @@ func openStream(ctx context.Context, c *conn, method string) (*Stream, error) {
 		if ctx.Err() != nil {
 			return nil, contextError(ctx.Err())
 		}
-		return nil, dsdb.Errorf(dsdb.KindUnavailable, "process %s cannot be reached: %w", c.peer.uuid, err)
+		return nil, c.peer.unreached(err)
 	}
 	return s, nil
 }
@@ -189,7 +189,7 @@ func (s *Stream) fail(err error) error {
 	case dsdb.KindOf(err) == dsdb.KindCorrupt:
 		s.broken = err
 	default:
-		s.broken = dsdb.Errorf(dsdb.KindUnavailable, "the stream to process %s was lost: %w", s.conn.peer.uuid, err)
+		s.broken = dsdb.Errorf(dsdb.KindUnavailable, "the stream to %s was lost: %w", s.conn.peer.who(), err)
 	}
 	return s.broken
 }

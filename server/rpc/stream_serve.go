@@ -67,7 +67,7 @@ func (c *conn) handle(ctx context.Context, method string, s *Stream) error {
 	h := p.handlers.streams[method]
 	p.handlers.mu.RUnlock()
 	if h == nil {
-		return dsdb.Errorf(dsdb.KindUnavailable, "process %s does not serve %q yet", p.opt.Self.UUID, method)
+		return dsdb.Errorf(dsdb.KindUnavailable, "%s does not serve %q yet", p.opt.Self.who(), method)
 	}
 	_, err := guard(c, func() (struct{}, error) { return struct{}{}, h(ctx, c.from, s) })
 	if err != nil && c.peer.ctx.Err() != nil {
