@@ -413,3 +413,34 @@ func TestOtherSurvivorsFollow(t *testing.T) {
 		t.Error("the log does not say that the node begins anew")
 	}
 }
+
+// Two machines of three were replaced one after the other, before the first new one
+// had its copies. The nodes whose place they took are given up under their old ids,
+// and the new ones get copies.
+func TestReplacedMachinesAreGivenUpByForce(t *testing.T) {
+	t.Parallel()
+	first := newMachine(t).start()
+	nodes := []*machine{first, newMachine(t, joins(first), dataOnly).start(), newMachine(t, joins(first), dataOnly).start()}
+	agree(t, nodes...)
+	first.mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	first.mustWrite("db", "m v=1 1\nm v=2 2")
+	settled(t, nodes, 3)
+	var old []dsdb.NodeID
+	for _, m := range nodes[1:] {
+		old = append(old, m.node.dataID)
+		m.halt()
+	}
+	for i, m := range nodes[1:] {
+		m.fs, m.replace = vfs.NewMem(7), old[i]
+		m.start()
+	}
+	if err := nodes[1].write("db", "m v=3 3"); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("DROP DATA SERVER %d FORCE", old[0])) {
+		t.Errorf("a write without a majority: %v", err)
+	}
+	for _, id := range old {
+		nodes[1].mustQuery("", fmt.Sprintf("DROP DATA SERVER %d FORCE", id))
+	}
+	eventually(t, "the shard takes writes", func() bool { return nodes[1].write("db", "m v=3 3") == nil })
+	settled(t, nodes, 3)
+	nodes[2].expect("db", "SELECT sum(v) FROM m", "m time=0 sum=6")
+}
