@@ -255,12 +255,6 @@ func (w *world) report(p *fakeProcess) NodeReport {
 	return rep
 }
 
-// givenUp reports whether a replica of the group is on a node that was dropped by force.
-func (w *world) givenUp(g *fakeGroup) bool {
-	all, _ := w.d.Replicas(g.id)
-	return slices.ContainsFunc(all, func(r Replica) bool { return g.id != dsdb.MetaGroup && w.d.lost(r.Node) })
-}
-
 func (g *fakeGroup) report(w *world, all []Member) GroupReport {
 	out := GroupReport{Group: g.id, Replica: g.leader, Term: g.term, Commit: g.commit,
 		Members: Members{Voters: slices.Clone(g.voters), Outgoing: g.outgoing, Learners: slices.Clone(g.learners)}}
@@ -324,19 +318,6 @@ func (w *world) do(a Action) {
 		if g := w.groups[a.Change.Group]; g != nil && g.ledOn(a.Change.Leader) {
 			g.change(w, a.Change)
 		}
-	}
-}
-
-// mayDie makes sure that most voters of a group were given up by force.
-func (w *world) mayDie(g *fakeGroup) {
-	alive := 0
-	for _, m := range g.voters {
-		if p, _ := w.d.ProcessOf(m.Node); !p.DataLost && !p.Gone() {
-			alive++
-		}
-	}
-	if alive > len(g.voters)/2 {
-		w.t.Fatalf("group %d is to go on from one replica, and %d of %d voters were not given up\n%s", g.id, alive, len(g.voters), w.tail())
 	}
 }
 
@@ -590,35 +571,6 @@ func trouble(t *testing.T, seed uint64, force bool) *world {
 // replicas on nodes that live, the catalogue agrees with the groups, an odd
 // number of meta nodes votes, and at no time was the last replica with all
 // entries removed.
-// Nodes are dropped by force, whether they live or not. A shard goes on from one
-// replica only if most of its voters were given up (mayDie), and none stays without
-// a leader that has a copy on a node which is there.
-func TestControllerGivesUpWhatWasGivenUp(t *testing.T) {
-	successions := 0
-	for seed := range uint64(25) {
-		w := trouble(t, seed, true)
-		for _, p := range w.procs {
-			p.up = true
-		}
-		for range 60 {
-			w.second(false)
-		}
-		for _, ref := range w.d.Groups() {
-			for _, s := range ref.Group.Shards {
-				if s.Origin != nil {
-					successions++
-				}
-				if w.groups[s.ID.Group()].leader == 0 {
-					t.Fatalf("seed %d: shard %d has no leader: %+v\n%s", seed, s.ID, w.groups[s.ID.Group()], w.tail())
-				}
-			}
-		}
-	}
-	if successions < 5 {
-		t.Errorf("%d shards went on from one replica: the test does not do what it says", successions)
-	}
-}
-
 func TestControllerConverges(t *testing.T) {
 	for seed := range uint64(25) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { life(t, seed) })
