@@ -44,7 +44,7 @@ type ProcessRow struct {
 	Role           string // in the meta group: leader, voter, standby
 	Shards, Leads  int    // replicas of shards, and how many of them lead
 	Witnesses      int    // of shards
-	Lag            uint64 // most entries that one of its replicas is behind
+	Lag            uint64 // most entries that one of its replicas lacks, or has still to apply
 	DiskUsed       int64  // bytes
 	DiskFree       int64  // bytes
 	Version        string

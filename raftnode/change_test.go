@@ -126,7 +126,7 @@ func TestGroupGrowsAndMoves(t *testing.T) {
 	write(rest...)
 	for _, i := range rest {
 		tr.await(func() bool { return slices.Equal(tr.sms[i].payloads(), want) }, rest...)
-		if got := tr.status(i).Members; !reflect.DeepEqual(got, Members{Voters: []Peer{peer(2), peer(3), peer(4)}}) {
+		if got := tr.status(i).Members; !reflect.DeepEqual(got, Members{Index: got.Index, Voters: []Peer{peer(2), peer(3), peer(4)}}) {
 			t.Errorf("node %d: members %+v", i, got)
 		}
 	}
@@ -262,7 +262,7 @@ func TestVoterBecomesALearner(t *testing.T) {
 	tr.must(tr.change(0, Change{Demote, peer(2)}), 0, 1, 2) // nothing to do
 	tr.write("b", 0, 1, 2)
 	tr.await(func() bool { return slices.Equal(tr.sms[2].payloads(), []string{"a", "b"}) }, 0, 1, 2)
-	want := Members{Voters: []Peer{peer(0), peer(1)}, Learners: []Peer{peer(2)}}
+	want := Members{Index: tr.status(0).Members.Index, Voters: []Peer{peer(0), peer(1)}, Learners: []Peer{peer(2)}}
 	for i := range 3 {
 		tr.restart(i)
 		if got := tr.status(i).Members; !reflect.DeepEqual(got, want) {

@@ -126,7 +126,8 @@ func (c *Core) Matched(id dsdb.GroupID, index uint64, w Waiter) {
 	}
 }
 
-// checkMatches tells those whose index all voters have.
+// checkMatches tells those whose index all voters have, and forgets those who have
+// given up.
 func (c *Core) checkMatches(g *group) {
 	if len(g.matches) == 0 {
 		return
@@ -141,7 +142,7 @@ func (c *Core) checkMatches(g *group) {
 		if m.index <= least {
 			c.result(m.waiter, nil)
 		}
-		return m.index <= least
+		return m.index <= least || gone(m.waiter)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 // Members are the replicas of a group as of the last change that this node has
 // applied. The slices must not be changed.
 type Members struct {
+	Index    uint64 // of the entry that made them, 0: they are the first
 	Voters   []Peer
 	Outgoing []Peer // while a joint change is under way: the voters from before it
 	Learners []Peer // have the log, do not vote

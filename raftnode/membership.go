@@ -108,7 +108,7 @@ func (m *membership) members() Members {
 		}
 		return ps
 	}
-	return Members{Voters: list(m.conf.Voters), Outgoing: list(m.conf.VotersOutgoing),
+	return Members{Index: m.index, Voters: list(m.conf.Voters), Outgoing: list(m.conf.VotersOutgoing),
 		Learners: list(slices.Concat(m.conf.Learners, m.conf.LearnersNext))}
 }
 

@@ -109,13 +109,15 @@ func (q *readQueue) confirmReads(c *Core, ctx []byte, index uint64) {
 	}
 }
 
-// release tells the reads that the state machine has caught up with.
+// release tells the reads that the state machine has caught up with, and forgets
+// those that nobody waits for any more.
 func (q *readQueue) release(c *Core, applied uint64) {
 	rest := q.confirmed[:0]
 	for _, r := range q.confirmed {
-		if r.index <= applied || mutant.ReadIndexWithoutWait {
+		switch {
+		case r.index <= applied || mutant.ReadIndexWithoutWait:
 			c.result(r.waiter, nil)
-		} else {
+		case !gone(r.waiter):
 			rest = append(rest, r)
 		}
 	}

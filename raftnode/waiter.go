@@ -3,24 +3,38 @@ package raftnode
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dasudian/dsdb"
 )
 
 // call waits for one outcome.
-type call struct{ done chan outcome }
+type call struct {
+	done chan outcome
+	gone atomic.Bool // nobody waits any more
+}
 
 type outcome struct {
 	verdict dsdb.Verdict
 	err     error
 }
 
-var calls = sync.Pool{New: func() any { return &call{make(chan outcome, 1)} }}
+var calls = sync.Pool{New: func() any { return &call{done: make(chan outcome, 1)} }}
 
 func newCall() *call { return calls.Get().(*call) }
 
 // Done implements Waiter.
 func (c *call) Done(v dsdb.Verdict, err error) { c.done <- outcome{v, err} }
+
+// Gone reports whether nobody wants to know any more: see gone.
+func (c *call) Gone() bool { return c.gone.Load() }
+
+// gone reports whether a waiter has a method Gone that says so. Who waits for what may
+// never come is forgotten then, lest those pile up.
+func gone(w Waiter) bool {
+	g, knows := w.(interface{ Gone() bool })
+	return knows && g.Gone()
+}
 
 // wait returns the outcome, or an error of KindTimeout or KindCanceled if ctx
 // ends first. The call must not be used again.
@@ -30,6 +44,7 @@ func (c *call) wait(ctx context.Context) (dsdb.Verdict, error) {
 		calls.Put(c)
 		return o.verdict, o.err
 	case <-ctx.Done():
+		c.gone.Store(true)
 		return dsdb.Verdict{}, contextError(ctx.Err()) // the outcome may still come: c is not for reuse
 	}
 }

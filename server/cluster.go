@@ -42,6 +42,7 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 	group := n.host.Status(dsdb.MetaGroup)
 	var rows []exec.ProcessRow
 	all := n.reports(ctx, view, statusWait, n.wholeReport)
+	lags := lagsOf(all)
 	for i, r := range all {
 		p := &view.Processes[i]
 		if p.Gone() {
@@ -73,6 +74,7 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 		if r != nil && r.Newer > 0 {
 			row.Status += ", needs an upgrade"
 		}
+		row.Lag = max(row.Lag, lags[p.MetaID], lags[p.DataID])
 		if p.UUID == n.id.UUID {
 			row.Authenticated = "self"
 		}
@@ -83,6 +85,31 @@ func (e *showEnv) Processes(ctx context.Context) ([]exec.ProcessRow, error) {
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// lagsOf returns how many entries the replica on each node that is furthest behind
+// lacks, as the leaders know it.
+func lagsOf(all []*report) map[dsdb.NodeID]uint64 {
+	lags := map[dsdb.NodeID]uint64{}
+	for _, r := range all {
+		if r == nil {
+			continue
+		}
+		for i := range r.Groups {
+			g := &r.Groups[i]
+			match := map[dsdb.ReplicaID]uint64{}
+			for _, p := range g.Progress {
+				match[p.Replica] = p.Match
+			}
+			for _, m := range slices.Concat(g.Members.Voters, g.Members.Outgoing, g.Members.Learners) {
+				if at, known := match[m.Replica]; known {
+					lags[m.Node] = max(lags[m.Node], g.Commit-min(g.Commit, at))
+				}
+			}
+		}
+	}
+	delete(lags, 0) // a role that a process does not have
+	return lags
 }
 
 // held says why the copies on a data node that leaves stay there, "" if they go.

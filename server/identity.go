@@ -53,6 +53,9 @@ func (n *Node) identity() (meta.Identity, error) {
 	if err == nil && id.ClusterID != 0 {
 		return id, n.checkDataFolder(id)
 	}
+	if dsdb.KindOf(err) == dsdb.KindCorrupt {
+		return id, dsdb.Errorf(dsdb.KindCorrupt, "%w: the file is damaged: move it away and have dsdbd recover make it anew from what %s knows of it", err, n.cfg.Data.Dir)
+	}
 	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return id, err
 	}
@@ -103,6 +106,9 @@ func (n *Node) renounce(why error) error {
 // checkDataFolder makes sure that the folder of the points is this node's.
 func (n *Node) checkDataFolder(id meta.Identity) error {
 	got, err := meta.ReadIdentity(n.fs, n.cfg.Data.Dir)
+	if dsdb.KindOf(err) == dsdb.KindCorrupt {
+		return dsdb.Errorf(dsdb.KindCorrupt, "data.dir: %w: the file is damaged: if the folder belongs to the one of %s, copy that file there", err, path.Join(n.cfg.Meta.Dir, meta.IdentityFile))
+	}
 	if err != nil {
 		return fmt.Errorf("data.dir: %w", err)
 	}

@@ -1,12 +1,17 @@
 package server
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"testing"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 )
 
@@ -104,4 +109,40 @@ func TestS13CopiedFoldersAreRefused(t *testing.T) {
 	}
 	m.start()
 	m.expect("db", "SELECT count(v) FROM m", "m time=0 count=3")
+}
+
+// A damaged identity file is said to be one, and with what helps: which does.
+func TestDamagedIdentityIsMended(t *testing.T) {
+	disk, cfg := vfs.NewMem(1), quietConfig()
+	c := open(t, disk, cfg)
+	c.mustQuery("", "CREATE DATABASE db")
+	c.mustWrite("db", "m v=1 1")
+	c.close()
+	mine, copied := path.Join(cfg.Meta.Dir, meta.IdentityFile), path.Join(cfg.Data.Dir, meta.IdentityFile)
+	whole, err := vfs.ReadFile(disk, mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damage := func(name string, words string) {
+		t.Helper()
+		for _, bad := range [][]byte{nil, whole[:len(whole)/2], bytes.Replace(whole, []byte("id"), []byte("ib"), 1)} {
+			if err := vfs.WriteFileAtomic(disk, name, bad); err != nil {
+				t.Fatal(err)
+			}
+			_, err := tryOpen(t, disk, cfg)
+			wantError(t, err, dsdb.KindCorrupt, name)
+			wantError(t, err, dsdb.KindCorrupt, words)
+		}
+	}
+	damage(copied, "copy that file there")
+	if err := vfs.WriteFileAtomic(disk, copied, whole); err != nil {
+		t.Fatal(err)
+	}
+	damage(mine, "dsdbd recover")
+	if err := errors.Join(disk.Remove(mine), Recover(cfg, disk)); err != nil {
+		t.Fatal(err)
+	}
+	c = open(t, disk, cfg)
+	c.expect("db", "SELECT v FROM m", "m time=1 v=1")
+	c.close()
 }

@@ -97,6 +97,45 @@ func TestDamagedFilesAreNeverAnsweredFrom(t *testing.T) {
 	settled(t, nodes, 3)
 }
 
+// As long as there are others to read from, a query finds its way round the
+// damaged shards of a node, however many they are.
+func TestManyDamagedShardsAreReadElsewhere(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	const weeks = 8
+	var lines strings.Builder
+	for i := range weeks * 500 {
+		fmt.Fprintf(&lines, "cpu,host=%d n=%di,f=%d.25 %d\n", i%7, i, i*i%1013, int64(i%weeks)*7*day+int64(i))
+	}
+	nodes[0].mustWrite("db", lines.String())
+	const query = "SELECT count(n), sum(n), sum(f), max(f) FROM cpu"
+	want := nodes[0].mustQuery("db", query)
+	victim := nodes[1]
+	settled(t, nodes, 3)
+	victim.flushAll()
+	var damaged []string
+	for _, g := range victim.node.meta.View().Groups() {
+		for _, sh := range g.Group.Shards {
+			if segments := segmentsOf(t, victim, sh.ID); len(segments) > 0 {
+				damaged = append(damaged, segments[len(segments)-1])
+			}
+		}
+	}
+	if len(damaged) < weeks {
+		t.Fatalf("%d files", len(damaged))
+	}
+	victim.halt()
+	for _, file := range damaged {
+		flip(t, victim.fs.(*vfs.Mem), file, 8*len(readAll(t, victim.fs.(*vfs.Mem), file))/3)
+	}
+	victim.start()
+	for _, m := range nodes {
+		m.expect("db", query, want)
+	}
+	settled(t, nodes, 3)
+}
+
 // Comparing replicas finds damage that no query has met.
 func TestComparingFindsDamage(t *testing.T) {
 	t.Parallel()

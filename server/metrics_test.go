@@ -85,6 +85,13 @@ func TestMetricsOfACluster(t *testing.T) {
 	}
 	entries, seconds := fmt.Sprintf("dsdb_replication_lag_entries{node=%q}", fmt.Sprint(id)), fmt.Sprintf("dsdb_replication_lag_seconds{node=%q}", fmt.Sprint(id))
 	eventually(t, "it is told to be behind", func() bool { return total(entries, rest...) >= 20 && total(seconds, rest...) >= 1 })
+	_, row, _ := strings.Cut(nodes[0].mustQuery("", "SHOW CLUSTER"), "tcp_addr="+away.cfg.Meta.BindAddress)
+	row, _, _ = strings.Cut(row, "\n")
+	_, text, _ := strings.Cut(row, " lag=")
+	var lag int
+	if _, err := fmt.Sscan(text, &lag); err != nil || lag < 20 {
+		t.Errorf("SHOW CLUSTER: it is %d entries behind: %s", lag, row)
+	}
 	if got := total("dsdb_peers_up", rest...); got != 2 {
 		t.Errorf("two nodes are connected to %v", got)
 	}

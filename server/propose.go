@@ -59,6 +59,7 @@ func (n *Node) answerPeers(p *rpc.Peers) {
 	}
 	p.Handle(methodPropose, n.servePropose)
 	p.Handle(methodReadIndex, n.serveReadIndex)
+	p.Handle(methodAge, n.serveAge)
 	p.Handle(methodChecksum, n.serveChecksum)
 	p.Handle(methodPing, func(context.Context, rpc.Process, []byte) ([]byte, error) { return nil, nil })
 	p.HandleStream(methodQuery, n.serveQuery)

@@ -35,15 +35,17 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 // retryFor is how long a statement is begun again because nodes fail.
 const retryFor = 10 * time.Second
 
-// retryDamaged is how often a statement is begun again because it has met damaged
-// files: the replica that they belong to answers nothing more if there are others.
+// retryDamaged is how often a statement is begun again because it has met damage
+// that it had met before. Each new one is a step on: the replica that the file
+// belongs to answers nothing more if there are others.
 const retryDamaged = 3
 
 // answer runs a statement up to its first frame, again and without the replicas
 // that have failed if there is hope.
 func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Time) (exec.Result, error) {
-	failed, damaged := outages{}, 0
-	for {
+	failed := outages{}
+	damage := map[string]bool{} // that was met, by its text
+	for repeated := 0; ; {
 		s, err := n.openSession(ctx, readLevel{r.Read, r.MaxStaleness}, failed)
 		if err != nil && aboutNodes(r.Statement) { // is what one asks when there is no quorum
 			s, err = n.openSession(ctx, readLevel{Read: httpd.ReadStale}, failed)
@@ -53,11 +55,16 @@ func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Tim
 		}
 		res, err := n.run(ctx, s, r, began)
 		if err == nil && res != nil {
+			s.staleness.tell(r, n.routes.age())
 			return res, nil
 		}
 		again := s.lost(err, failed)
-		if meansDamage(err) && damaged < retryDamaged {
-			again, damaged = true, damaged+1
+		if meansDamage(err) {
+			if damage[err.Error()] {
+				repeated++
+			}
+			damage[err.Error()] = true
+			again = again || repeated < retryDamaged
 		}
 		again = again && time.Since(began) < retryFor
 		if err2 := s.Close(); err == nil {

@@ -30,7 +30,7 @@ type report struct {
 	Shards    int    `json:"shards"`          // replicas of shards
 	Leads     int    `json:"leads"`           // shards that it leads
 	Witnesses int    `json:"witnesses"`       // of shards
-	Lag       uint64 `json:"lag"`             // most entries that one of its replicas is known to be behind
+	Lag       uint64 `json:"lag"`             // most committed entries that one of its replicas knows of and has not applied
 	Newer     int    `json:"newer,omitempty"` // of its replicas, the catalogue's too, those that wait for a newer program
 	DiskUsed  uint64 `json:"disk_used"`       // bytes, of the disk that holds the points
 	DiskFree  uint64 `json:"disk_free"`       // bytes

@@ -39,6 +39,8 @@ type session struct {
 	remotes map[dsdb.NodeID]*exec.Remote
 	failed  outages
 	losses  int // how many more there are than when the session began
+
+	staleness staleness // of what is read at ReadStale
 }
 
 // outages are what a statement does not ask (again): whole nodes, by shard 0,
@@ -55,17 +57,19 @@ type sharedSource struct {
 // openSession begins a statement: it reads the catalogue at the level asked
 // for. Nodes that have failed an earlier try are not asked.
 func (n *Node) openSession(ctx context.Context, level readLevel, failed outages) (*session, error) {
+	s := &session{n: n, ctx: ctx, level: level, sources: map[dsdb.ShardID]*sharedSource{},
+		remotes: map[dsdb.NodeID]*exec.Remote{}, failed: outages{}}
 	var err error
 	if level.Read == httpd.ReadStale {
 		err = n.freshEnough(ctx, dsdb.MetaGroup, level.Staleness)
+		s.staleness.add(n.asOf(ctx, dsdb.MetaGroup))
 	} else {
 		err = n.currentCatalogue(ctx, level.Read)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s := &session{n: n, ctx: ctx, level: level, view: n.meta.View(), sources: map[dsdb.ShardID]*sharedSource{},
-		remotes: map[dsdb.NodeID]*exec.Remote{}, failed: outages{}}
+	s.view = n.meta.View()
 	maps.Copy(s.failed, failed)
 	return s, nil
 }
@@ -219,13 +223,20 @@ func (s *session) candidates(sh meta.Shard) []dsdb.NodeID {
 }
 
 func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID) (exec.Source, error) {
-	if s.n.is(node) {
+	here, stale := s.n.is(node), s.level.Read == httpd.ReadStale
+	if here {
+		if stale { // first: what is read later is no older
+			s.staleness.add(s.n.asOf(ctx, id.Group()))
+		}
 		src, err := s.n.openLocal(ctx, id, s.level)
 		return unclosed{src}, err
 	}
 	r, err := s.remote(node)
 	if err != nil {
 		return nil, err
+	}
+	if stale {
+		s.staleness.add(s.n.asOfOn(ctx, node, id.Group()))
 	}
 	return r.Source(id), nil
 }

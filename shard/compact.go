@@ -117,6 +117,10 @@ func (s *Shard) compact(c *compaction) error {
 		} else {
 			written = append(written, name)
 		}
+		if err := s.checkSources(c); err != nil {
+			s.remove(written)
+			return err
+		}
 	}
 	merged := &manifest{}
 	if c.full {
@@ -128,6 +132,19 @@ func (s *Shard) compact(c *compaction) error {
 		written = append(written, names...)
 	}
 	return s.replace(c, merged.indexes, written)
+}
+
+// checkSources compares the checksums of the files that were merged. A reader checks
+// each page once: one that was damaged since would be in the merged file as if it
+// were what was written.
+func (s *Shard) checkSources(c *compaction) error {
+	buf := make([]byte, 1<<20)
+	for _, f := range c.files {
+		if err := s.checkFile(c.ctx, f.fileMeta, segmentSuffix, buf); err != nil {
+			return f.note(err)
+		}
+	}
+	return nil
 }
 
 // replace swaps the manifest for one with the merged files in place of those

@@ -138,3 +138,31 @@ func readAll(s *Shard) error {
 	d.addState(nil)
 	return d.addRows()
 }
+
+// Files that are damaged after they were read are not merged: the damage would be
+// in a file with the right checksum.
+func TestDamageIsNotMerged(t *testing.T) {
+	t.Parallel()
+	for _, full := range []bool{false, true} {
+		m := newMachine(t, 8)
+		for range compactWidth {
+			m.write(randomPoints(m.r, &m.clock))
+			_, err := m.shard.Flush()
+			check(t, err)
+		}
+		check(t, readAll(m.shard)) // all pages are verified
+		before := m.shard.disk
+		name := path.Join(m.dir, before.segments[1].name(segmentSuffix))
+		spoil(t, m.fs, name, before.segments[1].size/3)
+		if _, err := m.shard.Compact(full); dsdb.KindOf(err) != dsdb.KindCorrupt || !strings.Contains(err.Error(), name) {
+			t.Errorf("full=%v: %v", full, err)
+		}
+		if m.shard.disk != before || m.shard.Damage() == nil {
+			t.Errorf("full=%v: the files are merged, damage %v", full, m.shard.Damage())
+		}
+		if names, err := m.fs.List(m.dir); err != nil || len(names) != 1+len(before.segments)+len(before.indexes) {
+			t.Errorf("full=%v: files %q, %v", full, names, err)
+		}
+		check(t, m.shard.Close())
+	}
+}

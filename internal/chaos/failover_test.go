@@ -68,9 +68,9 @@ func ready(t *testing.T, p *Process) {
 	}
 }
 
-// TestRollingRestart (S25) restarts each node in turn while clients write, each
+// TestS25RollingRestart restarts each node in turn while clients write, each
 // of which tries a failed write once more, at another node. None may fail.
-func TestRollingRestart(t *testing.T) {
+func TestS25RollingRestart(t *testing.T) {
 	inNetwork(t, 3, func(t *testing.T, c *Cluster) {
 		load, err := NewLoad(t.Context(), c, 3)
 		if err != nil {

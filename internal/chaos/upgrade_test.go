@@ -18,7 +18,7 @@ import (
 // builds it.
 const envPrevious = "DSDB_PREVIOUS"
 
-// TestC29RollingUpgrade upgrades a cluster node by node while clients write and
+// TestC29RollingUpgrade (S26) upgrades a cluster node by node while clients write and
 // read through all of them. While one old node is left among new ones it is
 // restarted, changes the catalogue, and catches up.
 func TestC29RollingUpgrade(t *testing.T) {

@@ -23,10 +23,11 @@ var only = flag.String("mutant", "", "plant this one alone")
 const limit = 2 * time.Minute
 
 // What the tests of a package want besides: the tag that they are built with,
-// and flags, so that they do not wait long for what a mutant keeps from happening.
+// and flags, so that they do not wait long for what a mutant keeps from happening,
+// or run enough seeds for it to happen.
 var (
 	tags  = map[string]string{"internal/chaos": "upgrade"}
-	flags = map[string]string{"server": "-patience=10s"}
+	flags = map[string]string{"server": "-patience=10s", "internal/sim": "-seeds=60 -stores=40"}
 )
 
 // TestMutants plants one bug after the other and has it found by the test that

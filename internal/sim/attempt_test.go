@@ -125,14 +125,20 @@ var errDropped = errors.New("the shard was dropped")
 
 // propose has a group apply what encode makes of the id that it is given, once.
 func (m *member) propose(g dsdb.GroupID, encode func(dsdb.ProposalID) []byte, done func(dsdb.Verdict, error)) {
+	m.proposing(g, encode, func(v dsdb.Verdict, _ int, err error) { done(v, err) })
+}
+
+// proposing is propose that also tells how many tries it took: of more than one
+// an earlier one may have had the effect, at an index below that of the verdict.
+func (m *member) proposing(g dsdb.GroupID, encode func(dsdb.ProposalID) []byte, done func(v dsdb.Verdict, tries int, err error)) {
 	nodes, found := m.voters(g)
 	if !found {
-		done(dsdb.Verdict{}, errDropped)
+		done(dsdb.Verdict{}, 0, errDropped)
 		return
 	}
 	id, wait := m.sequencer.Take(g)
 	if wait != nil {
-		done(dsdb.Verdict{}, dsdb.Errorf(dsdb.KindUnavailable, "too many proposals are outstanding"))
+		done(dsdb.Verdict{}, 0, dsdb.Errorf(dsdb.KindUnavailable, "too many proposals are outstanding"))
 		return
 	}
 	payload := encode(id)
@@ -154,7 +160,7 @@ func (m *member) propose(g dsdb.GroupID, encode func(dsdb.ProposalID) []byte, do
 		}))
 	}, func(err error) {
 		m.sequencer.Release(g, id)
-		done(verdict, err)
+		done(verdict, tries, err)
 	})
 }
 
@@ -199,6 +205,7 @@ func (m *member) readIndex(g dsdb.GroupID, done func(uint64, error)) {
 // current waits until this node's replica of g includes everything that was
 // acknowledged before the call.
 func (m *member) current(g dsdb.GroupID, done func(error)) {
+	asked := m.store.Now()
 	m.readIndex(g, func(index uint64, err error) {
 		if err != nil {
 			done(err)
@@ -208,6 +215,33 @@ func (m *member) current(g dsdb.GroupID, done func(error)) {
 			done(errDropped)
 			return
 		}
-		m.node.Applied(g, index, waiter(func(_ dsdb.Verdict, err error) { done(err) }))
+		m.node.Applied(g, index, waiter(func(_ dsdb.Verdict, err error) {
+			if err == nil {
+				m.freshness.Current(g, asked)
+			}
+			done(err)
+		}))
 	})
+}
+
+// freshWait is how long it may take to learn how stale a replica is.
+const freshWait = time.Second
+
+// fresh waits until this node's replica of g has everything that was acknowledged
+// longer than limit ago; 0: it need not. It reports KindUnavailable if it is not
+// known to.
+func (m *member) fresh(g dsdb.GroupID, limit time.Duration, done func(error)) {
+	if m.freshness.Within(g, m.store.Now(), limit) {
+		done(nil)
+		return
+	}
+	over := false
+	end := func(err error) {
+		if !over {
+			over = true
+			done(err)
+		}
+	}
+	m.after(freshWait, func() { end(dsdb.Errorf(dsdb.KindUnavailable, "max_staleness")) })
+	m.current(g, end)
 }

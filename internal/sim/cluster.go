@@ -36,6 +36,7 @@ type Cluster struct {
 	shipments []*shipment          // snapshots on their way
 	leaders   map[reign]leader     // who led, ever
 	entries   map[position]content // what was applied, ever
+	members   map[position]string  // of groups, ever, by the entry that made them
 	Errs      []string             // what should not have happened
 	Counts    map[string]int       // how often things happened, by their names
 	hooks
@@ -47,6 +48,8 @@ type hooks struct {
 	joint  func(*Node, dsdb.GroupID)           // it has applied a joint change of a group's members
 	died   func(*Node, error)                  // its process ended itself, which its disk made it do
 	failed func(*Node, dsdb.GroupID, error)    // a replica took itself out of service
+	ship   func(*Node, raftnode.SendTask)      // it begins to send a snapshot
+	put    func(*Node)                         // it begins to install a snapshot that has arrived
 	torn   func(from *Node, file string) error // a file of a snapshot that it sent is not what the manifest says
 }
 
@@ -95,8 +98,9 @@ func NewCluster(w *World, o Options) *Cluster {
 	if o.Applied == nil {
 		o.Applied = func(*Node, dsdb.GroupID) {}
 	}
-	c := &Cluster{World: w, options: o, leaders: map[reign]leader{}, entries: map[position]content{}, Counts: map[string]int{}}
-	c.hooks = hooks{voted: func(*Node) {}, joint: func(*Node, dsdb.GroupID) {}, failed: func(*Node, dsdb.GroupID, error) {}}
+	c := &Cluster{World: w, options: o, leaders: map[reign]leader{}, entries: map[position]content{}, members: map[position]string{}, Counts: map[string]int{}}
+	c.hooks = hooks{voted: func(*Node) {}, joint: func(*Node, dsdb.GroupID) {}, failed: func(*Node, dsdb.GroupID, error) {},
+		ship: func(*Node, raftnode.SendTask) {}, put: func(*Node) {}}
 	c.torn = func(n *Node, file string) error {
 		c.fail("file %s of a snapshot of node %d is not what its manifest says", file, n.Index)
 		return nil

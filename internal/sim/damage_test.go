@@ -3,7 +3,6 @@ package sim
 import (
 	"maps"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -11,14 +10,10 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
-	"github.com/dasudian/dsdb/shard"
 )
 
-// damages flips bits of files of shards, and has replicas compared.
-type damages struct {
-	flips   []flip
-	digests map[entryOf][16]byte // what replicas hold, right after an entry that asked for it
-}
+// damages are the bits of files of shards that were flipped.
+type damages struct{ flips []flip }
 
 // flip is a bit that is not what was written, of a replica.
 type flip struct {
@@ -26,58 +21,6 @@ type flip struct {
 	shard   dsdb.ShardID
 	replica dsdb.ReplicaID
 	file    string
-}
-
-// entryOf names an entry of the log of a shard.
-type entryOf struct {
-	shard dsdb.ShardID
-	index uint64
-}
-
-// checksums has the replicas of a shard compared, now and then, for as long as
-// clients work or one is damaged.
-func (s *store) checksums() {
-	s.After(s.Between(100*time.Millisecond, 600*time.Millisecond), func() {
-		s.checksums()
-		m := s.member()
-		if m == nil {
-			return
-		}
-		ids := shardsOf(m.catalogue.View())
-		for _, f := range s.unnoticed() {
-			ids = []dsdb.GroupID{f.shard.Group()}
-		}
-		if len(ids) == 0 || s.quiet && len(s.unnoticed()) == 0 {
-			return
-		}
-		m.propose(ids[s.Rand.IntN(len(ids))], func(dsdb.ProposalID) []byte { return shard.AppendChecksum(nil) }, func(_ dsdb.Verdict, err error) {
-			if err == nil {
-				s.count("entries for checksums")
-			}
-		})
-	})
-}
-
-// checked waits for the digest that a replica computes in a goroutine of its own,
-// and compares it with those of others.
-func (m *member) checked(id dsdb.ShardID, r *replica) {
-	s := m.store
-	for r.Checking() != 0 {
-		runtime.Gosched()
-	}
-	index, digest, ok := r.Checksum()
-	if !ok || index == r.compared {
-		return
-	}
-	r.compared = index
-	at := entryOf{id, index}
-	other, found := s.digests[at]
-	if s.digests[at] = digest; found {
-		s.count("checksums compared")
-		if other != digest {
-			s.violation("shard %d at %d: replica %d on node %d differs from another", id, index, r.id, m.node.Index)
-		}
-	}
 }
 
 // rots now and then flips a bit in a file of a replica, of a shard that can do
@@ -94,7 +37,7 @@ func (s *store) rots() {
 			return
 		}
 		id := ids[s.Rand.IntN(len(ids))]
-		if r := m.shards[id]; !r.busy && s.whole(id.Group()) && !s.rotten(id) && !s.third(id.Group()) {
+		if r := m.shards[id]; !r.busy && s.whole(id.Group()) && !s.rotten(id) && s.differing() != id && !s.third(id.Group()) {
 			s.rot(m, id, r)
 		}
 	})

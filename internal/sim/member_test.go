@@ -27,19 +27,26 @@ type member struct {
 	catalogue *meta.Store
 	shards    map[dsdb.ShardID]*replica
 	damaged   map[dsdb.ShardID]dsdb.ReplicaID // replicas that cannot be opened
+	routes
+	refusal error // of its last attempt to join
+	serving bool  // the catalogue was up to date since the start, and knows of it
+	control control
+}
+
+// routes are how a process finds leaders, and what it knows from them.
+type routes struct {
 	leaders   coord.Leaders
 	sequencer *coord.Sequencer
-	refusal   error // of its last attempt to join
-	serving   bool  // the catalogue was up to date since the start, and knows of it
-	control   control
+	freshness coord.Freshness
 }
 
 // replica is a shard, or a witness, that is open on a node.
 type replica struct {
 	*shard.Shard // nil: a witness
 	id           dsdb.ReplicaID
-	busy         bool   // on its way out
-	compared     uint64 // index of its last digest
+	busy         bool         // on its way out
+	compared     uint64       // index of the last digest that it took
+	digest       coord.Digest // what it says of that
 }
 
 const catalogueDir = "meta"
@@ -233,6 +240,7 @@ func (m *member) close(id dsdb.ShardID, r *replica) {
 	r.busy = true
 	m.store.count("replicas closed")
 	m.node.Remove(id.Group(), func() {
+		m.freshness.Forget(id.Group())
 		if r.Shard != nil {
 			_ = r.Close() // what it says does not matter: its files are gone
 		}

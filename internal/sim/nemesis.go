@@ -41,7 +41,7 @@ var faults = []struct {
 // StartNemesis starts one on a cluster.
 func StartNemesis(c *Cluster) *Nemesis {
 	n := &Nemesis{cluster: c}
-	c.voted, c.joint, c.died, c.failed = n.voted, n.joint, n.died, n.failed
+	c.voted, c.joint, c.died, c.failed, c.put = n.voted, n.joint, n.died, n.failed, n.put
 	n.next()
 	return n
 }
@@ -52,6 +52,7 @@ func (n *Nemesis) Stop() error {
 	n.stopped = true
 	n.cluster.voted = func(*Node) {}
 	n.cluster.joint = func(*Node, dsdb.GroupID) {}
+	n.cluster.put = func(*Node) {}
 	n.cluster.network.heal()
 	for _, node := range n.cluster.Nodes {
 		node.disk.repair()
@@ -142,6 +143,21 @@ func (n *Nemesis) joint(node *Node, g dsdb.GroupID) {
 				c.count("power cuts of leaders in joint changes")
 			}
 			node.CutPower(0)
+			n.startLater(node)
+		}
+	})
+}
+
+// put now and then cuts the power of a node while it installs a snapshot.
+func (n *Nemesis) put(node *Node) {
+	c, p := n.cluster, node.run
+	if !c.Chance(0.15) {
+		return
+	}
+	c.After(c.Between(0, 8*time.Millisecond), func() {
+		if node.run == p && !n.stopped {
+			c.count("power cuts amid installs")
+			node.CutPower(c.Rand.IntN(2) * 50)
 			n.startLater(node)
 		}
 	})

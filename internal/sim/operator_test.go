@@ -28,7 +28,41 @@ func startOperator(r *run) *operator {
 		o.next(g)
 	}
 	o.wipes()
+	r.ship = o.press
 	return o
+}
+
+// press asks a leader that has just begun to send a snapshot to one of the voters
+// to take all others away. The group would come to a standstill until the snapshot
+// is there, if it ever is: this has to be refused.
+func (o *operator) press(l *Node, t raftnode.SendTask) {
+	g, p := t.Snapshot.Envelope.Group, l.run
+	o.After(0, func() {
+		if l.run != p || l.pausing || !l.Holds(g) || !l.Leads(g) {
+			return
+		}
+		ms := l.Status(g).Members
+		var others []raftnode.Change
+		for _, v := range ms.Voters {
+			if v.Node != t.Node && v.Node != l.DataID {
+				others = append(others, raftnode.Change{Op: raftnode.Remove, Peer: v})
+			}
+		}
+		if len(others) != len(ms.Voters)-2 || len(others) == 0 || len(ms.Outgoing) > 0 {
+			return // the receiver does not vote, or there are no others
+		}
+		refused := false
+		l.Change(g, others, waiter(func(_ dsdb.Verdict, err error) {
+			if refused = err != nil; refused {
+				o.count("changes refused while a voter waits")
+			}
+		}))
+		o.After(10*time.Millisecond, func() {
+			if !refused && l.run == p && !l.pausing {
+				o.violation("group %d: %+v are to go, though node %d waits for a snapshot", g, others, t.Node)
+			}
+		})
+	})
 }
 
 // next looks at a group after a while. A change that is under way is seen to

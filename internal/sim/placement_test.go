@@ -207,7 +207,9 @@ func (s *store) spareable(m *member) bool {
 	for _, ref := range view.ReplicasOn(m.id.DataID) {
 		groups = append(groups, ref.Shard.ID.Group())
 	}
-	return !slices.ContainsFunc(groups, func(g dsdb.GroupID) bool { return !s.whole(g) || s.rotten(dsdb.ShardID(g)) })
+	return !slices.ContainsFunc(groups, func(g dsdb.GroupID) bool {
+		return !s.whole(g) || s.rotten(dsdb.ShardID(g)) || s.differing() == dsdb.ShardID(g) && g != dsdb.MetaGroup
+	})
 }
 
 // third reports whether a group has a witness.

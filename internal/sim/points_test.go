@@ -97,6 +97,7 @@ func batch(ps []point) *column.WriteBatch {
 type part struct {
 	shard  dsdb.ShardID
 	points []point
+	at     uint64 // index of the entry that had the effect, 0: not known
 }
 
 // write stores points through a member as the server does: it sees to the time
@@ -120,7 +121,13 @@ func (m *member) write(db string, ps []point, done func(p part, v dsdb.Verdict, 
 		}
 		for _, p := range parts {
 			b := batch(p.points)
-			m.propose(p.shard.Group(), func(id dsdb.ProposalID) []byte { return shard.AppendWrite(nil, id, b) }, func(v dsdb.Verdict, err error) { done(p, v, err) })
+			m.proposing(p.shard.Group(), func(id dsdb.ProposalID) []byte { return shard.AppendWrite(nil, id, b) }, func(v dsdb.Verdict, tries int, err error) {
+				p.at = v.Index
+				if tries > 1 {
+					p.at = 0
+				}
+				done(p, v, err)
+			})
 		}
 	})
 }

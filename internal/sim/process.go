@@ -142,6 +142,9 @@ func (p *process) inspect() {
 		if now.Failed != nil && was.Failed == nil {
 			c.failed(n, g, now.Failed)
 		}
+		if now.Members.Index != was.Members.Index || len(now.Members.Voters) != len(was.Members.Voters) {
+			c.agree(n, g, now.Members)
+		}
 		if len(now.Members.Outgoing) > 0 && len(was.Members.Outgoing) == 0 {
 			c.joint(n, g)
 		}

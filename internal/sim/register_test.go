@@ -32,9 +32,10 @@ type call struct {
 	write  bool
 	value  uint64
 	start  int64
-	end    int64  // 0: it has no outcome
-	failed bool   // it certainly had no effect
-	index  uint64 // of the entry of a write that was acknowledged, if the simulator notes it
+	end    int64         // 0: it has no outcome
+	failed bool          // it certainly had no effect
+	index  uint64        // of the entry of a write that was acknowledged, if the simulator notes it
+	ended  time.Duration // when it had its outcome, if the simulator notes it
 }
 
 // check compares an applied entry with what other replicas applied there, and

@@ -58,6 +58,7 @@ func (p *process) ship(t raftnode.SendTask) {
 	s.to = to.run
 	s.watch = s.to.watch(func() { s.end(errShip) })
 	c.shipments = append(c.shipments, s)
+	c.ship(p.node, t)
 	s.next(s.begin)
 }
 
@@ -197,6 +198,7 @@ func (s *shipment) install() error {
 		})
 	}))
 	s.to.wake()
+	s.to.node.cluster.put(s.to.node)
 	return nil
 }
 

@@ -3,6 +3,8 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -74,12 +76,8 @@ func (s *suite) run(t *testing.T, n uint64) {
 	if n < 100 {
 		return
 	}
-	for _, c := range s.counts {
-		for _, what := range c.names {
-			if sum.counts[what] == 0 {
-				t.Errorf("the runs did not exercise what they are for: no %s", what)
-			}
-		}
+	for _, what := range sum.missing() {
+		t.Errorf("the runs did not exercise what they are for: no %s", what)
 	}
 }
 
@@ -114,15 +112,16 @@ var logSuite = &suite{"TestSeeds", func(t *testing.T, seed uint64) outcome {
 var storeSuite = &suite{"TestStores", func(t *testing.T, seed uint64) outcome {
 	s := playStore(t, seed)
 	return outcome{seed, s.Events(), s.Now(), s.Counts, s.most, s.Errs}
-}, []counts{{"clients", pointCounts}, {"cluster", placementCounts}, {"snapshots", shardCounts},
+}, []counts{{"clients", pointCounts}, {"stale", staleCounts}, {"digests", digestCounts}, {"cluster", placementCounts}, {"snapshots", shardCounts},
 	{"processes", storeProcessCounts}, {"network", networkCounts}, {"disks", storeDiskCounts}}}
 
 // What is counted, each of which must happen in the runs.
 var (
 	clientCounts = []string{"writes acknowledged", "writes refused", "writes without space",
 		"writes of unknown outcome", "reads", "reads of followers", "writes that all voters have", "registers checked", "elections", "lulls", "looks at quiescent leaders"}
-	memberCounts   = []string{"membership changes", "simple changes", "joint changes", "changes that failed", "transfers asked for", "transfers", "demotions"}
-	snapshotCounts = []string{"flushes", "snapshots sent", "snapshots that did not arrive", "snapshots installed", "receivers of snapshots struck"}
+	memberCounts = []string{"membership changes", "simple changes", "joint changes", "changes that failed", "changes refused while a voter waits",
+		"memberships", "transfers asked for", "transfers", "demotions"}
+	snapshotCounts = []string{"flushes", "snapshots sent", "snapshots that did not arrive", "snapshots installed", "receivers of snapshots struck", "power cuts amid installs"}
 	processCounts  = []string{"kills", "power cuts", "power cuts of voters", "power cuts of leaders in joint changes", "power cuts amid changes of files",
 		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "connections broken", "false alarms"}
 	networkCounts = []string{"partitions", "one-way partitions", "changes of noise"}
@@ -132,9 +131,12 @@ var (
 // Of the whole store.
 var (
 	pointCounts = []string{"writes acknowledged", "writes refused", "writes of unknown outcome", "proposals tried again", "second copies of proposals",
-		"deletes", "reads", "reads of other nodes", "stale reads", "cells checked", "replicas compared", "entries for checksums", "checksums compared", "elections"}
-	placementCounts = []string{"joins", "commands for new time groups", "commands of the controller", "membership changes", "transfers", "replicas closed", "nodes dropped"}
-	shardCounts     = []string{"flushes of shards", "flushes of catalogues", "compactions", "snapshots sent", "snapshots that did not arrive"}
+		"deletes", "reads", "reads of other nodes", "cells checked", "replicas compared", "elections"}
+	staleCounts  = []string{"stale reads", "bounded stale reads", "stale reads of no shard", "stale reads refused"}
+	digestCounts = []string{"entries for checksums", "checksums compared", "judgements that replicas agree", "replicas made odd", "odd ones judged wrong", "odd ones judged right",
+		"judgements without a majority", "replicas that an operator failed"}
+	placementCounts = []string{"joins", "commands for new time groups", "commands of the controller", "membership changes", "memberships", "transfers", "replicas closed", "nodes dropped"}
+	shardCounts     = []string{"flushes of shards", "flushes of catalogues", "compactions", "snapshots sent", "snapshots that did not arrive", "power cuts amid installs"}
 
 	storeProcessCounts = []string{"kills", "power cuts", "power cuts of voters", "power cuts amid changes of files",
 		"blackouts", "pauses", "pauses of leaders", "slow state machines", "processes missed", "connections broken", "false alarms"}
@@ -169,6 +171,18 @@ func (s *total) add(t *testing.T, o outcome) {
 	}
 }
 
+// missing lists what is counted and did not happen, and what was not measured.
+func (s *total) missing() (what []string) {
+	for _, c := range s.suite.counts {
+		for _, name := range c.names {
+			if s.counts[name] == 0 {
+				what = append(what, name)
+			}
+		}
+	}
+	return append(what, s.most.missing()...)
+}
+
 func (s *total) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d seeds in %v on %d processes: %v simulated, %d events\n", s.seeds,
@@ -180,10 +194,41 @@ func (s *total) String() string {
 		}
 		fmt.Fprintf(&b, "  %-10s %s\n", c.title, strings.Join(parts, ", "))
 	}
-	if s.most != (sizes{}) {
-		fmt.Fprintf(&b, "  %-10s %+v of %+v", "at most", s.most, bounds)
-	}
+	fmt.Fprintf(&b, "  %-10s %+v of %+v", "at most", s.most, bounds)
 	return b.String()
+}
+
+// Whatever a run of many seeds prints must have happened in it: if one thing did
+// not, that is what is missing.
+func TestWhatIsPrintedMustHappen(t *testing.T) {
+	for _, suite := range []*suite{logSuite, storeSuite} {
+		all := func() *total {
+			sum := &total{suite: suite, counts: map[string]int{}, most: sizes{1, 1, 1, 1, 1, 1}}
+			for _, c := range suite.counts {
+				for _, name := range c.names {
+					sum.counts[name]++
+				}
+			}
+			return sum
+		}
+		if what := all().missing(); len(what) > 0 {
+			t.Errorf("%s: %q are missing though they have happened", suite.test, what)
+		}
+		printed := regexp.MustCompile(`\b1 ([a-z][a-z ,-]*?)(?:, |\n)|(\w+):1\b`).FindAllStringSubmatch(strings.SplitN(all().String(), "\n", 2)[1], -1)
+		if len(printed) < 40 {
+			t.Fatalf("%s: only %d things are printed", suite.test, len(printed))
+		}
+		for _, p := range printed {
+			sum, name := all(), p[1]+p[2]
+			delete(sum.counts, name)
+			if field := reflect.ValueOf(&sum.most).Elem().FieldByName(name); field.IsValid() {
+				field.SetZero()
+			}
+			if what := sum.missing(); !slices.Equal(what, []string{name}) {
+				t.Errorf("%s: without %s there are missing %q", suite.test, name, what)
+			}
+		}
+	}
 }
 
 // The same seed gives the same run, another seed another.

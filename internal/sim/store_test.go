@@ -37,11 +37,13 @@ type store struct {
 	scrapped *Node                // is not coming back; nil: none
 	lost     map[dsdb.NodeID]bool // whose disks are gone
 	policies map[string]int       // databases and their replication factors
+	asked    time.Duration        // when they were asked for last
 	calls    map[cell][]*call     // what clients did
 	write    uint64               // the newest value
 	stamp    int64                // orders the starts and ends of calls
 	quiet    bool                 // clients have stopped
 	damages
+	differences
 	staleReads
 }
 
@@ -53,7 +55,7 @@ func newStore(t *testing.T, seed uint64, shape func(w *World) (nodes, metas int,
 	w := NewWorld(seed)
 	n, metas, policies := shape(w)
 	s := &store{t: t, members: make([]*member, n), metas: metas, replaced: map[int]dsdb.NodeID{}, lost: map[dsdb.NodeID]bool{}, calls: map[cell][]*call{},
-		policies: policies, damages: damages{digests: map[entryOf][16]byte{}}, staleReads: staleReads{newest: map[view]uint64{}}}
+		policies: policies, stamp: 1, differences: differences{map[dsdb.ShardID]bool{}, map[entryOf][]taken{}}, staleReads: staleReads{last: map[view]uint64{}}}
 	o := Options{Nodes: n, Replicas: s.boot, Dir: replicaDir, Applied: s.moved}
 	if *events {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug - 1}))
@@ -103,9 +105,13 @@ func playStore(t *testing.T, seed uint64) (s *store) {
 	for range 10 {
 		s.client()
 	}
+	for range 3 {
+		s.onlooker()
+	}
 	s.measure()
 	s.checksums()
 	s.rots()
+	s.tampers()
 	nemesis := StartNemesis(s.Cluster)
 	s.excuse()
 	if s.policies["a"] >= 2 { // a replica of a smaller group may not be missed, nor may a new one be placed where nobody is
@@ -165,10 +171,13 @@ func (s *store) ready() bool {
 	if st := m.node.Status(dsdb.MetaGroup); len(st.Members.Voters) < s.metas-1+s.metas%2 {
 		return false
 	}
-	missing := false
+	missing, again := false, s.Now() >= s.asked+200*time.Millisecond
 	for _, db := range slices.Sorted(maps.Keys(s.policies)) {
-		if m.catalogue.View().Database(db) == nil {
-			missing = true
+		if m.catalogue.View().Database(db) != nil {
+			continue
+		}
+		if missing = true; again {
+			s.asked = s.Now()
 			rf := s.policies[db]
 			m.command(&meta.CreateDatabase{Name: db, Policy: &meta.PolicySpec{ReplicaN: &rf, ShardGroupDuration: time.Hour}}, func(dsdb.Verdict, error) {})
 		}
@@ -186,7 +195,7 @@ func (s *store) begin(c cell, op *call) (end func()) {
 	s.calls[c] = append(s.calls[c], op)
 	return func() {
 		s.stamp++
-		op.end = s.stamp
+		op.end, op.ended = s.stamp, s.Now()
 	}
 }
 
@@ -212,10 +221,8 @@ func (s *store) client() {
 			return
 		}
 		s.After(opTimeout+time.Second, next) // it gives up
-		db := slices.Sorted(maps.Keys(s.policies))[s.Rand.IntN(len(s.policies))]
+		db := s.anyDatabase()
 		switch lot := s.Rand.Float64(); {
-		case lot < 0.07:
-			s.glance(m, s.anyCell(db), next)
 		case lot < 0.35:
 			s.get(m, s.anyCell(db), func(error) { next() })
 		case lot < 0.42:
@@ -224,6 +231,27 @@ func (s *store) client() {
 			s.set(m, db, next)
 		}
 	})
+}
+
+// onlooker does one stale read after the other for as long as there is trouble.
+func (s *store) onlooker() {
+	s.After(s.Between(time.Millisecond, 100*time.Millisecond), func() {
+		if s.quiet {
+			return
+		}
+		next := once(s.onlooker)
+		m := s.member()
+		if m == nil {
+			next()
+			return
+		}
+		s.After(opTimeout+time.Second, next) // its process ends
+		s.glance(m, s.anyCell(s.anyDatabase()), next)
+	})
+}
+
+func (s *store) anyDatabase() string {
+	return slices.Sorted(maps.Keys(s.policies))[s.Rand.IntN(len(s.policies))]
 }
 
 // anyCell is a random one, mostly in one of the newest time groups.
@@ -278,7 +306,7 @@ func (s *store) put(m *member, db string, ps []point, then func(error)) {
 				case err == nil && v.Rejected == 0:
 					s.count("writes acknowledged")
 					ends[c]()
-					ops[c].index = v.Index
+					ops[c].index = pt.at
 				case err == nil && dsdb.KindOf(v.Err()) == dsdb.KindTimeout:
 					s.count("writes below the window of proposals")
 				case err == nil:
@@ -395,6 +423,9 @@ func (s *store) unrest() string {
 	}
 	if fs := s.unnoticed(); len(fs) > 0 {
 		return fmt.Sprintf("a damaged replica is there still: %+v", fs[0])
+	}
+	if id := s.differing(); id != 0 {
+		return fmt.Sprintf("replicas of shard %d differ still", id)
 	}
 	m := s.members[leader.Index]
 	view := m.catalogue.View()

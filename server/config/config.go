@@ -48,7 +48,7 @@ type Data struct {
 	CacheSnapshotMemory   Size     `toml:"cache-snapshot-memory-size" doc:"points in memory of one shard that start its flush"`
 	CacheSnapshotCold     Duration `toml:"cache-snapshot-write-cold-duration" doc:"a shard without writes for so long is flushed"`
 	CompactFullCold       Duration `toml:"compact-full-write-cold-duration" doc:"a shard without writes for so long is compacted into one sorted run, and let go of in memory if it is not queried either"`
-	WALMaxSize            Size     `toml:"wal-max-size" doc:"bytes of log that force a flush of the shards which pin it"`
+	WALMaxSize            Size     `toml:"wal-max-size" doc:"bytes of log that are kept for replicas which are behind; more force a flush of the shards which pin it, and its files may take half as much again"`
 	SnapshotThroughput    Size     `toml:"snapshot-throughput" doc:"bytes per second of whole copies of shards that this node sends to others; 0: no limit"`
 	QueryLog              bool     `toml:"query-log-enabled" doc:"log each statement"`
 	MaxConcurrentCompacts int      `toml:"max-concurrent-compactions" doc:"compactions at the same time; 0: half the cores"`

@@ -123,6 +123,12 @@ func TestFreshness(t *testing.T) {
 			t.Errorf("at %v a replica current at 10 s is at most 1 s old: %v", now, !fresh)
 		}
 	}
+	if at, known := f.AsOf(7); at != 10*s || !known {
+		t.Errorf("as of %v, %v", at, known)
+	}
+	if _, known := f.AsOf(8); known {
+		t.Error("how old another group is is known")
+	}
 	if f.Within(8, 10*s, s) {
 		t.Error("another group is fresh too")
 	}

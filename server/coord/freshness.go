@@ -41,6 +41,15 @@ func (f *Freshness) Within(g dsdb.GroupID, now, limit time.Duration) bool {
 	return limit == 0 || mutant.StalenessUnbounded && known || known && now-asked <= limit
 }
 
+// AsOf returns a time such that the replica of a group is known to have everything
+// that had been acknowledged then.
+func (f *Freshness) AsOf(g dsdb.GroupID) (at time.Duration, known bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, known = f.at[g]
+	return at, known
+}
+
 // Forget forgets the replica of a group: another may come in its place, which
 // does not have what it had.
 func (f *Freshness) Forget(g dsdb.GroupID) {

@@ -63,6 +63,8 @@ type QueryRequest struct {
 	ChunkRows        int           // most rows per frame
 	User             *User         // who asks, and may: the answer holds what they may see
 	Warning          string        // set by Execute: what the client is told beside the answer
+	Stale            bool          // set by Execute: the answer may miss what was acknowledged in the last Age
+	Age              time.Duration // < 0: it is not known since when
 }
 
 // Backend is the node behind the API. Its methods are safe for concurrent use

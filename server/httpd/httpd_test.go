@@ -36,6 +36,7 @@ type fakeBackend struct {
 	err    error
 	ready  error
 	hinted bool
+	ages   []time.Duration // of the answers to statements, if those are stale
 }
 
 func (b *fakeBackend) Write(_ context.Context, r *WriteRequest) error {
@@ -49,6 +50,9 @@ func (b *fakeBackend) Write(_ context.Context, r *WriteRequest) error {
 
 func (b *fakeBackend) Execute(ctx context.Context, r *QueryRequest) (exec.Result, error) {
 	b.asked = r
+	if len(b.ages) > 0 {
+		r.Stale, r.Age, b.ages = true, b.ages[0], b.ages[1:]
+	}
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -146,6 +150,26 @@ func TestWriteAnswersInInfluxDBsWords(t *testing.T) {
 				t.Error("no X-Influxdb-Error")
 			}
 		})
+	}
+}
+
+// A client is told how old a stale answer may be: of several statements the oldest.
+func TestStaleAnswersAreMarked(t *testing.T) {
+	for _, c := range []struct {
+		ages []time.Duration
+		want string
+	}{
+		{nil, ""},
+		{[]time.Duration{0}, "0.000"},
+		{[]time.Duration{1}, "0.001"},
+		{[]time.Duration{1500 * time.Millisecond}, "1.500"},
+		{[]time.Duration{time.Second, 90 * time.Second, 2 * time.Second}, "90.000"},
+		{[]time.Duration{time.Second, -1, time.Second}, "unknown"},
+	} {
+		r := serve(t, &fakeBackend{ages: c.ages})("GET", "/query?q="+url.QueryEscape("SHOW DATABASES; SHOW DATABASES; SHOW DATABASES"), "")
+		if got := r.Header.Get("X-Dsdb-Staleness"); got != c.want {
+			t.Errorf("%v: %q, want %q", c.ages, got, c.want)
+		}
 	}
 }
 

@@ -59,7 +59,8 @@ func (h *Handler) serveQuery(w http.ResponseWriter, r *http.Request, u *User) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	w.Header().Set("Content-Type", p.format.contentType())
+	run.header = w.Header()
+	run.header.Set("Content-Type", p.format.contentType())
 	out := newResponse(w, r)
 	out.most = h.cfg.MaxAnswer
 	run.all(r.Context(), p.format.encoder(out))
@@ -158,6 +159,8 @@ type queryRun struct {
 	user            *User
 	statements      []ql.Statement
 	readOnlyRequest bool
+	header          http.Header   // of the answer; nil: nobody reads that
+	age             time.Duration // of the oldest stale answer so far; < 0: not known
 }
 
 func (q *queryRun) all(ctx context.Context, enc encoder) {
@@ -200,7 +203,26 @@ func (q *queryRun) one(ctx context.Context, r *QueryRequest, enc encoder) error 
 		return why(ctx, err)
 	}
 	defer res.Close()
+	if r.Stale && q.header != nil {
+		q.tellAge(r.Age)
+	}
 	return why(ctx, q.stream(ctx, res, enc))
+}
+
+// stalenessHeader tells how old the answer to a stale read is: seconds, rounded
+// up, or "unknown". Several statements in one request are as old as the oldest of
+// those that were answered before the first byte was sent.
+const stalenessHeader = "X-Dsdb-Staleness"
+
+func (q *queryRun) tellAge(age time.Duration) {
+	if q.age < 0 || age < 0 {
+		q.age = -1
+		q.header.Set(stalenessHeader, "unknown")
+		return
+	}
+	q.age = max(q.age, age)
+	ms := (q.age + time.Millisecond - 1) / time.Millisecond
+	q.header.Set(stalenessHeader, fmt.Sprintf("%d.%03d", ms/1000, ms%1000))
 }
 
 func (q *queryRun) stream(ctx context.Context, res exec.Result, enc encoder) error {

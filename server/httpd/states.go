@@ -24,7 +24,7 @@ type writeState struct {
 // that with many clients they take more than anything else.
 const (
 	keepBuffer = 8 << 20         // bytes of the body of one
-	keepStates = 256 << 20       // bytes of all, those in use included
+	keepStates = 128 << 20       // bytes of all, those in use included
 	keepIdle   = 1 * time.Minute // for how long one stays that is not needed
 )
 

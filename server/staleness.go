@@ -1,0 +1,94 @@
+package server
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/server/httpd"
+	"github.com/dasudian/dsdb/server/rpc"
+)
+
+// methodAge is the call that asks a node how old its replica of a group is: as
+// appendNumber, a group, and a number of nanoseconds plus one, 0 if it is not known.
+const methodAge = "age"
+
+// A replica that is known to be younger than youngAge is told to be as old as
+// that. Of any other the leader is asked, if there may be one, but for ageWait only.
+const (
+	youngAge = time.Second
+	ageWait  = 50 * time.Millisecond
+)
+
+// staleness is how old what a statement has read is, of one that may miss
+// something: everything is in it that had been acknowledged by a certain time.
+type staleness struct {
+	mu      sync.Mutex    // guards what follows
+	asOf    time.Duration // on the clock of routes.age
+	read    bool          // something was read
+	unknown bool          // of something that was read it is not known
+}
+
+// add notes a replica that is to be read.
+func (s *staleness) add(asOf time.Duration, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.read || asOf < s.asOf {
+		s.asOf = asOf
+	}
+	s.read, s.unknown = true, s.unknown || !known
+}
+
+// tell sets how old an answer is at time now.
+func (s *staleness) tell(r *httpd.QueryRequest, now time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.Stale = s.read; s.unknown {
+		r.Age = -1
+	} else if s.read {
+		r.Age = now - s.asOf
+	}
+}
+
+// asOf returns a time by which everything that had been acknowledged is in this
+// node's replica of a group.
+func (n *Node) asOf(ctx context.Context, g dsdb.GroupID) (at time.Duration, known bool) {
+	at, known = n.routes.fresh.AsOf(g)
+	if known && n.routes.age()-at <= youngAge || !n.connected(g) {
+		return at, known
+	}
+	within, cancel := context.WithTimeout(ctx, ageWait)
+	defer cancel()
+	_ = n.readIndex(within, g) // that it is not known is told
+	return n.routes.fresh.AsOf(g)
+}
+
+// asOfOn is asOf for the replica on another node.
+func (n *Node) asOfOn(ctx context.Context, node dsdb.NodeID, g dsdb.GroupID) (at time.Duration, known bool) {
+	asked := n.routes.age()
+	ctx, cancel := context.WithTimeout(ctx, pingWait)
+	defer cancel()
+	b, err := n.call(ctx, node, methodAge, appendNumber(nil, uint64(g)))
+	if err != nil {
+		return 0, false // an older program, or it will be missed when it is read
+	}
+	age, err := decodeNumber(b)
+	if err != nil || age == 0 || age > 1<<62 {
+		return 0, false
+	}
+	return asked - time.Duration(age-1), true
+}
+
+// serveAge answers the call "age".
+func (n *Node) serveAge(ctx context.Context, _ rpc.Process, body []byte) ([]byte, error) {
+	g, err := decodeNumber(body)
+	if err != nil {
+		return nil, err
+	}
+	at, known := n.asOf(ctx, dsdb.GroupID(g))
+	if !known {
+		return appendNumber(nil, 0), nil
+	}
+	return appendNumber(nil, uint64(n.routes.age()-at)+1), nil
+}
