@@ -444,3 +444,29 @@ func TestReplacedMachinesAreGivenUpByForce(t *testing.T) {
 	settled(t, nodes, 3)
 	nodes[2].expect("db", "SELECT sum(v) FROM m", "m time=0 sum=6")
 }
+
+// A data node that is left follows a catalogue that was founded anew, too.
+func TestDataNodeFollowsACatalogueFoundedAnew(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	data := newMachine(t, joins(nodes[0]), dataOnly).start()
+	all := append(nodes, data)
+	agree(t, all...)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 4")
+	nodes[0].mustWrite("db", "m v=1 1\nm v=2 2")
+	settled(t, all, 4)
+	lost := nodes[1:3]
+	for _, m := range all {
+		m.halt()
+	}
+	if _, err := nodes[0].refound(lost[0].node.id.MetaID, lost[1].node.id.MetaID); err != nil {
+		t.Fatal(err)
+	}
+	nodes[0].start()
+	data.start()
+	for _, m := range lost {
+		data.mustQuery("", fmt.Sprintf("DROP DATA SERVER %d FORCE", m.node.dataID))
+	}
+	eventually(t, "the shard takes writes", func() bool { return data.write("db", "m v=3 3") == nil })
+	nodes[0].expect("db", "SELECT sum(v) FROM m", "m time=0 sum=6")
+}
