@@ -151,8 +151,8 @@ func (c *Controller) forget(now int64, d *Data) {
 			delete(c.steady, uuid)
 		}
 	}
-	for id := range c.leaders {
-		if _, found := d.Replicas(id); !found {
+	for id, l := range c.leaders {
+		if _, found := d.Replicas(id); !found || d.superseded(id, l.report.Replica) {
 			delete(c.leaders, id)
 		}
 	}

@@ -50,6 +50,21 @@ func TestControllerScripts(t *testing.T) {
 			case "rot":
 				w.groups[dsdb.GroupID(s.number("group"))].rotten[dsdb.ReplicaID(s.number("replica"))] = true
 				return "ok\n"
+			case "behind": // the replica lacks the newest entries of its group
+				g := w.groups[dsdb.GroupID(s.number("group"))]
+				g.match[dsdb.ReplicaID(s.number("replica"))] = g.commit - s.number("entries")
+				return "ok\n"
+			case "split", "reunite":
+				w.groups[dsdb.GroupID(s.number("group"))].split = td.Cmd == "split"
+				return "ok\n"
+			case "joint": // a joint change has brought the learners of a group in the place of these voters, and was not left yet
+				g := w.groups[dsdb.GroupID(s.number("group"))]
+				g.outgoing = slices.Clone(g.voters)
+				for _, id := range numbers[dsdb.ReplicaID](s, "without") {
+					g.voters = slices.DeleteFunc(slices.Clone(g.voters), func(m Member) bool { return m.Replica == id })
+				}
+				g.voters, g.learners = append(g.voters, g.learners...), nil
+				return "ok\n"
 			case "new-controller":
 				w.c = NewController(testOptions())
 				return "ok\n"

@@ -47,6 +47,9 @@ func (s *step) shards() {
 	stable := len(s.d.active(DataNode))
 	for _, ref := range s.d.Groups() {
 		for _, sh := range ref.Group.Shards {
+			if s.succeed(ShardRef{ref, sh}) {
+				continue
+			}
 			c := s.census(ShardRef{ref, sh}, stable)
 			s.delay(c)
 			if c.lead == nil || c.lead.joint() || s.record(c) {

@@ -28,6 +28,7 @@ type world struct {
 	groups map[dsdb.GroupID]*fakeGroup
 	watch  map[dsdb.ReplicaID]bool // the witnesses that there were ever
 	late   []Action                // actions under way
+	force  bool                    // nodes are dropped by force now and then
 	log    []string
 }
 
@@ -41,9 +42,12 @@ type fakeGroup struct {
 	id       dsdb.GroupID
 	term     uint64
 	commit   uint64
+	founder  dsdb.ReplicaID // the first
 	leader   dsdb.ReplicaID // 0: none
 	voters   []Member
+	outgoing []Member // of a joint change that a script has interrupted
 	learners []Member
+	split    bool // its members are up, but do not reach each other
 	match    map[dsdb.ReplicaID]uint64
 	broken   map[dsdb.ReplicaID]bool // damaged for good
 	rotten   map[dsdb.ReplicaID]bool // their files are, their logs are not: they vote
@@ -104,8 +108,12 @@ func (w *world) follow() {
 					w.watch[r.ID] = true
 				}
 			}
-			if w.groups[s.ID.Group()] == nil {
+			if g := w.groups[s.ID.Group()]; g == nil {
 				w.found(s.ID.Group(), s.Birth())
+			} else if founder := s.Birth()[0].ID; s.Origin != nil && g.founder < founder {
+				w.found(s.ID.Group(), s.Birth())
+				w.groups[s.ID.Group()].match[founder] = g.match[s.Origin.Replica]
+				w.groups[s.ID.Group()].commit = g.match[s.Origin.Replica]
 			}
 		}
 	}
@@ -124,7 +132,7 @@ func (w *world) follow() {
 }
 
 func (w *world) found(id dsdb.GroupID, founders []Replica) {
-	g := &fakeGroup{id: id, term: 1, commit: 10, match: make(map[dsdb.ReplicaID]uint64), broken: make(map[dsdb.ReplicaID]bool), rotten: make(map[dsdb.ReplicaID]bool)}
+	g := &fakeGroup{id: id, founder: founders[0].ID, term: 1, commit: 10, match: make(map[dsdb.ReplicaID]uint64), broken: make(map[dsdb.ReplicaID]bool), rotten: make(map[dsdb.ReplicaID]bool)}
 	for _, r := range founders {
 		g.voters = append(g.voters, memberOf(r))
 		g.match[r.ID] = 10
@@ -162,7 +170,7 @@ func (w *world) sorted() []*fakeGroup {
 
 // run lets a group live for a second: elect, write, replicate.
 func (w *world) run(g *fakeGroup) {
-	if !w.quorum(g, g.voters) {
+	if g.split || !w.quorum(g, g.voters) || len(g.outgoing) > 0 && !w.quorum(g, g.outgoing) {
 		g.leader = 0
 		return
 	}
@@ -238,6 +246,10 @@ func (w *world) report(p *fakeProcess) NodeReport {
 			if m.Replica == g.leader {
 				rep.Groups = append(rep.Groups, g.report(w, all))
 			}
+			if w.givenUp(g) && !g.broken[m.Replica] {
+				rep.Left = append(rep.Left, LeftReplica{Group: g.id, Replica: m.Replica, Term: g.term, Index: g.match[m.Replica],
+					Members: Members{Voters: g.voters, Outgoing: g.outgoing, Learners: g.learners}})
+			}
 		}
 	}
 	return rep
@@ -245,7 +257,7 @@ func (w *world) report(p *fakeProcess) NodeReport {
 
 func (g *fakeGroup) report(w *world, all []Member) GroupReport {
 	out := GroupReport{Group: g.id, Replica: g.leader, Term: g.term, Commit: g.commit,
-		Members: Members{Voters: slices.Clone(g.voters), Learners: slices.Clone(g.learners)}}
+		Members: Members{Voters: slices.Clone(g.voters), Outgoing: g.outgoing, Learners: slices.Clone(g.learners)}}
 	for _, m := range all {
 		if m.Replica != g.leader {
 			out.Progress = append(out.Progress, Progress{m.Replica, g.match[m.Replica], w.works(g, m)})
@@ -288,6 +300,9 @@ func (w *world) second(lossy bool) {
 func (w *world) do(a Action) {
 	switch {
 	case a.Command != nil:
+		if c, is := a.Command.(*SucceedShard); is {
+			w.mayDie(w.groups[c.ID.Group()])
+		}
 		if g := w.groups[dsdb.MetaGroup]; w.quorum(g, g.voters) {
 			w.try(a.Command)
 		}
@@ -368,6 +383,10 @@ func (w *world) disturb() {
 		w.try(&UpdateRetentionPolicy{Database: "db", Name: "r3", ReplicaN: &n})
 	case 9:
 		w.harm()
+	case 11:
+		if w.force {
+			w.try(&DropNode{ID: proc.DataID, Kind: DataNode, Force: true, Lost: true})
+		}
 	case 10:
 		w.c = NewController(testOptions())
 		w.logf("the meta group is led elsewhere")
@@ -517,7 +536,23 @@ func (w *world) checkMeta() {
 
 // life runs a cluster through disturbances, heals it and checks the outcome.
 func life(t *testing.T, seed uint64) []string {
+	w := trouble(t, seed, false)
+	w.heal()
+	if !w.settle() {
+		for _, g := range w.sorted() {
+			all, _ := w.d.Replicas(g.id)
+			w.logf("%d: %v: %+v", g.id, all, *g)
+		}
+		t.Fatalf("seed %d: no end of it\n%s", seed, w.tail())
+	}
+	w.check()
+	return w.log
+}
+
+// trouble makes a cluster and disturbs it; with force nodes are dropped by force, too.
+func trouble(t *testing.T, seed uint64, force bool) *world {
 	w := newWorld(t, seed, 3+int(seed%3))
+	w.force = force
 	w.try(&CreateDatabase{Name: "db"})
 	for n := 1; n <= 4; n++ {
 		w.try(&CreateRetentionPolicy{Database: "db", Policy: PolicySpec{Name: fmt.Sprint("r", n), ReplicaN: &n}})
@@ -529,16 +564,7 @@ func life(t *testing.T, seed uint64) []string {
 		}
 		w.second(true)
 	}
-	w.heal()
-	if !w.settle() {
-		for _, g := range w.sorted() {
-			all, _ := w.d.Replicas(g.id)
-			w.logf("%d: %v: %+v", g.id, all, *g)
-		}
-		t.Fatalf("seed %d: no end of it\n%s", seed, w.tail())
-	}
-	w.check()
-	return w.log
+	return w
 }
 
 // TestControllerConverges: whatever happened, in the end every shard has its

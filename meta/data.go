@@ -86,6 +86,7 @@ type Shard struct {
 	ID       dsdb.ShardID `json:"id"`
 	Replicas []Replica    `json:"replicas"`           // by id
 	Founders []Replica    `json:"founders,omitempty"` // see Birth; nil while Replicas has not changed
+	Origin   *Origin      `json:"origin,omitempty"`   // where the group was founded anew from; nil: it is the first
 }
 
 // User is an account of the cluster.

@@ -10,11 +10,13 @@ import (
 // DropNode takes a role from a process for good. What a data node holds is moved
 // to others before it is removed; one that has the last copy of a shard is
 // refused, unless Force is set: the points of these shards are then lost. A node
-// that is leaving already goes on with it, for good.
+// that is leaving already goes on with it, for good. With Lost, shards that have no
+// majority without the node may go on without it: see SucceedShard.
 type DropNode struct {
 	ID    dsdb.NodeID `json:"id"`
 	Kind  NodeKind    `json:"kind"`
 	Force bool        `json:"force,omitempty"`
+	Lost  bool        `json:"lost,omitempty"` // of a data node, with Force: shards may go on without what it holds; false in what older programs have proposed
 	Now   int64       `json:"now"`
 }
 
@@ -45,6 +47,9 @@ func (c *DropNode) apply(d *Data) error {
 	d.Processes = slices.Clone(d.Processes)
 	d.Processes[i].leave(c.Kind)
 	d.Processes[i].setUnwanted(c.Kind, false)
+	if c.Kind == DataNode && c.Force && c.Lost {
+		d.Processes[i].DataLost = true
+	}
 	for _, id := range last {
 		if err := (&DropShard{ID: id, Now: c.Now}).apply(d); err != nil {
 			return err
@@ -56,7 +61,8 @@ func (c *DropNode) apply(d *Data) error {
 	return nil
 }
 
-// lastCopies returns the shards of which only this node has a copy that is whole.
+// lastCopies returns the shards of which only this node has a copy that is whole
+// and was not given up.
 func (d *Data) lastCopies(node dsdb.NodeID) []dsdb.ShardID {
 	var last []dsdb.ShardID
 	for _, ref := range d.Groups() {
@@ -64,7 +70,7 @@ func (d *Data) lastCopies(node dsdb.NodeID) []dsdb.ShardID {
 			mine, others := false, false
 			for _, r := range s.Replicas {
 				mine = mine || r.Node == node && !r.Witness
-				others = others || r.Node != node && r.Whole()
+				others = others || r.Node != node && r.Whole() && !d.lost(r.Node)
 			}
 			if mine && !others {
 				last = append(last, s.ID)

@@ -58,6 +58,7 @@ type Process struct {
 	Addresses
 	MetaUnwanted bool        `json:"meta_unwanted,omitempty"` // of a role that is not active: the process gave it up itself, see SetRoles
 	DataUnwanted bool        `json:"data_unwanted,omitempty"`
+	DataLost     bool        `json:"data_lost,omitempty"`   // of a data node that was dropped: what it held was given up, see SucceedShard
 	Epoch        uint64      `json:"epoch"`                 // counts its starts
 	Nonce        uint64      `json:"nonce,omitempty"`       // random, of the start that Epoch counts
 	ReplacedBy   dsdb.NodeID `json:"replaced_by,omitempty"` // the first id of the process that took its place

@@ -230,15 +230,18 @@ func (d *Data) editReplicas(group dsdb.GroupID, edit func([]Replica) ([]Replica,
 		return nil
 	}
 	ref, _ := d.Shard(dsdb.ShardID(group))
+	return d.editShard(ref, func(s *Shard) { s.Founders, s.Replicas = s.Birth(), next })
+}
+
+// editShard changes a copy of a shard.
+func (d *Data) editShard(ref ShardRef, edit func(*Shard)) error {
 	rp, err := d.editPolicy(ref.Database.Name, ref.Policy.Name)
 	if err != nil {
 		return err
 	}
 	g := *ref.Group
 	g.Shards = slices.Clone(g.Shards)
-	i := slices.IndexFunc(g.Shards, func(s Shard) bool { return s.ID == ref.Shard.ID })
-	g.Shards[i].Founders = ref.Shard.Birth()
-	g.Shards[i].Replicas = next
+	edit(&g.Shards[slices.IndexFunc(g.Shards, func(s Shard) bool { return s.ID == ref.Shard.ID })])
 	at := slices.Index(rp.ShardGroups, ref.Group)
 	rp.ShardGroups = slices.Clone(rp.ShardGroups)
 	rp.ShardGroups[at] = &g

@@ -54,6 +54,18 @@ type NodeReport struct {
 	DiskFull bool          `json:"disk_full,omitempty"` // it should get no more replicas
 	Groups   []GroupReport `json:"groups,omitempty"`    // that it leads, the meta group too
 	Failed   []FailedGroup `json:"failed,omitempty"`    // of which its replica is out of service
+	Left     []LeftReplica `json:"left,omitempty"`      // its replicas of shards of which a node was given up
+}
+
+// LeftReplica is a replica in service of a shard that may have lost its majority.
+// A shard goes on from the one with the highest term and then the highest index,
+// as raft would elect it.
+type LeftReplica struct {
+	Group   dsdb.GroupID   `json:"group"`
+	Replica dsdb.ReplicaID `json:"replica"`
+	Term    uint64         `json:"term"` // of the last entry of its log
+	Index   uint64         `json:"index"`
+	Members Members        `json:"members"` // as far as it knows; none: it has yet to be filled
 }
 
 // GroupReport is what the leader of a raft group knows of it.

@@ -66,6 +66,18 @@ func (s script) optional(key string) uint64 {
 	return s.number(key)
 }
 
+// numbers reads a list like 3+5; none if the key is not there.
+func numbers[T ~uint64](s script, key string) (list []T) {
+	for _, v := range strings.FieldsFunc(s.str(key), func(r rune) bool { return r == '+' }) {
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			s.t.Fatalf("%s: %s: %v", s.td.Pos, key, err)
+		}
+		list = append(list, T(n))
+	}
+	return list
+}
+
 // duration parses 1h, or 7d, which Go does not know.
 func (s script) duration(key string) *time.Duration {
 	if !s.has(key) {
@@ -217,7 +229,11 @@ func (s script) memberCommand() Command {
 	case "boot":
 		return &BootNode{UUID: uuid, Addresses: addresses(host), Epoch: s.optional("epoch"), Nonce: s.optional("nonce"), Found: s.has("found")}
 	case "drop-node":
-		return &DropNode{ID: node, Kind: NodeKind(s.str("kind")), Force: s.has("force"), Now: s.now()}
+		return &DropNode{ID: node, Kind: NodeKind(s.str("kind")), Force: s.has("force"), Lost: s.has("force"), Now: s.now()}
+	case "succeed-shard":
+		return &SucceedShard{ID: dsdb.ShardID(s.number("id")), Replica: dsdb.ReplicaID(s.number("replica"))}
+	case "succeed-catalogue":
+		return &SucceedCatalogue{UUID: s.str("uuid"), Lost: numbers[dsdb.NodeID](s, "lost")}
 	case "set-roles":
 		return &SetRoles{UUID: uuid, Meta: s.has("meta"), Data: s.has("data")}
 	case "remove-node":

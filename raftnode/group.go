@@ -367,7 +367,7 @@ func (c *Core) newGroupState(g *group) (wal.GroupState, error) {
 		}
 		release()
 		at = wal.Position{Index: m.Index, Term: max(m.Term, birth.Term)}
-		c.logger.Warn("the log of a raft group is lost; it goes on from what was flushed", "group", uint64(g.id), "index", at.Index)
+		c.logger.Warn("a raft group that the log does not hold goes on from what was flushed", "group", uint64(g.id), "index", at.Index)
 	}
 	return wal.GroupState{
 		Replica:   dsdb.ReplicaID(g.seen.replica),

@@ -57,18 +57,19 @@ type joinRequest struct {
 
 // nodeStatus is what a node tells anybody about itself.
 type nodeStatus struct {
-	Version  string      `json:"version"`
-	Instance string      `json:"instance"` // of this start
-	UUID     string      `json:"uuid"`
-	Cluster  string      `json:"cluster,omitempty"` // "": it is in none yet
-	MetaID   dsdb.NodeID `json:"meta_id,omitempty"`
-	DataID   dsdb.NodeID `json:"data_id,omitempty"`
-	TCPAddr  string      `json:"tcp_addr,omitempty"`
-	State    string      `json:"state"` // running, starting, stopping
-	Waiting  string      `json:"waiting,omitempty"`
-	Leader   string      `json:"leader,omitempty"`  // [meta] http address of the leader of the meta nodes
-	Voters   []string    `json:"voters,omitempty"`  // cluster addresses of the meta nodes that decide
-	Refuses  string      `json:"refuses,omitempty"` // why the process that asks is no member any more
+	Version  string         `json:"version"`
+	Instance string         `json:"instance"` // of this start
+	UUID     string         `json:"uuid"`
+	Cluster  string         `json:"cluster,omitempty"` // "": it is in none yet
+	MetaID   dsdb.NodeID    `json:"meta_id,omitempty"`
+	DataID   dsdb.NodeID    `json:"data_id,omitempty"`
+	TCPAddr  string         `json:"tcp_addr,omitempty"`
+	State    string         `json:"state"` // running, starting, stopping
+	Waiting  string         `json:"waiting,omitempty"`
+	Leader   string         `json:"leader,omitempty"`  // [meta] http address of the leader of the meta nodes
+	Voters   []string       `json:"voters,omitempty"`  // cluster addresses of the meta nodes that decide
+	Refuses  string         `json:"refuses,omitempty"` // why the process that asks is no member any more
+	Replica  dsdb.ReplicaID `json:"replica,omitempty"` // of the catalogue, that the process that asks is to have
 }
 
 // admitter is the API of [meta]: it tells how this node is, and where it leads
@@ -108,6 +109,8 @@ func (a *admitter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			by := parseStarter(r.URL.Query())
 			if p, found := a.n.meta.View().Process(by.UUID); found {
 				s.Refuses = by.banned(p)
+				r, _ := a.n.meta.View().MetaReplica(p)
+				s.Replica = r.ID
 			}
 		}
 		writeJSON(w, s)

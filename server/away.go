@@ -17,14 +17,18 @@ func (n *Node) away(id dsdb.ShardID) string {
 		return ""
 	}
 	votes := 0
-	var nodes []dsdb.NodeID
+	var nodes, kept []dsdb.NodeID // those that are away, and of these those that nobody gave up
 	for _, r := range ref.Shard.Replicas {
 		if !r.Votes() {
 			continue
 		}
 		votes++
-		if !n.up(r.Node) {
-			nodes = append(nodes, r.Node)
+		if n.up(r.Node) {
+			continue
+		}
+		nodes = append(nodes, r.Node)
+		if p, _ := view.ProcessOf(r.Node); !p.DataLost {
+			kept = append(kept, r.Node)
 		}
 	}
 	if len(nodes) == 0 || votes-len(nodes) > votes/2 {
@@ -36,12 +40,23 @@ func (n *Node) away(id dsdb.ShardID) string {
 	}
 	list := strings.Join(names, " and ")
 	switch p, _ := view.ProcessOf(nodes[0]); {
+	case votes > 1 && len(kept) == 0:
+		return fmt.Sprintf("shard %d has no majority of its replicas without %s, which were given up: it is about to go on from the best copy that is left", id, list)
 	case votes > 1:
-		return fmt.Sprintf("shard %d has no majority of its replicas without %s; if they are lost for good, what can be read with read_consistency=stale is what is left, and DROP SHARD %d makes room for it", id, list, id)
+		return fmt.Sprintf("shard %d has no majority of its replicas without %s; if they are lost for good, %s: it then goes on from the best copy that is left", id, list, dropAll(kept))
 	case p.ReplacedBy != 0:
 		return fmt.Sprintf("the only copy of shard %d was on %s, which was replaced: DROP DATA SERVER %d FORCE gives its points up", id, list, nodes[0])
 	}
 	return fmt.Sprintf("the only copy of shard %d is on %s: bring it back, or give its points up by DROP DATA SERVER %d FORCE", id, list, nodes[0])
+}
+
+// dropAll names the statements that give nodes up.
+func dropAll(nodes []dsdb.NodeID) string {
+	var all []string
+	for _, node := range nodes {
+		all = append(all, fmt.Sprintf("DROP DATA SERVER %d FORCE", node))
+	}
+	return "give them up by " + strings.Join(all, " and ")
 }
 
 // nodeName names a node for people: by its id and where it is reached.
@@ -67,8 +82,7 @@ func (n *Node) withAway(g dsdb.GroupID, err error) error {
 }
 
 // leftOver says which shards a data node that was dropped by force leaves
-// without a majority, "" if none: that these copies are given up does not tell
-// the others that they are to go on alone.
+// without a majority, and what becomes of them, "" if there are none.
 func (n *Node) leftOver(node dsdb.NodeID) string {
 	count, first := 0, ""
 	for _, ref := range n.meta.View().ReplicasOn(node) {
@@ -82,7 +96,7 @@ func (n *Node) leftOver(node dsdb.NodeID) string {
 	case 0:
 		return ""
 	case 1:
-		return "writes will go on failing: " + first
+		return "writes fail until then: " + first
 	}
-	return fmt.Sprintf("writes to %d shards will go on failing: %s; and so on", count, first)
+	return fmt.Sprintf("writes to %d shards fail until then: %s; and so on", count, first)
 }

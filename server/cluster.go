@@ -168,7 +168,7 @@ func (n *Node) dropServer(ctx context.Context, c *planner.Command) error {
 	if c.Kind == planner.DropMetaServer {
 		kind = meta.MetaNode
 	}
-	return n.command(ctx, &meta.DropNode{ID: c.Node, Kind: kind, Force: c.Force, Now: n.opt.Wall().UnixNano()})
+	return n.command(ctx, &meta.DropNode{ID: c.Node, Kind: kind, Force: c.Force, Lost: c.Force, Now: n.opt.Wall().UnixNano()})
 }
 
 // missingQuorum says which meta nodes do not answer.

@@ -156,6 +156,22 @@ func (j *joining) renew(ctx context.Context, address string) (meta.Identity, err
 	return id, dsdb.Errorf(dsdb.KindUnavailable, "the nodes of the cluster do not agree on who leads")
 }
 
+// beginAnew has this node begin anew as another replica of the catalogue, which the
+// node at an address says that it is to be: the group of its own was given up.
+func (n *Node) beginAnew(ctx context.Context, address string) error {
+	j := &joining{n: n, id: n.id, client: newPeerClient(n.door.outgoing)}
+	defer j.client.CloseIdleConnections()
+	id, err := j.renew(ctx, address)
+	switch {
+	case err == nil:
+		n.log.Warn("the catalogue goes on without what this node knows of it alone: this node gets it from the others", "replica", id.Replica, "before", n.id.Replica)
+		return errNewIDs
+	case retryable(err):
+		return nil
+	}
+	return err
+}
+
 // startSoundMeta is startMeta, with another replica if this node's turns out to
 // be damaged.
 func (n *Node) startSoundMeta(ctx context.Context) error {

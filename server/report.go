@@ -54,6 +54,9 @@ func (n *Node) report() report {
 	for _, ref := range n.meta.View().ReplicasOn(n.id.DataID) {
 		g := ref.Shard.ID.Group()
 		st := n.host.Status(g)
+		if n.meta.View().GivenUp(&ref.Shard) {
+			r.addLeft(n, g, st)
+		}
 		if ref.Replica.Witness {
 			r.addWitness(ref, st)
 			continue
@@ -89,11 +92,15 @@ func (r *report) add(g dsdb.GroupID, st raftnode.GroupStatus) {
 	}
 	r.Leads++
 	gr := meta.GroupReport{Group: g, Replica: st.Replica, Term: st.Term, Commit: st.Commit,
-		Members: meta.Members{Voters: members(st.Members.Voters), Outgoing: members(st.Members.Outgoing), Learners: members(st.Members.Learners)}}
+		Members: groupMembers(st.Members)}
 	for _, p := range st.Progress {
 		gr.Progress = append(gr.Progress, meta.Progress{Replica: p.Replica, Match: p.Match, Active: p.Active})
 	}
 	r.Groups = append(r.Groups, gr)
+}
+
+func groupMembers(m raftnode.Members) meta.Members {
+	return meta.Members{Voters: members(m.Voters), Outgoing: members(m.Outgoing), Learners: members(m.Learners)}
 }
 
 func members(peers []raftnode.Peer) []meta.Member {

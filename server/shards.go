@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -116,7 +115,7 @@ func (s *shards) local(id dsdb.ShardID) (*shard.Shard, dsdb.ReplicaID, error) {
 // unborn reports whether nobody can have stored anything in a shard yet: its
 // only replica is to be made here, and is not open.
 func (s *shards) unborn(sh meta.Shard) bool {
-	if len(sh.Replicas) > 1 || sh.Replicas[0].Node != s.n.dataID {
+	if len(sh.Replicas) > 1 || sh.Origin != nil || sh.Replicas[0].Node != s.n.dataID {
 		return false
 	}
 	s.mu.RLock()
@@ -179,7 +178,11 @@ func (s *shards) follow(ctx context.Context, view *meta.Data) error {
 	s.mu.RUnlock()
 	slices.Sort(gone)
 	for _, id := range gone {
-		if err := s.remove(ctx, id); err != nil {
+		end := s.remove
+		if ref, found := view.Shard(id); found && s.originates(ref.Shard) {
+			end = s.release
+		}
+		if err := end(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -266,7 +269,11 @@ func (s *shards) openReplica(ctx context.Context, ref meta.ShardRef) (*replica, 
 	placed, _ := ref.Shard.On(s.n.dataID)
 	id := ref.Shard.ID
 	r := &replica{id: placed.ID, dir: s.dir(ref.Shard, placed.ID)}
-	if st, known := s.n.wal.State(id.Group()); known && st.Replica != placed.ID { // an earlier one, of which a crash left the log
+	o := shard.Options{FS: s.n.fs, Dir: r.dir, ID: id, Range: ref.Group.Range, Logger: s.n.log}
+	var err error
+	if founds(ref.Shard, placed.ID) {
+		err = s.inherit(ctx, o, ref.Shard)
+	} else if st, known := s.n.wal.State(id.Group()); known && st.Replica != placed.ID { // an earlier one, of which a crash left the log
 		if err := s.n.host.Remove(ctx, id.Group()); err != nil {
 			return nil, err
 		}
@@ -274,12 +281,11 @@ func (s *shards) openReplica(ctx context.Context, ref meta.ShardRef) (*replica, 
 	if placed.Witness {
 		return r, s.openWitness(r, id.Group())
 	}
-	sh, err := shard.Open(shard.Options{FS: s.n.fs, Dir: r.dir, ID: id, Range: ref.Group.Range, Logger: s.n.log})
-	if newer := errors.Is(err, dsdb.ErrNewer); newer || dsdb.KindOf(err) == dsdb.KindCorrupt {
-		why := "its files are damaged"
-		if newer {
-			why = "this node has to be upgraded"
-		}
+	var sh *shard.Shard
+	if err == nil {
+		sh, err = shard.Open(o)
+	}
+	if why, is := unfit(err); is {
 		s.n.log.Error("a shard is out of service: "+why, "shard", id, "err", err)
 		r.err = fmt.Errorf("shard %d is out of service: %w", id, err)
 		return r, nil
@@ -309,7 +315,7 @@ func founded(sh meta.Shard, id dsdb.ReplicaID) bool {
 // founder is named for the shard, that of one that came later for itself too.
 func (s *shards) dir(sh meta.Shard, id dsdb.ReplicaID) string {
 	name := strconv.FormatUint(uint64(sh.ID), 10)
-	if !founded(sh, id) {
+	if !sh.Named(id) {
 		name += "." + strconv.FormatUint(uint64(id), 10)
 	}
 	return path.Join(s.root(), name)

@@ -50,6 +50,9 @@ func stamp(o *wal.Options, id meta.Identity) error {
 // the cluster's and names this start of this node.
 func (n *Node) openCatalogue(ctx context.Context) error {
 	damage, err := n.openStore()
+	if err == nil && n.meta != nil {
+		err = n.cutShort()
+	}
 	if err == nil && damage != nil {
 		err = n.renew(ctx, damage)
 	}
@@ -242,8 +245,12 @@ func (n *Node) outcast(ctx context.Context) error {
 			continue
 		}
 		s, err := c.status(ctx, p.MetaHTTPAddr, n.starter())
-		if err == nil && s.UUID == p.UUID && s.Refuses != "" {
+		switch {
+		case err != nil || s.UUID != p.UUID:
+		case s.Refuses != "":
 			return n.renounce(dsdb.Errorf(dsdb.KindConflict, "%s says: %s", p.MetaHTTPAddr, s.Refuses))
+		case s.Replica > n.id.Replica:
+			return n.beginAnew(ctx, p.MetaHTTPAddr)
 		}
 	}
 	return nil

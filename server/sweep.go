@@ -43,7 +43,7 @@ func (s *shards) sweep(view *meta.Data) error {
 			return dsdb.Errorf(dsdb.KindCorrupt, "%s holds shard %d, but the catalogue has given out %d only: later changes of the catalogue are lost with the log in %s; restore the node's folders from a copy",
 				s.root(), id, view.Counters.Shard, s.n.cfg.Data.WALDir)
 		}
-		if !s.abandoned(view, id, replica) {
+		if ref, found := view.Shard(id); !s.abandoned(view, id, replica) || found && s.origin(ref.Shard) == name {
 			continue
 		}
 		if err := shard.Remove(s.n.fs, path.Join(s.root(), name)); err != nil {
@@ -77,7 +77,7 @@ func (s *shards) abandoned(view *meta.Data, id dsdb.ShardID, replica dsdb.Replic
 	}
 	placed, here := ref.Shard.On(s.n.dataID)
 	if replica == 0 {
-		return !here || !founded(ref.Shard, placed.ID)
+		return !here || !ref.Shard.Named(placed.ID)
 	}
 	return replica <= view.Counters.Replica && (!here || placed.ID != replica)
 }
@@ -91,6 +91,9 @@ func (s *shards) forget(ctx context.Context, view *meta.Data) error {
 			continue
 		}
 		placed, here := s.placed(view, dsdb.ShardID(g))
+		if ref, found := view.Shard(dsdb.ShardID(g)); found && s.originates(ref.Shard) {
+			continue
+		}
 		if !view.ShardDropped(dsdb.ShardID(g)) && (here && placed.ID == st.Replica || st.Replica > view.Counters.Replica) {
 			continue
 		}

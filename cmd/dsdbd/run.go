@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -109,11 +110,17 @@ func printConfig(args []string) int {
 }
 
 func recoverMeta(args []string) int {
-	f := newFlags("dsdbd recover", "Makes the folder of the catalogue, [meta] dir, which was lost, anew from the copy in [data] dir and the log.\nRun it as the user of the daemon, which must not run.")
+	f := newFlags("dsdbd recover", "Makes the folder of the catalogue, [meta] dir, which was lost, anew from the copy in [data] dir and the log.\n"+
+		"With -without: has the cluster go on from the catalogue on this node, when most meta nodes are lost for good.\n"+
+		"Run it as the user of the daemon, which must not run.")
+	without := f.String("without", "", "`ID[,…]` of the meta nodes that are lost for good")
 	if code := f.parse(args); code >= 0 {
 		return code
 	}
 	c, _, err := f.load()
+	if err == nil && *without != "" {
+		return refound(c, *without)
+	}
 	if err == nil {
 		err = server.Recover(c, vfs.OS())
 	}
@@ -122,6 +129,39 @@ func recoverMeta(args []string) int {
 	}
 	fmt.Printf("%s was made anew; start dsdbd\n", c.Meta.Dir)
 	return 0
+}
+
+// refound has a cluster go on from the catalogue on this node.
+func refound(c config.Config, without string) int {
+	var lost []dsdb.NodeID
+	for _, text := range strings.Split(without, ",") {
+		id, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "dsdbd recover: -without wants ids of meta nodes, as in SHOW SERVERS, not %q\n", text)
+			return 2
+		}
+		lost = append(lost, dsdb.NodeID(id))
+	}
+	if err := server.Refound(context.Background(), c, vfs.OS(), lost, confirm); err != nil {
+		return fail(err)
+	}
+	fmt.Println("the cluster goes on from this node; start dsdbd")
+	return 0
+}
+
+// confirm tells what is about to be given up, and wants a yes.
+func confirm(r server.Remains) error {
+	fmt.Printf("The cluster is to go on from the catalogue on %s, which ends with entry %d of term %d.\n", r.Self, r.Index, r.Term)
+	fmt.Printf("These meta nodes are given up for good, and must never run again: %s.\n", strings.Join(r.Lost, ", "))
+	if len(r.Others) > 0 {
+		fmt.Printf("These get this catalogue when they are started: %s. If one of them has entries of a higher term, or more of them, run this there.\n", strings.Join(r.Others, ", "))
+	}
+	fmt.Print("Type yes to go on: ")
+	var answer string
+	if _, err := fmt.Scanln(&answer); err != nil || answer != "yes" {
+		return errors.New("nothing was changed")
+	}
+	return nil
 }
 
 func runDaemon(args []string) int {

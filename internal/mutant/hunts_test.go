@@ -55,6 +55,7 @@ var hunts = []hunt{
 	{"last-copy-dropped", "meta", "TestScripts"},
 	{"last-copy-dropped", "server", "TestC3LastCopyIsKept"},
 	{"witness-counts-as-copy", "meta", "TestScripts"},
+	{"majority-ignored", "meta", "TestControllerScripts"},
 	{"lag-ignored", "meta", "TestControllerScripts"},
 	{"voters-unbounded", "meta", "TestControllerScripts"},
 	{"dropped-comes-back", "server", "TestC2DroppedMetaNodeStaysAway"},

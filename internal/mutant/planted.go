@@ -73,6 +73,7 @@ var (
 	StaleEpochAccepted  = plant("stale-epoch-accepted")
 	LastCopyDropped     = plant("last-copy-dropped")
 	WitnessCountsAsCopy = plant("witness-counts-as-copy")
+	MajorityIgnored     = plant("majority-ignored")
 	LagIgnored          = plant("lag-ignored")
 	VotersUnbounded     = plant("voters-unbounded")
 	DroppedComesBack    = plant("dropped-comes-back")

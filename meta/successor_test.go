@@ -1,0 +1,56 @@
+package meta
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/dasudian/dsdb"
+)
+
+// Nodes are dropped by force, whether they live or not. A shard goes on from one
+// replica only if most of its voters were given up (mayDie), and none stays without
+// a leader that has a copy on a node which is there.
+func TestControllerGivesUpWhatWasGivenUp(t *testing.T) {
+	successions := 0
+	for seed := range uint64(25) {
+		w := trouble(t, seed, true)
+		for _, p := range w.procs {
+			p.up = true
+		}
+		for range 60 {
+			w.second(false)
+		}
+		for _, ref := range w.d.Groups() {
+			for _, s := range ref.Group.Shards {
+				if s.Origin != nil {
+					successions++
+				}
+				if w.groups[s.ID.Group()].leader == 0 {
+					t.Fatalf("seed %d: shard %d has no leader: %+v\n%s", seed, s.ID, w.groups[s.ID.Group()], w.tail())
+				}
+			}
+		}
+	}
+	if successions < 5 {
+		t.Errorf("%d shards went on from one replica: the test does not do what it says", successions)
+	}
+}
+
+// mayDie makes sure that most voters of a group were given up by force.
+func (w *world) mayDie(g *fakeGroup) {
+	alive := 0
+	for _, m := range g.voters {
+		if p, _ := w.d.ProcessOf(m.Node); !p.DataLost && !p.Gone() {
+			alive++
+		}
+	}
+	if alive > len(g.voters)/2 {
+		w.t.Fatalf("group %d is to go on from one replica, and %d of %d voters were not given up\n%s", g.id, alive, len(g.voters), w.tail())
+	}
+}
+
+// givenUp reports whether a replica of the group is on a node that was dropped by force.
+func (w *world) givenUp(g *fakeGroup) bool {
+	all, _ := w.d.Replicas(g.id)
+	return slices.ContainsFunc(all, func(r Replica) bool { return g.id != dsdb.MetaGroup && w.d.lost(r.Node) })
+}

@@ -1,0 +1,102 @@
+package raftnode
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/dasudian/dsdb"
+)
+
+// salvage runs Salvage on what a crash leaves of node i.
+func (tr *trio) salvage(i int) (*ledger, error) {
+	sm := tr.sms[i].crashed()
+	_, err := Salvage(tr.logs[i], trioGroup, sm, []byte("end"), func() error { sm.flush(); return nil })
+	return sm, err
+}
+
+// What one replica of three has of its group, committed or not, founds a group of
+// one, at a position that no other replica can have reached.
+func TestSalvagedReplicaFoundsItsGroupAnew(t *testing.T) {
+	for _, flushed := range []bool{false, true} {
+		tr := newTrio(t)
+		tr.converse(0, 1, 2)
+		tr.propose(0, "a")
+		tr.converse(0, 1, 2)
+		if flushed {
+			tr.sms[0].flush()
+		}
+		tr.propose(0, "b") // nobody hears of it
+		tr.change(0, Change{AddLearner, peer(3)})
+		if st := tr.status(0); st.Last < st.Commit+2 {
+			t.Fatalf("nothing is uncommitted: %+v", st)
+		}
+		if m, err := LogMembers(tr.logs[0], trioGroup); err != nil || len(m.Voters) != 3 || len(m.Learners) != 1 {
+			t.Errorf("members %+v, %v", m, err)
+		}
+
+		sm, err := tr.salvage(0)
+		if got := sm.payloads(); err != nil || !slices.Equal(got, []string{"a", "b", "end"}) {
+			t.Fatalf("salvaged %q, %v", got, err)
+		}
+		if i := sm.FlushedIndex(); i != 1<<32 {
+			t.Errorf("flushed up to %d", i)
+		}
+		sm = sm.crashed()
+		if _, err := Salvage(tr.logs[0], trioGroup, sm, []byte("end"), nil); err != nil || len(sm.payloads()) != 3 {
+			t.Errorf("salvaged once more: %q, %v", sm.payloads(), err)
+		}
+
+		old := tr.status(0).Term
+		m, release, err := sm.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+		tr.sms[0] = sm
+		write(t, tr.logs[0], Refound(trioGroup, Peer{Replica: 9, Node: node(0)}, m)...)
+		tr.boot(0)
+		if err := tr.cores[0].Open(GroupSpec{ID: trioGroup, Replica: 9, Node: node(0), StateMachine: sm}); err != nil {
+			t.Fatal(err)
+		}
+		tr.settle(0)
+		tr.tick(3*electionTicks, 0)
+		if st := tr.status(0); !st.Leading || st.Term <= old || len(st.Members.Voters) != 1 {
+			t.Fatalf("the new group: %+v", st)
+		}
+		if r := tr.propose(0, "c"); r.told != 1 || r.err != nil || !slices.Equal(sm.payloads(), []string{"a", "b", "end", "c"}) {
+			t.Errorf("a write: %+v, applied %q", r, sm.payloads())
+		}
+		tr.tick(3*electionTicks, 1, 2) // the others elect one of them
+		tr.converse(0, 1, 2)
+		if st := tr.status(0); !st.Leading || st.Failed != nil {
+			t.Errorf("the old group disturbs the new one: %+v", st)
+		}
+	}
+}
+
+// What is missing, damaged, or of a newer program is not passed over.
+func TestSalvageIsHonest(t *testing.T) {
+	tr := newTrio(t)
+	tr.converse(0, 1, 2)
+	tr.propose(0, "a")
+	tr.converse(0, 1, 2)
+	if _, err := Salvage(newMemLog(), trioGroup, tr.sms[0], nil, nil); dsdb.KindOf(err) != dsdb.KindNotFound {
+		t.Errorf("without a log: %v", err)
+	}
+	tr.proposeNewer(0)
+	if sm, err := tr.salvage(0); !errors.Is(err, dsdb.ErrNewer) || sm.FlushedIndex() >= 1<<32 {
+		t.Errorf("of a newer program: %v", err)
+	}
+	short := tr.sms[1].crashed()
+	short.flushed = tr.status(1).Last + 5
+	if _, err := Salvage(tr.logs[1], trioGroup, short, nil, nil); dsdb.KindOf(err) != dsdb.KindCorrupt {
+		t.Errorf("of a log that is too short: %v", err)
+	}
+	broken := tr.sms[2].crashed()
+	broken.fail = fmt.Errorf("disk")
+	if _, err := Salvage(tr.logs[2], trioGroup, broken, nil, nil); !errors.Is(err, broken.fail) {
+		t.Errorf("of a machine that fails: %v", err)
+	}
+}
