@@ -429,7 +429,7 @@ func TestWhoHasLeftInformsWhoAsksForVotes(t *testing.T) {
 	ask := func(from dsdb.ReplicaID, last, lastTerm uint64) (told bool) {
 		g := tr.cores[1].groups[trioGroup]
 		m := &raftpb.Message{Type: raftpb.MsgPreVote.Enum(), From: new(uint64(from)), To: new(uint64(2)), Term: new(g.seen.term + 1), Index: &last, LogTerm: &lastTerm}
-		tr.cores[1].Step(dsdb.NodeID(from), Envelope{Group: trioGroup, From: from, To: 2, Message: m})
+		tr.cores[1].Step(Sender{Node: dsdb.NodeID(from)}, Envelope{Group: trioGroup, From: from, To: 2, Message: m})
 		tr.settle(1)
 		for _, box := range tr.boxes {
 			told = told || slices.ContainsFunc(box, func(e Envelope) bool { return e.From == 2 && e.Message.GetType() == raftpb.MsgApp })

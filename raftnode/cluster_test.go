@@ -39,12 +39,12 @@ func (w wire) SendSnapshot(to dsdb.NodeID, s *OutgoingSnapshot) {
 		s.Done(errClosed())
 		return
 	}
-	w.sending.Go(func() { s.Done(h.Install(context.Background(), w.self, s.Snapshot, "")) })
+	w.sending.Go(func() { s.Done(h.Install(context.Background(), Sender{Node: w.self}, s.Snapshot, "")) })
 }
 
 func (w wire) Send(to dsdb.NodeID, msgs []Envelope) {
 	if h := w.host(to); h != nil && w.host(w.self) != nil { // one that vanished says nothing more
-		h.Step(w.self, msgs)
+		h.Step(Sender{Node: w.self}, msgs)
 	}
 }
 

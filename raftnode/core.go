@@ -73,6 +73,15 @@ type Outbox struct {
 	Messages []Envelope
 }
 
+// Sender is the process that a message comes from: Node is the id under which it
+// holds its replica of the group. A process whose roles have changed may hold it
+// under its Other id, 0 if there is none.
+type Sender struct{ Node, Other dsdb.NodeID }
+
+func (s Sender) is(node dsdb.NodeID) bool {
+	return node == s.Node || node == s.Other && node != 0
+}
+
 // Waiter is told once how a proposal, a read or a start ended.
 type Waiter interface {
 	Done(v dsdb.Verdict, err error)
@@ -229,13 +238,18 @@ func (c *Core) Tick(slice int) {
 func (c *Core) Ticking() int { return c.clocks }
 
 // Step takes a message that another node has sent. What is not from a replica
-// of the group to this node's replica is dropped.
-func (c *Core) Step(from dsdb.NodeID, e Envelope) {
+// of the group to this node's replica is dropped, and so is what is said in the
+// name of a member by another process than the one that holds it.
+func (c *Core) Step(from Sender, e Envelope) {
 	g := c.groups[e.Group]
 	if g == nil || g.failed != nil || !g.accepts(e) {
 		return
 	}
-	g.contacts.heard(g, e.From, from)
+	node, genuine := g.holder(e.From, from)
+	if !genuine {
+		return
+	}
+	g.contacts.heard(g, e.From, node)
 	if g.noticed(e.Message) || c.retains(g, e) {
 		return
 	}

@@ -123,7 +123,7 @@ func (tr *trio) take(i int) []Envelope {
 
 func (tr *trio) deliver(i int, msgs ...Envelope) {
 	for _, m := range msgs {
-		tr.cores[i].Step(dsdb.NodeID(m.From), m)
+		tr.cores[i].Step(Sender{Node: dsdb.NodeID(m.From)}, m)
 	}
 	tr.settle(i)
 }
@@ -152,7 +152,7 @@ func (tr *trio) install(i int) (outcomes []*result) {
 	tr.mail[i], tr.from[i] = nil, nil
 	for n, s := range mail {
 		r := new(result)
-		tr.cores[i].Install(node(from[n]), s.Snapshot, "", r)
+		tr.cores[i].Install(Sender{Node: node(from[n])}, s.Snapshot, "", r)
 		tr.settle(i)
 		outcomes = append(outcomes, r)
 		tr.cores[from[n]].SnapshotSent(s, r.err)
@@ -412,7 +412,7 @@ func TestDeposedLeaderTruncatesNothing(t *testing.T) {
 	last := tr.cores[0].Status(trioGroup).Applied
 	tr.sms[0].flushed = last
 	from, to := uint64(2), uint64(1)
-	tr.cores[0].Step(2, Envelope{Group: trioGroup, From: 2, To: 1, Message: &raftpb.Message{
+	tr.cores[0].Step(Sender{Node: 2}, Envelope{Group: trioGroup, From: 2, To: 1, Message: &raftpb.Message{
 		Type: raftpb.MsgHeartbeat.Enum(), From: &from, To: &to, Term: new(uint64(9)), Commit: &last}})
 	tr.cores[0].Flushed(trioGroup)
 	tr.settle(0)
@@ -442,5 +442,33 @@ func TestPanicFailsOneGroup(t *testing.T) {
 	tr.converse(0, 2)
 	if r.told != 1 || r.err != nil {
 		t.Errorf("the other two: %+v", r)
+	}
+}
+
+// What is said in the name of a member counts only from the process that holds it,
+// which may have got another id since. Who is no member here may be one elsewhere.
+func TestNobodySpeaksForAReplicaOfAnotherNode(t *testing.T) {
+	cases := []struct {
+		says  uint64 // the replica that the message is from
+		from  Sender
+		heard bool
+	}{
+		{1, Sender{Node: 1}, true},
+		{1, Sender{Node: 3}, false},
+		{1, Sender{Node: 9}, false},
+		{1, Sender{}, false},
+		{1, Sender{Node: 9, Other: 1}, true},
+		{5, Sender{Node: 5}, true},
+	}
+	for _, c := range cases {
+		tr := newTrio(t)
+		tr.write("a", 0, 1, 2)
+		to, term := uint64(2), tr.status(1).Term+1
+		tr.cores[1].Step(c.from, Envelope{Group: trioGroup, From: dsdb.ReplicaID(c.says), To: 2, Message: &raftpb.Message{
+			Type: raftpb.MsgHeartbeat.Enum(), From: &c.says, To: &to, Term: &term, Commit: new(uint64(0))}})
+		tr.settle(1)
+		if heard := tr.status(1).Term == term; heard != c.heard {
+			t.Errorf("%+v speaks for replica %d: heard is %v", c.from, c.says, heard)
+		}
 	}
 }

@@ -21,7 +21,7 @@ func TestNothingPilesUpWhileTheLogIsFull(t *testing.T) {
 	var queued []Append
 	hear := func() {
 		for _, m := range tr.take(2) {
-			full.Step(dsdb.NodeID(m.From), m)
+			full.Step(Sender{Node: dsdb.NodeID(m.From)}, m)
 		}
 		out := full.Drain()
 		queued = append(queued, out.Appends...)

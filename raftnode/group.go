@@ -216,6 +216,17 @@ func (g *group) accepts(e Envelope) bool {
 	return false
 }
 
+// holder returns the node that holds a replica which a process speaks for, and
+// whether it may: another one may hold it, as far as this replica knows. One that
+// is no member may be one by a change that is not applied here yet.
+func (g *group) holder(r dsdb.ReplicaID, from Sender) (dsdb.NodeID, bool) {
+	p, member := g.members.peer(r)
+	if !member {
+		return from.Node, true
+	}
+	return p.Node, from.is(p.Node)
+}
+
 // Open starts a replica from the log, or creates it if spec.New. An error
 // means that the spec is wrong and nothing was done. A replica that cannot be
 // trusted is kept out of service, as its Status tells.

@@ -173,11 +173,11 @@ func TestFailedInstallForgetsNoOlderAppend(t *testing.T) {
 	tr.awaitMail(2)
 	last := tr.status(2).Last
 	for _, m := range late {
-		tr.cores[2].Step(node(0), m)
+		tr.cores[2].Step(Sender{Node: node(0)}, m)
 	}
 	older := tr.cores[2].Drain().Appends
 	done := new(result)
-	tr.cores[2].Install(node(0), tr.mail[2][0].Snapshot, "", done)
+	tr.cores[2].Install(Sender{Node: node(0)}, tr.mail[2][0].Snapshot, "", done)
 	install := tr.cores[2].Drain().Appends
 	if len(older) != 1 || len(install) != 1 || install[0].Update.Installing == nil {
 		t.Fatalf("appends before and for the snapshot: %+v, %+v", older, install)

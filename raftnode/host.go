@@ -234,7 +234,7 @@ func (h *Host) TransferAll(ctx context.Context) error {
 // led from there elect a new leader at once rather than wait for their clocks.
 func (h *Host) PeerDown(node dsdb.NodeID) {
 	for _, w := range h.workers {
-		w.push(event{kind: evPeerDown, node: node})
+		w.push(event{kind: evPeerDown, from: Sender{Node: node}})
 	}
 }
 
@@ -249,7 +249,7 @@ func (h *Host) Wake(g dsdb.GroupID) {
 // Unreachable says that messages to another node were dropped.
 func (h *Host) Unreachable(node dsdb.NodeID) {
 	for _, w := range h.workers {
-		w.push(event{kind: evUnreachable, node: node})
+		w.push(event{kind: evUnreachable, from: Sender{Node: node}})
 	}
 }
 
@@ -258,8 +258,8 @@ func (h *Host) Unreachable(node dsdb.NodeID) {
 // durable, or if the replica is not behind it; otherwise nothing has changed
 // unless the error says so. The caller removes dir. An installation that has
 // begun ends with itself or the host, not with ctx: until then dir is in use.
-func (h *Host) Install(ctx context.Context, from dsdb.NodeID, s Snapshot, dir string) error {
-	_, err := h.call(context.WithoutCancel(ctx), event{kind: evInstall, group: s.Envelope.Group, node: from, more: &request{snapshot: s, dir: dir}})
+func (h *Host) Install(ctx context.Context, from Sender, s Snapshot, dir string) error {
+	_, err := h.call(context.WithoutCancel(ctx), event{kind: evInstall, group: s.Envelope.Group, from: from, more: &request{snapshot: s, dir: dir}})
 	return err
 }
 
@@ -339,14 +339,14 @@ func (h *Host) Elected(g dsdb.GroupID) <-chan struct{} {
 }
 
 // Step takes messages that another node's host has sent; msgs is not copied.
-func (h *Host) Step(from dsdb.NodeID, msgs []Envelope) {
+func (h *Host) Step(from Sender, msgs []Envelope) {
 	for first := 0; first < len(msgs); {
 		slot := h.slot(msgs[first].Group)
 		next := first + 1
 		for next < len(msgs) && h.slot(msgs[next].Group) == slot {
 			next++
 		}
-		h.workers[slot].push(event{kind: evStep, node: from, messages: msgs[first:next:next]})
+		h.workers[slot].push(event{kind: evStep, from: from, messages: msgs[first:next:next]})
 		first = next
 	}
 }

@@ -34,7 +34,7 @@ type installation struct {
 // Install replaces the state of a replica by a snapshot whose files lie in dir.
 // The waiter is told nil once that is durable, or if the replica has as much
 // already; then dir is of no more use. KindUnavailable: not now.
-func (c *Core) Install(from dsdb.NodeID, s Snapshot, dir string, w Waiter) {
+func (c *Core) Install(from Sender, s Snapshot, dir string, w Waiter) {
 	g := c.groups[s.Envelope.Group]
 	switch {
 	case g == nil:
@@ -49,7 +49,12 @@ func (c *Core) Install(from dsdb.NodeID, s Snapshot, dir string, w Waiter) {
 			c.result(w, err)
 			return
 		}
-		g.contacts.heard(g, s.Envelope.From, from)
+		node, genuine := g.holder(s.Envelope.From, from)
+		if !genuine {
+			c.result(w, dsdb.Errorf(dsdb.KindInvalid, "raft group %d: snapshot of replica %d from node %d, which does not hold it", g.id, s.Envelope.From, from.Node))
+			return
+		}
+		g.contacts.heard(g, s.Envelope.From, node)
 		c.wake(g)
 		g.incoming = &installation{snapshot: s, dir: dir, members: members, waiter: w}
 		c.guard(g, func() { _ = g.node.Step(s.Envelope.Message) }) // refused: see refusedInstall

@@ -26,7 +26,7 @@ func TestCrashedInstallMakesNoChangeOfTheOldLog(t *testing.T) {
 	tr.outrun([]string{"0"})
 	tr.awaitMail(2)
 
-	tr.cores[2].Install(node(0), tr.mail[2][0].Snapshot, "", new(result))
+	tr.cores[2].Install(Sender{Node: node(0)}, tr.mail[2][0].Snapshot, "", new(result))
 	out := tr.cores[2].Drain()
 	for _, a := range out.Appends {
 		write(t, tr.logs[2], a.Update)

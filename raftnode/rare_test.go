@@ -49,7 +49,7 @@ func TestNothingIsPromisedBeforeItIsDurable(t *testing.T) {
 	tr.boxes[1] = nil
 	tr.propose(0, "b")
 	for _, m := range tr.take(1) {
-		tr.cores[1].Step(node(0), m)
+		tr.cores[1].Step(Sender{Node: node(0)}, m)
 	}
 	promised := func(out *Outputs) (n int) {
 		for _, box := range out.Network {
@@ -81,7 +81,7 @@ func TestNoVotesAreAskedForBeforeTheTermIsDurable(t *testing.T) {
 	term := tr.status(1).Term
 	stand := func() *Outputs { // node 1 becomes a candidate; nothing of what it stores is durable yet
 		m := &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: new(uint64(1)), To: new(uint64(2)), Term: &term}
-		tr.cores[1].Step(node(0), Envelope{Group: trioGroup, From: 1, To: 2, Message: m})
+		tr.cores[1].Step(Sender{Node: node(0)}, Envelope{Group: trioGroup, From: 1, To: 2, Message: m})
 		return tr.cores[1].Drain()
 	}
 	asked := func(out *Outputs) (terms []uint64) {

@@ -110,9 +110,9 @@ func TestSnapshotsInARow(t *testing.T) {
 	tr.awaitMail(2)
 	second := tr.mail[2][0]
 	rs := [3]result{}
-	tr.cores[2].Install(node(0), first[0].Snapshot, "", &rs[0])
+	tr.cores[2].Install(Sender{Node: node(0)}, first[0].Snapshot, "", &rs[0])
 	tr.cores[2].Drain() // not written yet
-	tr.cores[2].Install(node(0), second.Snapshot, "", &rs[1])
+	tr.cores[2].Install(Sender{Node: node(0)}, second.Snapshot, "", &rs[1])
 	for _, r := range tr.cores[2].Drain().Results {
 		r.Waiter.Done(r.Verdict, r.Err)
 	}
@@ -122,7 +122,7 @@ func TestSnapshotsInARow(t *testing.T) {
 	tr.restart(2) // what was not written is lost
 	for i, s := range []SendTask{first[0], second, second} {
 		rs[i] = result{}
-		tr.cores[2].Install(node(0), s.Snapshot, "", &rs[i])
+		tr.cores[2].Install(Sender{Node: node(0)}, s.Snapshot, "", &rs[i])
 		tr.settle(2)
 		if rs[i].told != 1 || rs[i].err != nil {
 			t.Errorf("snapshot %d: %+v", i, rs[i])
@@ -166,7 +166,7 @@ func TestSnapshotIsGivenUpBeforeItIsSent(t *testing.T) {
 	for name, giveUp := range map[string]func(tr *trio, g *group){
 		"deposed": func(tr *trio, g *group) {
 			m := &raftpb.Message{Type: raftpb.MsgApp.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(g.seen.term + 1), Index: new(g.store.last + 9), LogTerm: new(g.seen.term)}
-			tr.cores[0].Step(node(1), Envelope{Group: trioGroup, From: 2, To: 1, Message: m})
+			tr.cores[0].Step(Sender{Node: node(1)}, Envelope{Group: trioGroup, From: 2, To: 1, Message: m})
 		},
 		"too old": func(tr *trio, g *group) {
 			g.clock.now += readyTicks
@@ -185,7 +185,7 @@ func TestSnapshotIsGivenUpBeforeItIsSent(t *testing.T) {
 			}
 			tr.heard(2)
 			for _, m := range tr.take(0) {
-				tr.cores[0].Step(dsdb.NodeID(m.From), m)
+				tr.cores[0].Step(Sender{Node: dsdb.NodeID(m.From)}, m)
 			}
 			giveUp(tr, g)
 			tr.settle(0)
@@ -282,11 +282,16 @@ func TestStraySnapshotsAreRefused(t *testing.T) {
 	} {
 		s, r := good, new(result)
 		spoil(&s)
-		tr.cores[2].Install(node(0), s, "", r)
+		tr.cores[2].Install(Sender{Node: node(0)}, s, "", r)
 		tr.settle(2)
 		if r.told != 1 || r.err == nil {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+	r := new(result)
+	tr.cores[2].Install(Sender{Node: node(1)}, good, "", r)
+	if tr.settle(2); dsdb.KindOf(r.err) != dsdb.KindInvalid {
+		t.Errorf("of another node: %+v", r)
 	}
 	tr.caughtUp(2, want)
 }
@@ -379,7 +384,7 @@ func crashInstall(t *testing.T, blank bool, step int) {
 	for advance(c.Drain()) {
 	}
 	steps, allowed = 0, step
-	c.Install(node(0), snapshot, "", done)
+	c.Install(Sender{Node: node(0)}, snapshot, "", done)
 	for advance(c.Drain()) {
 	}
 	if steps < 3 && done.told > 0 || steps > 3 && (done.told != 1 || done.err != nil) {

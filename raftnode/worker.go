@@ -41,7 +41,7 @@ type event struct {
 	kind     eventKind
 	slices   uint64 // as bits
 	group    dsdb.GroupID
-	node     dsdb.NodeID
+	from     Sender // for evPeerDown and evUnreachable Node alone
 	index    uint64 // for evTransfer a replica
 	data     []byte
 	waiter   Waiter
@@ -187,7 +187,7 @@ func (w *worker) feed(e *event) {
 		e.waiter.Done(dsdb.Verdict{}, w.open(e.more.specs))
 	case evStep:
 		for _, m := range e.messages {
-			w.core.Step(e.node, m)
+			w.core.Step(e.from, m)
 		}
 	case evPropose:
 		w.core.Propose(e.group, e.data, e.waiter)
@@ -216,11 +216,11 @@ func (w *worker) feed(e *event) {
 	case evTransfer:
 		w.core.Transfer(e.group, dsdb.ReplicaID(e.index), e.waiter)
 	case evPeerDown:
-		w.core.PeerDown(e.node)
+		w.core.PeerDown(e.from.Node)
 	case evUnreachable:
-		w.core.Unreachable(e.node)
+		w.core.Unreachable(e.from.Node)
 	case evInstall:
-		w.core.Install(e.node, e.more.snapshot, e.more.dir, e.waiter)
+		w.core.Install(e.from, e.more.snapshot, e.more.dir, e.waiter)
 	case evSent:
 		w.core.SnapshotSent(e.more.sent, e.err)
 	case evSending:

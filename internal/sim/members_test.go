@@ -121,7 +121,7 @@ func TestS7TwoSnapshotsInARow(t *testing.T) {
 		outcome := &attempt{}
 		applied := f.Status(theGroup).Applied
 		f.input(func(c *raftnode.Core) {
-			c.Install(l.DataID, old.task.Snapshot, "nowhere", waiter(func(_ dsdb.Verdict, err error) { outcome.tell(err) }))
+			c.Install(raftnode.Sender{Node: l.DataID}, old.task.Snapshot, "nowhere", waiter(func(_ dsdb.Verdict, err error) { outcome.tell(err) }))
 		})
 		s.answered(outcome)
 		if outcome.err != nil {

@@ -357,7 +357,7 @@ func (n *Node) receive(from *Node, e raftnode.Envelope) {
 	m := e.Message
 	n.cluster.Note("message", uint64(n.Index), uint64(e.Group), uint64(e.From), uint64(m.GetType()), m.GetIndex())
 	if n.run != nil {
-		n.input(func(c *raftnode.Core) { c.Step(from.name(e.Group), e) })
+		n.input(func(c *raftnode.Core) { c.Step(raftnode.Sender{Node: from.name(e.Group)}, e) })
 	}
 }
 

@@ -188,7 +188,7 @@ func (s *shipment) install() error {
 	}
 	snapshot := s.task.Snapshot
 	snapshot.Envelope.Message = m
-	s.to.core.Install(s.from.node.name(snapshot.Envelope.Group), snapshot, s.dir, waiter(func(_ dsdb.Verdict, err error) {
+	s.to.core.Install(raftnode.Sender{Node: s.from.node.name(snapshot.Envelope.Group)}, snapshot, s.dir, waiter(func(_ dsdb.Verdict, err error) {
 		if err != nil {
 			s.to.uninstalled(snapshot.Envelope.Group)
 		}

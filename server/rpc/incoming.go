@@ -87,7 +87,7 @@ func (p *Peers) takeSnapshot(ctx context.Context, from *Process, s *Stream) erro
 	if err := p.receiveFiles(s, fsys, dir, snap.Manifest.Files); err != nil {
 		return fmt.Errorf("group %d: %w", snap.Envelope.Group, err)
 	}
-	return raft.Install(ctx, from.node(snap.Envelope.Group), snap, dir)
+	return raft.Install(ctx, from.sender(snap.Envelope.Group), snap, dir)
 }
 
 // prepare makes the folder for the files of a manifest if there is room for them.

@@ -288,7 +288,7 @@ func step(r Raft, from *Process, msgs []raftnode.Envelope) {
 		for n < len(msgs) && from.node(msgs[n].Group) == id {
 			n++
 		}
-		r.Step(id, msgs[:n:n])
+		r.Step(from.sender(msgs[0].Group), msgs[:n:n])
 		msgs = msgs[n:]
 	}
 }

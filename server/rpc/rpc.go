@@ -75,13 +75,22 @@ func (p *Process) node(g dsdb.GroupID) dsdb.NodeID {
 	return p.DataID
 }
 
+// sender names the process as the one that a message of g comes from.
+func (p *Process) sender(g dsdb.GroupID) raftnode.Sender {
+	s := raftnode.Sender{Node: p.node(g), Other: p.MetaID}
+	if s.Node == p.MetaID {
+		s.Other = p.DataID
+	}
+	return s
+}
+
 // Raft takes what arrives for the groups of this node. Its methods are safe for
 // concurrent use, and but for Install they do not block. *raftnode.Host is one.
 type Raft interface {
-	Step(from dsdb.NodeID, msgs []raftnode.Envelope)
+	Step(from raftnode.Sender, msgs []raftnode.Envelope)
 	PeerDown(node dsdb.NodeID)
 	Unreachable(node dsdb.NodeID)
-	Install(ctx context.Context, from dsdb.NodeID, s raftnode.Snapshot, dir string) error
+	Install(ctx context.Context, from raftnode.Sender, s raftnode.Snapshot, dir string) error
 }
 
 // Options are what Peers work with.

@@ -30,15 +30,15 @@ type inbox struct {
 	got         []arrival
 	down        []dsdb.NodeID
 	unreachable int
-	install     func(ctx context.Context, from dsdb.NodeID, s raftnode.Snapshot, dir string) error
+	install     func(ctx context.Context, from raftnode.Sender, s raftnode.Snapshot, dir string) error
 }
 
 type arrival struct {
-	from dsdb.NodeID
+	from raftnode.Sender
 	raftnode.Envelope
 }
 
-func (i *inbox) Step(from dsdb.NodeID, msgs []raftnode.Envelope) {
+func (i *inbox) Step(from raftnode.Sender, msgs []raftnode.Envelope) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, m := range msgs {
@@ -58,7 +58,7 @@ func (i *inbox) Unreachable(dsdb.NodeID) {
 	i.unreachable++
 }
 
-func (i *inbox) Install(ctx context.Context, from dsdb.NodeID, s raftnode.Snapshot, dir string) error {
+func (i *inbox) Install(ctx context.Context, from raftnode.Sender, s raftnode.Snapshot, dir string) error {
 	return i.install(ctx, from, s, dir)
 }
 
@@ -200,7 +200,7 @@ func TestRaftMessagesArriveInOrderFromTheRightNode(t *testing.T) {
 		} else {
 			next[bulk]++
 		}
-		if want := dsdb.NodeID(11); m.Group == 0 && m.from != 10 || m.Group != 0 && m.from != want {
+		if meta, data := (raftnode.Sender{Node: 10, Other: 11}), (raftnode.Sender{Node: 11, Other: 10}); m.Group == 0 && m.from != meta || m.Group != 0 && m.from != data {
 			t.Fatalf("message of group %d from node %d", m.Group, m.from)
 		}
 	}

@@ -124,9 +124,9 @@ func (s *shipping) check(dir string) error {
 func TestASnapshotArrivesWhole(t *testing.T) {
 	s := newShipping(t)
 	var installed atomic.Int64
-	s.b.raft.install = func(_ context.Context, from dsdb.NodeID, got raftnode.Snapshot, dir string) error {
+	s.b.raft.install = func(_ context.Context, from raftnode.Sender, got raftnode.Snapshot, dir string) error {
 		installed.Add(1)
-		if from != 11 || got.Envelope.Group != 5 || got.Manifest.Index != 42 || !slices.Equal(got.Manifest.Files, s.snap.Manifest.Files) ||
+		if from.Node != 11 || got.Envelope.Group != 5 || got.Manifest.Index != 42 || !slices.Equal(got.Manifest.Files, s.snap.Manifest.Files) ||
 			got.Envelope.Message.GetSnapshot().GetMetadata().GetIndex() != 42 {
 			return errors.New("not what was sent")
 		}
@@ -149,7 +149,7 @@ func TestASnapshotArrivesWhole(t *testing.T) {
 
 func TestTheSenderLearnsWhyASnapshotIsNotInstalled(t *testing.T) {
 	s := newShipping(t)
-	s.b.raft.install = func(context.Context, dsdb.NodeID, raftnode.Snapshot, string) error {
+	s.b.raft.install = func(context.Context, raftnode.Sender, raftnode.Snapshot, string) error {
 		return dsdb.Errorf(dsdb.KindUnavailable, "not now")
 	}
 	if err := s.send(); dsdb.KindOf(err) != dsdb.KindUnavailable || !strings.HasSuffix(err.Error(), "not now") {
@@ -160,7 +160,7 @@ func TestTheSenderLearnsWhyASnapshotIsNotInstalled(t *testing.T) {
 // A file that is not what the manifest says must not be installed.
 func TestAFileThatDiffersFromItsManifestIsRefused(t *testing.T) {
 	s := newShipping(t)
-	s.b.raft.install = func(context.Context, dsdb.NodeID, raftnode.Snapshot, string) error {
+	s.b.raft.install = func(context.Context, raftnode.Sender, raftnode.Snapshot, string) error {
 		t.Error("installed")
 		return nil
 	}
@@ -222,7 +222,7 @@ func TestAnArrivedSnapshotSurvivesAPowerCut(t *testing.T) {
 	s := newShipping(t)
 	mem := vfs.NewMem(1)
 	s.to = mem
-	s.b.raft.install = func(_ context.Context, _ dsdb.NodeID, _ raftnode.Snapshot, dir string) error {
+	s.b.raft.install = func(_ context.Context, _ raftnode.Sender, _ raftnode.Snapshot, dir string) error {
 		after := mem.CrashClone(0, 1)
 		for name, want := range s.content {
 			if got, err := vfs.ReadFile(after, path.Join(dir, name)); err != nil || !bytes.Equal(got, want) {
@@ -242,7 +242,7 @@ func TestASnapshotThatIsDamagedOnItsWayIsRefused(t *testing.T) {
 		once.Do(func() { b[len(b)/2] ^= 4 })
 		return b, nil
 	}))
-	s.b.raft.install = func(context.Context, dsdb.NodeID, raftnode.Snapshot, string) error {
+	s.b.raft.install = func(context.Context, raftnode.Sender, raftnode.Snapshot, string) error {
 		t.Error("installed")
 		return nil
 	}
@@ -257,7 +257,7 @@ func TestASnapshotThatIsCutOffLeavesNothing(t *testing.T) {
 		c.Close()
 		return nil, net.ErrClosed
 	}))
-	s.b.raft.install = func(context.Context, dsdb.NodeID, raftnode.Snapshot, string) error {
+	s.b.raft.install = func(context.Context, raftnode.Sender, raftnode.Snapshot, string) error {
 		t.Error("installed")
 		return nil
 	}
@@ -269,7 +269,7 @@ func TestASnapshotThatIsCutOffLeavesNothing(t *testing.T) {
 func TestSnapshotsThatWaitAreToldAtClose(t *testing.T) {
 	s := newShipping(t)
 	entered := make(chan bool)
-	s.b.raft.install = func(ctx context.Context, _ dsdb.NodeID, _ raftnode.Snapshot, _ string) error {
+	s.b.raft.install = func(ctx context.Context, _ raftnode.Sender, _ raftnode.Snapshot, _ string) error {
 		entered <- true
 		<-ctx.Done()
 		return ctx.Err()
@@ -337,7 +337,7 @@ func FuzzSnapshotHeader(f *testing.F) {
 
 func BenchmarkSnapshot(b *testing.B) {
 	s := newShipping(b, func(o *Options) { o.SnapshotRate = 10 << 30 })
-	s.b.raft.install = func(context.Context, dsdb.NodeID, raftnode.Snapshot, string) error { return nil }
+	s.b.raft.install = func(context.Context, raftnode.Sender, raftnode.Snapshot, string) error { return nil }
 	b.SetBytes(6*chunkSize + 18)
 	b.ReportAllocs()
 	for b.Loop() {
