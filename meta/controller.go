@@ -22,18 +22,24 @@ type Controller struct {
 	seen    map[string]*observation
 	met     map[string]int64 // processes, and since when they are known: nobody is dead who had no time to report
 	leaders map[dsdb.GroupID]*leadership
-	said    map[string]int64         // actions, and when they were last returned
-	filling map[dsdb.ReplicaID]int64 // learners of shards, and since when
-	gaveUp  map[dsdb.NodeID]int64    // nodes on which a learner was given up, and when
-	moved   map[dsdb.GroupID]int64   // groups that were balanced, and when
-	steady  map[string]start         // processes, and how long they have run
-	evened  int64                    // when leaders were last balanced
-	delays  []Delay                  // of the last Step
+	said    map[string]int64           // actions, and when they were last returned
+	filling map[dsdb.ReplicaID]filling // learners of shards
+	gaveUp  map[dsdb.NodeID]int64      // nodes on which a learner was given up, and when
+	moved   map[dsdb.GroupID]int64     // groups that were balanced, and when
+	steady  map[string]start           // processes, and how long they have run
+	evened  int64                      // when leaders were last balanced
+	delays  []Delay                    // of the last Step
 }
 
 // start is a start of a process, and since when it is known.
 type start struct {
 	epoch uint64
+	since int64
+}
+
+// filling is a learner, how much of a snapshot it had at the most, and since when.
+type filling struct {
+	sent  uint64
 	since int64
 }
 
@@ -54,7 +60,7 @@ type leadership struct {
 // NewController returns a controller that has been told nothing.
 func NewController(o ControllerOptions) *Controller {
 	return &Controller{o: o, started: -1, seen: make(map[string]*observation), met: make(map[string]int64), leaders: make(map[dsdb.GroupID]*leadership),
-		said: make(map[string]int64), filling: make(map[dsdb.ReplicaID]int64),
+		said: make(map[string]int64), filling: make(map[dsdb.ReplicaID]filling),
 		gaveUp: make(map[dsdb.NodeID]int64), moved: make(map[dsdb.GroupID]int64), steady: make(map[string]start)}
 }
 
@@ -65,6 +71,11 @@ func (c *Controller) Observe(now int64, r NodeReport) {
 	led := make(map[dsdb.GroupID]bool, len(r.Groups))
 	for _, g := range r.Groups {
 		led[g.Group] = true
+		for _, p := range g.Progress {
+			if f, known := c.filling[p.Replica]; known && p.Sent > f.sent {
+				c.filling[p.Replica] = filling{p.Sent, now}
+			}
+		}
 		l := c.leaders[g.Group]
 		if l == nil || g.Term > l.report.Term || g.Term == l.report.Term && l.uuid != r.UUID {
 			l = &leadership{uuid: r.UUID, since: now}
@@ -251,7 +262,7 @@ func (s *step) count(sh Shard) {
 		if r.Role == Learner {
 			s.learners[r.ID] = true
 			if _, known := s.filling[r.ID]; !known {
-				s.filling[r.ID] = s.now
+				s.filling[r.ID] = filling{since: s.now}
 			}
 			if n != nil && !r.Witness { // which takes no files to fill
 				n.incoming++

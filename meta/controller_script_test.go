@@ -44,6 +44,10 @@ func TestControllerScripts(t *testing.T) {
 				return "ok\n"
 			case "replace":
 				return w.replaceProcess(int(s.number("process")))
+			case "large":
+				g := w.groups[dsdb.GroupID(s.number("group"))]
+				g.size, g.sent = int(s.number("seconds")), make(map[dsdb.ReplicaID]int)
+				return "ok\n"
 			case "damage":
 				w.groups[dsdb.GroupID(s.number("group"))].broken[dsdb.ReplicaID(s.number("replica"))] = true
 				return "ok\n"

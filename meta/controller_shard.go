@@ -177,12 +177,13 @@ func (s *step) proceed(c *census) {
 	s.finish(c)
 }
 
-// abandon gives a learner up whose node is lost, or that takes too long.
+// abandon gives a learner up whose node is lost, or that gets nowhere for too long: a
+// large shard takes hours.
 func (s *step) abandon(c *census, r Replica) bool {
 	group := c.ref.Shard.ID.Group()
 	n := s.nodes[r.Node]
 	lost := n == nil || !n.active || n.live == Dead
-	if c.lead.voter(r.ID) || !lost && !over(s.now, s.filling[r.ID], s.o.OperatorTimeout) {
+	if c.lead.voter(r.ID) || !lost && !over(s.now, s.filling[r.ID].since, s.o.OperatorTimeout) {
 		return false
 	}
 	if n != nil {

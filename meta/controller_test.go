@@ -47,7 +47,9 @@ type fakeGroup struct {
 	voters   []Member
 	outgoing []Member // of a joint change that a script has interrupted
 	learners []Member
-	split    bool // its members are up, but do not reach each other
+	split    bool                   // its members are up, but do not reach each other
+	size     int                    // seconds that a snapshot takes; 0: learners need none
+	sent     map[dsdb.ReplicaID]int // seconds of its snapshot that a learner has had
 	match    map[dsdb.ReplicaID]uint64
 	broken   map[dsdb.ReplicaID]bool // damaged for good
 	rotten   map[dsdb.ReplicaID]bool // their files are, their logs are not: they vote
@@ -185,7 +187,7 @@ func (w *world) run(g *fakeGroup) {
 		g.match[g.leader] += uint64(w.r.IntN(4))
 	}
 	for _, m := range slices.Concat(g.voters, g.learners) {
-		if w.works(g, m) && m.Replica != g.leader {
+		if w.works(g, m) && m.Replica != g.leader && !g.ships(m) {
 			behind := g.match[g.leader] - g.match[m.Replica]
 			g.match[m.Replica] += min(behind, uint64(w.r.IntN(40))+behind/8)
 		}
@@ -196,6 +198,15 @@ func (w *world) run(g *fakeGroup) {
 	}
 	slices.Sort(all)
 	g.commit = max(g.commit, all[(len(all)-1)/2])
+}
+
+// ships reports whether a member still gets its snapshot, and sends some more of it.
+func (g *fakeGroup) ships(m Member) bool {
+	if slices.Contains(g.voters, m) || g.sent[m.Replica] >= g.size {
+		return false
+	}
+	g.sent[m.Replica]++
+	return true
 }
 
 // elect makes the working voter with the longest log the leader.
@@ -260,7 +271,7 @@ func (g *fakeGroup) report(w *world, all []Member) GroupReport {
 		Members: Members{Voters: slices.Clone(g.voters), Outgoing: g.outgoing, Learners: slices.Clone(g.learners)}}
 	for _, m := range all {
 		if m.Replica != g.leader {
-			out.Progress = append(out.Progress, Progress{m.Replica, g.match[m.Replica], w.works(g, m)})
+			out.Progress = append(out.Progress, Progress{m.Replica, g.match[m.Replica], uint64(g.sent[m.Replica]), w.works(g, m)})
 		}
 	}
 	return out

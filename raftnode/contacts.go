@@ -121,6 +121,11 @@ func (g *group) publishPeers() {
 	})
 	for i := range ps {
 		ps[i].measure(g, before)
+		for _, f := range g.sending.flights {
+			if f.to == uint64(ps[i].Replica) {
+				ps[i].Sent = max(ps[i].Sent, f.sent)
+			}
+		}
 	}
 	g.progress.peers.Store(&ps)
 }

@@ -38,6 +38,7 @@ type PeerProgress struct {
 	Match    uint64 // its log is the leader's up to here
 	Active   bool   // it was heard of within an election timeout
 	Snapshot bool   // it waits for a snapshot
+	Sent     uint64 // bytes of the snapshot that is on its way to it
 	// Lag is how long ago that was committed which it has just got, or waits for;
 	// 0 if less than a second. It is counted from the election on.
 	Lag  time.Duration
@@ -65,5 +66,5 @@ type Snapshot struct {
 type OutgoingSnapshot struct {
 	Snapshot
 	Done  func(error)
-	Alive func()
+	Alive func(sent uint64)
 }

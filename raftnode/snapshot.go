@@ -57,6 +57,7 @@ type flight struct {
 	pinned *pinned
 	to     uint64
 	since  uint64 // tick at which it was heard of last
+	sent   uint64 // bytes
 	over   bool   // raft was told how it ended
 }
 
@@ -188,8 +189,11 @@ func (c *Core) sendSnapshot(g *group, node dsdb.NodeID, e Envelope) {
 	c.logger.Info("raft snapshot is sent", "group", uint64(g.id), "replica", f.to, "node", uint64(node), "index", p.position.Index)
 }
 
-// SnapshotAlive says that a snapshot is still on its way.
-func (c *Core) SnapshotAlive(t SendTask) { t.flight.since = t.group.clock.now }
+// SnapshotAlive says that a snapshot is still on its way, and how many bytes of it
+// were sent.
+func (c *Core) SnapshotAlive(t SendTask, sent uint64) {
+	t.flight.since, t.flight.sent = t.group.clock.now, sent
+}
 
 // SnapshotSent says that a snapshot was installed by its receiver, or with err
 // that it was not.

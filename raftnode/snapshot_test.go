@@ -255,7 +255,7 @@ func TestSlowSnapshotIsNotGivenUp(t *testing.T) {
 	s := tr.mail[2][0]
 	for range 10 {
 		tr.cores[0].groups[trioGroup].clock.now += flightTicks - 2*jointTicks
-		tr.cores[0].SnapshotAlive(s)
+		tr.cores[0].SnapshotAlive(s, 1)
 		tr.tick(int(jointTicks), 0, 1)
 	}
 	if n := len(tr.mail[2]); n != 1 {

@@ -224,7 +224,7 @@ func (w *worker) feed(e *event) {
 	case evSent:
 		w.core.SnapshotSent(e.more.sent, e.err)
 	case evSending:
-		w.core.SnapshotAlive(e.more.sent)
+		w.core.SnapshotAlive(e.more.sent, e.index)
 	case evWake:
 		w.core.Wake(e.group)
 	}
@@ -257,7 +257,7 @@ func (w *worker) spread(out *Outputs) {
 		for _, s := range out.Snapshots {
 			t.SendSnapshot(s.Node, &OutgoingSnapshot{Snapshot: s.Snapshot,
 				Done:  func(err error) { w.push(event{kind: evSent, more: &request{sent: s}, err: err}) },
-				Alive: func() { w.push(event{kind: evSending, more: &request{sent: s}}) }})
+				Alive: func(sent uint64) { w.push(event{kind: evSending, index: sent, more: &request{sent: s}}) }})
 		}
 	}
 	if len(out.Appends) > 0 {

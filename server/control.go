@@ -96,14 +96,10 @@ func (n *Node) snapshotRate() int64 {
 	return unlimited
 }
 
-// controllerOptions are the default ones with what is configured. The lower the
-// rate at which copies are sent, the longer they may take.
+// controllerOptions are the default ones with what is configured.
 func (n *Node) controllerOptions() meta.ControllerOptions {
 	o := meta.DefaultControllerOptions()
 	o.MaxVoters, o.DeadAfter = n.cfg.Meta.MaxVoters, time.Duration(n.cfg.Meta.DeadTimeout)
-	if usual, rate := int64(64<<20), n.snapshotRate(); rate < usual {
-		o.OperatorTimeout = time.Duration(float64(o.OperatorTimeout) * float64(usual) / float64(rate))
-	}
 	return o
 }
 

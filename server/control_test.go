@@ -46,17 +46,15 @@ func TestDeadTimeout(t *testing.T) {
 	eventually(t, "another has its copy", func() bool { return !holds(id) })
 }
 
-// The slower copies are sent, the longer one may take until it is given up.
 func TestSnapshotThroughput(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		set  config.Size
 		rate int64
-		most time.Duration
-	}{{64 << 20, 64 << 20, 10 * time.Minute}, {16 << 20, 16 << 20, 40 * time.Minute}, {1 << 30, 1 << 30, 10 * time.Minute}, {0, 1 << 40, 10 * time.Minute}} {
+	}{{64 << 20, 64 << 20}, {16 << 20, 16 << 20}, {0, 1 << 40}} {
 		m := newMachine(t, func(cfg *config.Config) { cfg.Data.SnapshotThroughput = c.set }).start()
-		if rate, most := m.node.peerOptions().SnapshotRate, m.node.controllerOptions().OperatorTimeout; rate != c.rate || most != c.most {
-			t.Errorf("%v: %d bytes per second, at most %v", c.set, rate, most)
+		if rate := m.node.peerOptions().SnapshotRate; rate != c.rate {
+			t.Errorf("%v: %d bytes per second", c.set, rate)
 		}
 	}
 }

@@ -147,7 +147,7 @@ func (p *Peers) await(s *raftnode.OutgoingSnapshot) bool {
 		if ok || p.ctx.Err() != nil {
 			return ok
 		}
-		s.Alive()
+		s.Alive(0)
 	}
 }
 
@@ -157,14 +157,16 @@ type shipment struct {
 	stream *Stream
 	fs     vfs.FS
 	dir    string
+	sent   uint64    // bytes
 	told   time.Time // when raft was told that it is on its way
 }
 
-// moved notes that a part has been sent.
-func (sh *shipment) moved() {
+// moved notes that n bytes more have been sent.
+func (sh *shipment) moved(n int64) {
+	sh.sent += uint64(n)
 	if now := time.Now(); now.Sub(sh.told) >= aliveEvery {
 		sh.told = now
-		sh.Alive()
+		sh.Alive(sh.sent)
 	}
 }
 
@@ -177,7 +179,7 @@ func (sh *shipment) outcome(answer <-chan error) error {
 		case err := <-answer:
 			return err
 		case <-t.C:
-			sh.Alive()
+			sh.Alive(sh.sent)
 		}
 	}
 }
@@ -237,7 +239,7 @@ func (p *Peers) sendFile(ctx context.Context, sh *shipment, f vfs.File, number i
 			return err
 		}
 		p.metrics.Sent.SnapshotBytes.Add(uint64(n))
-		sh.moved()
+		sh.moved(n)
 	}
 	return nil
 }

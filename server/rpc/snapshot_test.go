@@ -104,7 +104,7 @@ func (s *shipping) send() error {
 func (s *shipping) start(done chan<- error) {
 	snap := s.snap
 	snap.Envelope.Message = proto.Clone(snap.Envelope.Message).(*raftpb.Message)
-	s.a.SendSnapshot(21, &raftnode.OutgoingSnapshot{Snapshot: snap, Done: func(err error) { done <- err }, Alive: func() {}})
+	s.a.SendSnapshot(21, &raftnode.OutgoingSnapshot{Snapshot: snap, Done: func(err error) { done <- err }, Alive: func(uint64) {}})
 }
 
 // check compares what lies in dir with what was sent.
@@ -349,12 +349,12 @@ func BenchmarkSnapshot(b *testing.B) {
 
 // Raft hears of a snapshot that moves, and not for each chunk.
 func TestMovingSnapshotIsAlive(t *testing.T) {
-	told := 0
-	sh := &shipment{OutgoingSnapshot: &raftnode.OutgoingSnapshot{Alive: func() { told++ }}, told: time.Now().Add(-aliveEvery)}
+	var told []uint64
+	sh := &shipment{OutgoingSnapshot: &raftnode.OutgoingSnapshot{Alive: func(sent uint64) { told = append(told, sent) }}, sent: 5, told: time.Now().Add(-aliveEvery)}
 	for range 3 {
-		sh.moved()
+		sh.moved(10)
 	}
-	if told != 1 {
-		t.Errorf("told %d times", told)
+	if !slices.Equal(told, []uint64{15}) || sh.sent != 35 {
+		t.Errorf("told of %d bytes, in the end %d", told, sh.sent)
 	}
 }
