@@ -89,7 +89,8 @@ func (osFS) Free(dir string) (free, total uint64, err error) {
 	if err != nil {
 		return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize), nil
+	used := s.Blocks - s.Bfree // what is reserved for root is neither used nor free, as df has it
+	return s.Bavail * uint64(s.Bsize), (used + s.Bavail) * uint64(s.Bsize), nil
 }
 
 // lockFile takes an exclusive flock without waiting. The kernel drops it when
