@@ -131,6 +131,7 @@ func (c *Controller) Step(now int64, d *Data) []Action {
 	s.survey()
 	s.metaGroup()
 	s.failures()
+	s.disks()
 	s.shards()
 	s.retireNodes()
 	s.balanceLeaders()
@@ -233,6 +234,15 @@ func (s *step) survey() {
 	for id := range s.filling {
 		if !s.learners[id] {
 			delete(s.filling, id)
+		}
+	}
+}
+
+// disks notes in the catalogue whose disks are full, for those who place new shards.
+func (s *step) disks() {
+	for _, n := range s.order {
+		if p, _ := s.d.Process(n.uuid); n.live == Up && s.seen[n.uuid] != nil && n.full != p.DataFull {
+			s.propose(&NoteDisk{Node: n.id, Full: n.full}, "the disk of %s is full: %v", s.name(n.id), n.full)
 		}
 	}
 }

@@ -7,14 +7,14 @@ import (
 	"github.com/dasudian/dsdb"
 )
 
-// placer chooses the nodes of new replicas and witnesses. Nodes to avoid come last. Replicas,
-// and first-listed replicas (the leaders to be), of one time group are spread as
-// evenly as can be, since one group takes all current writes; what is left over
-// goes to the nodes with the fewest replicas in all, then round robin from the
-// group's id.
+// placer chooses the nodes of new replicas and witnesses. Nodes to avoid come last,
+// before them those whose disks are full. Replicas, and first-listed replicas (the
+// leaders to be), of one time group are spread as evenly as can be, since one group
+// takes all current writes; what is left over goes to the nodes with the fewest
+// replicas in all, then round robin from the group's id.
 type placer struct {
 	nodes []dsdb.NodeID // data nodes, ascending
-	avoid []int         // 1 for one that is to be avoided, else 0
+	avoid []int         // 2 for one that is to be avoided, 1 for one whose disk is full, else 0
 	load  []int         // replicas of the whole catalogue, per node
 	watch []int         // witnesses of the whole catalogue, per node
 
@@ -29,7 +29,9 @@ func newPlacer(d *Data, avoid []dsdb.NodeID) *placer {
 	p := &placer{nodes: d.active(DataNode)}
 	p.avoid = make([]int, len(p.nodes))
 	for i, n := range p.nodes {
-		if slices.Contains(avoid, n) {
+		if process, _ := d.ProcessOf(n); slices.Contains(avoid, n) {
+			p.avoid[i] = 2
+		} else if process.DataFull {
 			p.avoid[i] = 1
 		}
 	}
@@ -112,3 +114,22 @@ func (p *placer) place(replicas int) []dsdb.NodeID {
 // witnessed reports whether a shard of so many replicas is to have a witness on
 // so many data nodes: two replicas alone could not do without either of them.
 func witnessed(replicas, nodes int) bool { return replicas == 2 && nodes > 2 }
+
+// NoteDisk notes whether the disk of a data node is full, as far as new replicas are
+// concerned.
+type NoteDisk struct {
+	Node dsdb.NodeID `json:"node"`
+	Full bool        `json:"full"`
+}
+
+func (c *NoteDisk) op() string { return "NoteDisk" }
+
+func (c *NoteDisk) apply(d *Data) error {
+	i := slices.IndexFunc(d.Processes, func(p Process) bool { return p.DataID == c.Node && p.Has(DataNode) })
+	if i < 0 {
+		return dsdb.Errorf(dsdb.KindNotFound, "there is no data node %d", c.Node)
+	}
+	d.Processes = slices.Clone(d.Processes)
+	d.Processes[i].DataFull = c.Full
+	return nil
+}

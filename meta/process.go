@@ -58,6 +58,7 @@ type Process struct {
 	Addresses
 	MetaUnwanted bool        `json:"meta_unwanted,omitempty"` // of a role that is not active: the process gave it up itself, see SetRoles
 	DataUnwanted bool        `json:"data_unwanted,omitempty"`
+	DataFull     bool        `json:"data_full,omitempty"`   // of a data node: it gets a copy only if there are not enough others, see NoteDisk
 	DataLost     bool        `json:"data_lost,omitempty"`   // of a data node that was dropped: what it held was given up, see SucceedShard
 	Epoch        uint64      `json:"epoch"`                 // counts its starts
 	Nonce        uint64      `json:"nonce,omitempty"`       // random, of the start that Epoch counts

@@ -20,8 +20,12 @@ const (
 	methodTransfer = "transfer"
 )
 
-// diskFull is the share of a disk above which a node gets no more replicas.
-const diskFull = 0.85
+// Shares of a disk: above diskFull a node gets no more replicas, until it is below
+// diskRoomy again.
+const (
+	diskFull  = 0.85
+	diskRoomy = 0.83
+)
 
 // report is what a process tells of itself.
 type report struct {
@@ -44,7 +48,11 @@ func (n *Node) report() report {
 	r := report{NodeReport: meta.NodeReport{UUID: n.id.UUID}, Version: n.opt.Version}
 	if free, total, err := n.fs.Free(n.cfg.Data.Dir); err == nil && total > 0 {
 		r.DiskFree, r.DiskUsed = free, total-free
-		r.DiskFull = float64(r.DiskUsed) > diskFull*float64(total)
+		limit := diskFull
+		if p, _ := n.meta.View().Process(n.id.UUID); p.DataFull {
+			limit = diskRoomy
+		}
+		r.DiskFull = float64(r.DiskUsed) > limit*float64(total)
 	}
 	if n.control != nil {
 		r.Held = n.control.held.all()
