@@ -267,6 +267,9 @@ func (p *Process) refused() error {
 // of; p, whose first id is to be next unless it has one, is to be in its place.
 func (d *Data) replace(old dsdb.NodeID, p *Process, next dsdb.NodeID) error {
 	i := slices.IndexFunc(d.Processes, func(q Process) bool { return q.MetaID == old || q.DataID == old })
+	if i >= 0 && p.has(d.Processes[i].ReplacedBy) {
+		return nil // p asks again: what it replaced may be gone by now
+	}
 	if i < 0 || d.Processes[i].Gone() {
 		return dsdb.Errorf(dsdb.KindNotFound, "node %d, which is to be replaced, is not in the cluster", old)
 	}
@@ -277,7 +280,7 @@ func (d *Data) replace(old dsdb.NodeID, p *Process, next dsdb.NodeID) error {
 	if p.ID() != 0 {
 		next = p.ID()
 	}
-	if q.ReplacedBy != 0 && q.ReplacedBy != next {
+	if q.ReplacedBy != 0 {
 		return dsdb.Errorf(dsdb.KindConflict, "node %d is replaced by node %d already", old, q.ReplacedBy)
 	}
 	q.ReplacedBy, q.Addresses = next, Addresses{}
