@@ -27,7 +27,7 @@ const limit = 2 * time.Minute
 // or run enough seeds for it to happen.
 var (
 	tags  = map[string]string{"internal/chaos": "upgrade"}
-	flags = map[string]string{"server": "-patience=10s", "internal/sim": "-seeds=60 -stores=40"}
+	flags = map[string]string{"server": "-patience=20s", "internal/sim": "-seeds=60 -stores=40"}
 )
 
 // TestMutants plants one bug after the other and has it found by the test that
