@@ -153,10 +153,9 @@ func TestC11RestartOfASubset(t *testing.T) {
 // answers a change of the catalogue in time.
 func TestC26WithoutQuorum(t *testing.T) {
 	t.Parallel()
-	nodes := newCluster(t, 3)
-	for _, m := range nodes {
-		m.cfg.Coordinator.WriteTimeout = config.Duration(time.Second)
-	}
+	nodes := newCluster(t, 3, func(c *config.Config) { c.Coordinator.WriteTimeout = config.Duration(time.Second) })
+	nodes[0].mustQuery("", "CREATE DATABASE there WITH REPLICATION 3")
+	nodes[0].mustWrite("there", "m v=1 1")
 	nodes[1].halt()
 	nodes[2].halt()
 	_, err := nodes[0].query("", "CREATE DATABASE db")
@@ -167,6 +166,17 @@ func TestC26WithoutQuorum(t *testing.T) {
 	}
 	if rows := nodes[0].mustQuery("", "SHOW CLUSTER"); strings.Count(rows, "status=suspect") != 2 {
 		t.Errorf("without quorum:\n%s", rows)
+	}
+	nodes[0].patience = time.Hour // the node itself ends the write
+	written := make(chan error, 1)
+	go func() { written <- nodes[0].write("there", "m v=2 2") }()
+	select {
+	case err = <-written:
+		if kind := dsdb.KindOf(err); kind != dsdb.KindTimeout && kind != dsdb.KindUnavailable {
+			t.Errorf("a write without quorum: %v", err)
+		}
+	case <-time.After(*patience):
+		t.Error("a write without quorum waits for ever")
 	}
 
 	nodes[0].halt()

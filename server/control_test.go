@@ -15,13 +15,8 @@ import (
 func TestDeadTimeout(t *testing.T) {
 	t.Parallel()
 	impatient := func(c *config.Config) { c.Meta.DeadTimeout = config.Duration(2 * time.Second) }
-	first := newMachine(t, impatient).start()
-	nodes := []*machine{first}
-	for range 3 {
-		nodes = append(nodes, newMachine(t, impatient, joins(first)).start())
-	}
-	agree(t, nodes...)
-	allVote(t, nodes...)
+	nodes := newCluster(t, 4, impatient)
+	first := nodes[0]
 	first.mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
 	eventually(t, "a write", func() bool { return first.write("db", "m v=1 1") == nil })
 	holds := func(id dsdb.NodeID) bool {

@@ -161,7 +161,7 @@ func (j *joining) round(ctx context.Context) (id meta.Identity, waits string, er
 		case a.status.Instance == instanceText(j.n.door.instance):
 			me = i
 			without++
-		case a.status.Cluster == "":
+		case a.status.Cluster == "" || mutant.EachFoundsItsOwn:
 			without++
 		default:
 			id, err := j.ask(ctx, j.list[i])

@@ -154,12 +154,13 @@ func joins(to ...*machine) func(*config.Config) {
 	return func(c *config.Config) { c.Meta.Join = strings.Join(list, ",") }
 }
 
-// newCluster starts a cluster of n nodes, all of them with both roles.
-func newCluster(t testing.TB, n int) []*machine {
+// newCluster starts a cluster of n nodes, all of them with both roles; change
+// adjusts their configurations.
+func newCluster(t testing.TB, n int, change ...func(*config.Config)) []*machine {
 	t.Helper()
-	nodes := []*machine{newMachine(t).start()}
+	nodes := []*machine{newMachine(t, change...).start()}
 	for range n - 1 {
-		m := newMachine(t, joins(nodes[0]))
+		m := newMachine(t, append(change, joins(nodes[0]))...)
 		m.launch()
 		nodes = append(nodes, m)
 	}

@@ -3,12 +3,14 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
 	"github.com/dasudian/dsdb/server/rpc"
@@ -93,6 +95,41 @@ func TestC10NothingIsDroppedSilently(t *testing.T) {
 		for _, m := range nodes {
 			m.expect("db", "SELECT v FROM m", fmt.Sprintf("m time=1 v=%d", i))
 		}
+	}
+}
+
+// C10, too: points on their way to a time group while that is dropped are
+// acknowledged only if they are stored in a new one.
+func TestC10DropBesideAWrite(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 5, patient)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	nodes[0].mustWrite("db", "m v=1 1")
+	agree(t, nodes...)
+	s := nodes[0].node.meta.View().GroupFor("db", "", 1).Shards[0]
+	holders := slices.DeleteFunc(slices.Clone(nodes), func(m *machine) bool {
+		return !slices.ContainsFunc(s.Replicas, func(r meta.Replica) bool { return m.node.is(r.Node) })
+	})
+	writer, lost := holders[0], holders[1:] // without them the shard has no majority, and the catalogue has one
+	for _, m := range lost {
+		m.halt()
+	}
+	written := make(chan error, 1)
+	go func() { written <- writer.write("db", "m v=2 2") }()
+	eventually(t, "the write is on its way", func() bool {
+		writer.node.routes.merger.mu.Lock()
+		defer writer.node.routes.merger.mu.Unlock()
+		return writer.node.routes.merger.groups[s.ID.Group()] != nil
+	})
+	writer.mustQuery("", fmt.Sprintf("DROP SHARD %d", s.ID))
+	for _, m := range lost {
+		m.start() // the new time group may want them
+	}
+	if err := <-written; err != nil {
+		t.Fatalf("the write: %v", err)
+	}
+	for _, m := range nodes {
+		m.expect("db", "SELECT v FROM m", "m time=2 v=2")
 	}
 }
 

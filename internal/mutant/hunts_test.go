@@ -85,7 +85,7 @@ var hunts = []hunt{
 	{"local-shards-only", "server", "TestC18SchemaOfTheWholeCluster"},
 	{"delete-only-here", "server", "TestC17DropsReachNodesThatWereAway"},
 	{"expired-untold", "server", "TestC10NothingIsDroppedSilently"},
-	{"dropped-shard-taken", "server", "TestC10NothingIsDroppedSilently"},
+	{"dropped-shard-taken", "server", "TestC10DropBesideAWrite"},
 	{"silence-is-up", "server", "TestC22ShowCluster"},
 	{"quorum-unsaid", "server", "TestC26WithoutQuorum"},
 	{"waits-for-ever", "server", "TestC26WithoutQuorum"},
