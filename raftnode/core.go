@@ -206,6 +206,7 @@ type Core struct {
 	awake   [TickSlices]int // of these, by slice, those that are not quiescent
 	rounds  uint64          // calls of Tick with slice 0
 	orphans []*group        // whose clock.campaignIn is not 0
+	keepers int             // groups whose log keeps flushed entries for others
 	dirty   []*group        // touched since the last Drain, in order of first touch
 	refuse  error           // why proposals are refused, nil if they are not
 	out     Outputs
@@ -225,6 +226,7 @@ func NewCore(log LogReader, origin uint64, logger *slog.Logger) *Core {
 func (c *Core) Tick(slice int) {
 	if slice%TickSlices == 0 {
 		c.rounds++
+		c.countKeepers()
 	}
 	c.replaceLeaders()
 	for _, g := range c.ticking[slice%TickSlices] {

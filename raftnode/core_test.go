@@ -357,6 +357,63 @@ func TestReleaseEndsTheWaitForFollowers(t *testing.T) {
 	tr.caughtUp(2, want)
 }
 
+// What is kept for a follower that is away is divided among the groups that keep
+// something, not among all: alone a group keeps the most that one may, many share
+// what all may, and one that has nothing to keep any more counts no more.
+func TestGroupsThatKeepTheirLogShareTheRoom(t *testing.T) {
+	tr := newTrio(t)
+	groups := []dsdb.GroupID{trioGroup}
+	for id := trioGroup + 1; id < trioGroup+100; id++ {
+		groups = append(groups, id)
+		for i := range 3 {
+			spec := GroupSpec{ID: id, Replica: dsdb.ReplicaID(i + 1), Node: node(i), New: true, Founders: []Peer{peer(0), peer(1), peer(2)}, StateMachine: &ledger{shelf: tr.shelf}}
+			if err := tr.cores[i].Open(spec); err != nil {
+				t.Fatal(err)
+			}
+			tr.settle(i)
+		}
+	}
+	tr.tick(2, 0, 1, 2)
+	// flush has groups flush a write that node 2 does not hear of.
+	flush := func(ids ...dsdb.GroupID) {
+		t.Helper()
+		for _, id := range ids {
+			r := new(result)
+			tr.cores[0].Propose(id, []byte("x"), r)
+			tr.settle(0)
+			tr.converse(0, 1)
+			if r.told != 1 || r.err != nil {
+				t.Fatalf("write to group %d: %+v", id, r)
+			}
+			g := tr.cores[0].groups[id]
+			g.machine.(*ledger).flushed = g.store.applied
+			tr.cores[0].Flushed(id)
+			tr.settle(0)
+		}
+	}
+	kept := func(ids ...dsdb.GroupID) (sum int64) {
+		for _, id := range ids {
+			sum += tr.logs[0].kept[id]
+		}
+		return sum
+	}
+	flush(trioGroup)
+	if got := kept(trioGroup); got != maxKeep {
+		t.Errorf("the only group that keeps something keeps %d bytes, want %d", got, maxKeep)
+	}
+	flush(groups...)
+	tr.tick(int(jointTicks), 0, 1)
+	if got, want := kept(groups...), int64(keepTotal); got > want || got < want-int64(len(groups)) {
+		t.Errorf("%d groups keep %d bytes, want %d", len(groups), got, want)
+	}
+	tr.boxes[2] = nil
+	tr.tick(int(2*jointTicks), 0, 1, 2) // node 2 is back
+	flush(trioGroup)
+	if got := kept(trioGroup); got != maxKeep || len(tr.shelf.states) > 0 {
+		t.Errorf("when the others have nothing to keep any more one keeps %d bytes, want %d; %d snapshots were taken", got, maxKeep, len(tr.shelf.states))
+	}
+}
+
 func TestRestartedTrioKeepsItsLog(t *testing.T) {
 	tr := newTrio(t)
 	tr.converse(0, 1, 2)

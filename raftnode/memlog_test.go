@@ -16,6 +16,7 @@ type memLog struct {
 	mu     sync.Mutex
 	groups map[dsdb.GroupID]*memGroup
 	gone   map[dsdb.GroupID]dsdb.ReplicaID
+	kept   map[dsdb.GroupID]int64 // maxBytes of the last Keep
 	writes int
 	fail   error // what Write returns
 }
@@ -26,7 +27,7 @@ type memGroup struct {
 }
 
 func newMemLog() *memLog {
-	return &memLog{groups: map[dsdb.GroupID]*memGroup{}, gone: map[dsdb.GroupID]dsdb.ReplicaID{}}
+	return &memLog{groups: map[dsdb.GroupID]*memGroup{}, gone: map[dsdb.GroupID]dsdb.ReplicaID{}, kept: map[dsdb.GroupID]int64{}}
 }
 
 // clone is what a disk holds whose last writes are to be lost.
@@ -150,6 +151,7 @@ func (l *memLog) Marked(g dsdb.GroupID) []uint64 {
 func (l *memLog) Keep(g dsdb.GroupID, index uint64, maxBytes int64) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.kept[g] = maxBytes
 	m := l.groups[g]
 	first := m.state.Truncated.Index + 1
 	from := index + 1

@@ -14,8 +14,10 @@ import (
 )
 
 // What a leader's log keeps of flushed entries for replicas that lack them: at
-// most maxKeep for one group, keepTotal for all groups of a core. A follower keeps
-// what was flushed for followTicks, in case that it has to lead.
+// most maxKeep for one group, keepTotal for all groups of a core, in equal shares
+// for those that keep something. A share shrinks when others come to keep, within
+// jointTicks. A follower keeps what was flushed for followTicks, in case that it
+// has to lead.
 const (
 	maxKeep     = 64 << 20
 	keepTotal   = 128 << 20
@@ -27,6 +29,7 @@ type flush struct {
 	ahead bool   // it flushed more than the core knows as applied
 	index uint64 // when Flushed was called last
 	at    uint64 // tick of that
+	keeps bool   // the log has flushed entries for others only: counted in Core.keepers
 }
 
 // Flushed lets the group's log forget what its state machine holds durably and
@@ -60,7 +63,9 @@ func (c *Core) truncate(g *group) {
 		index = min(index, g.retained())
 	case g.single():
 	case g.node.BasicStatus().RaftState == raft.StateLeader:
-		index = min(index, max(g.needed(), c.log.Keep(g.id, index, c.keep())-1, g.retention.released))
+		if needed := g.needed(); needed < index {
+			index = min(index, max(needed, c.log.Keep(g.id, index, c.keep(g))-1, g.retention.released))
+		}
 	default: // what was flushed long enough ago
 		if g.clock.now-g.flush.at < followTicks && g.flush.index > g.retention.released {
 			return
@@ -82,8 +87,28 @@ func (c *Core) truncate(g *group) {
 	c.out.Appends = append(c.out.Appends, Append{Update: wal.Update{Group: g.id, Truncate: &p, Conf: appendMembership(nil, g.members)}})
 }
 
-// keep is how many bytes of flushed entries a group's log keeps for others.
-func (c *Core) keep() int64 { return min(maxKeep, keepTotal/int64(len(c.groups))) }
+// keep is how many bytes of flushed entries the log of a group, which has to keep
+// some, keeps for others.
+func (c *Core) keep(g *group) int64 {
+	if !g.flush.keeps {
+		g.flush.keeps = true
+		c.keepers++
+	}
+	return min(maxKeep, keepTotal/int64(max(c.keepers, 1)))
+}
+
+// countKeepers counts the groups led here whose log has flushed entries for others.
+func (c *Core) countKeepers() {
+	c.keepers = 0
+	for _, slice := range c.ticking {
+		for _, g := range slice {
+			g.flush.keeps = g.failed == nil && g.seen.leading && g.flush.index > g.store.truncated.Index
+			if g.flush.keeps {
+				c.keepers++
+			}
+		}
+	}
+}
 
 // needed is the index up to which every replica has the log that was heard of
 // lately. What a leader believes right after its election is that it was not.
