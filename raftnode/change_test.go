@@ -362,7 +362,10 @@ func TestRemovedReplicasAreNotMissed(t *testing.T) {
 	tr.write("a", 0, 1, 2)
 	tr.tick(3, 0, 1, 2)
 	r = tr.change(0, Change{Remove, peer(2)})
-	for r.told == 0 {
+	for n := 0; r.told == 0; n++ {
+		if n > 100 {
+			t.Fatal("the members do not change")
+		}
 		for _, i := range []int{0, 1} {
 			tr.deliver(i, tr.take(i)...)
 			if r.told > 0 {

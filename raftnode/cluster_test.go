@@ -128,9 +128,9 @@ func trioSpec(node int, g dsdb.GroupID, isNew bool, sm StateMachine) GroupSpec {
 	return s
 }
 
-// proposeAnywhere finds the leader; only a refusal is tried again.
+// proposeAnywhere finds the leader; only a refusal is tried again, for a minute.
 func proposeAnywhere(t *testing.T, hosts []*Host, g dsdb.GroupID, data string) {
-	for {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		for _, h := range hosts {
 			_, err := h.Propose(context.Background(), g, []byte(data))
 			if err == nil {
@@ -141,8 +141,8 @@ func proposeAnywhere(t *testing.T, hosts []*Host, g dsdb.GroupID, data string) {
 				return
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
+	t.Errorf("nobody takes %q", data)
 }
 
 // await gives the hosts a minute to get somewhere.
@@ -288,6 +288,8 @@ func TestHostJoinsWhileClientsWrite(t *testing.T) {
 			}
 		})
 	}
+	quit := sync.OnceFunc(func() { close(stop); clients.Wait() })
+	defer quit()
 	await(t, func() bool { return len(sms[0].payloads()) > 50 })
 	sms[0].flush()
 	hosts[0].Flushed(g)
@@ -314,8 +316,7 @@ func TestHostJoinsWhileClientsWrite(t *testing.T) {
 	// The one that is to lead does not as long as it has a change of members to apply.
 	await(t, func() bool { return hosts[old].TransferAll(t.Context()) == nil })
 	change(Change{Remove, Peer{Replica: dsdb.ReplicaID(100*int(g) + old + 1)}})
-	close(stop)
-	clients.Wait()
+	quit()
 	want := written[0] + written[1] + written[2] + written[3]
 	for i := range hosts {
 		if i != old {

@@ -285,9 +285,7 @@ func TestOverwrittenProposalIsReportedLost(t *testing.T) {
 	tr.converse(0, 1, 2)
 	lost := tr.propose(0, "lost")
 	tr.boxes = [5][]Envelope{}
-	for !tr.leads(1) && !tr.leads(2) {
-		tr.tick(1, 1, 2)
-	}
+	tr.await(func() bool { return tr.leads(1) || tr.leads(2) }, 1, 2)
 	if lost.told != 0 {
 		t.Fatalf("too early: %+v", lost)
 	}

@@ -341,17 +341,15 @@ func TestFullDiskRefusesAndRecovers(t *testing.T) {
 	log.mu.Lock()
 	log.fail = nil
 	log.mu.Unlock()
-	for {
-		if v, err := h.Propose(t.Context(), 1, []byte("after")); err == nil {
-			if v.Index != sm.entries[len(sm.entries)-1].Index {
-				t.Errorf("verdict of entry %d", v.Index)
-			}
-			break
-		} else if dsdb.KindOf(err) != dsdb.KindUnavailable {
+	await(t, func() bool {
+		v, err := h.Propose(t.Context(), 1, []byte("after"))
+		if err == nil && v.Index != sm.entries[len(sm.entries)-1].Index {
+			t.Errorf("verdict of entry %d", v.Index)
+		} else if err != nil && dsdb.KindOf(err) != dsdb.KindUnavailable {
 			t.Fatal(err)
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return err == nil
+	})
 	got := sm.payloads()
 	if got[0] != "before" || got[len(got)-1] != "after" {
 		t.Errorf("applied %q", got)
@@ -373,7 +371,7 @@ func TestFailedLogIsFatal(t *testing.T) {
 	if _, err := h.Propose(t.Context(), 1, []byte("x")); err == nil {
 		t.Error("a write that is not durable was acknowledged")
 	}
-	<-fatal
+	await(t, func() bool { return len(fatal) == 1 })
 }
 
 func TestFailedStateMachineStopsItsGroupOnly(t *testing.T) {
@@ -387,9 +385,7 @@ func TestFailedStateMachineStopsItsGroupOnly(t *testing.T) {
 	if _, err := h.Propose(t.Context(), 1, []byte("x")); err == nil {
 		t.Error("acknowledged by a broken state machine")
 	}
-	for h.Status(1).Failed == nil {
-		time.Sleep(time.Millisecond)
-	}
+	await(t, func() bool { return h.Status(1).Failed != nil })
 	if err := readNow(t.Context(), h, 1); dsdb.KindOf(err) != dsdb.KindUnavailable {
 		t.Errorf("read of a failed group: %v", err)
 	}
