@@ -19,6 +19,7 @@ const maxPartitions = 8
 // are none: all that one write needs. A group that ends by Now gets one shard,
 // any other one shard for each data node, at most eight. Nothing is placed on
 // nodes that are leaving, nor on those to Avoid unless there are not enough others.
+// If that would exceed Limit none is made.
 type EnsureShardGroups struct {
 	Database string        `json:"db"`
 	Policy   string        `json:"rp"`
@@ -26,6 +27,7 @@ type EnsureShardGroups struct {
 	Now      int64         `json:"now"`
 	Avoid    []dsdb.NodeID `json:"avoid,omitempty"`   // data nodes that the proposer does not reach
 	Witness  bool          `json:"witness,omitempty"` // shards of two replicas get a witness; false in what older programs have proposed
+	Limit    int           `json:"limit,omitempty"`   // of the shards that a data node may hold then, see Bound; 0: none
 }
 
 func (c *EnsureShardGroups) op() string { return "EnsureShardGroups" }
@@ -62,6 +64,9 @@ func (c *EnsureShardGroups) apply(d *Data) error {
 			partitions = min(len(p.nodes), maxPartitions)
 		}
 		g := d.newGroup(span, p, partitions, rp.ReplicaN, c.Witness)
+		if err := c.admits(p, rp, g); err != nil {
+			return err
+		}
 		groups = append(groups, g)
 	}
 	slices.SortFunc(groups, func(a, b *ShardGroup) int { return cmp.Compare(a.Range.Start, b.Range.Start) })

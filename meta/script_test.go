@@ -192,7 +192,7 @@ func (s script) command() Command {
 	case "drop-policy":
 		return &DropRetentionPolicy{Database: db, Name: rp}
 	case "ensure":
-		c := &EnsureShardGroups{Database: db, Policy: rp, Times: s.times("times"), Now: s.now(), Witness: s.has("witness")}
+		c := &EnsureShardGroups{Database: db, Policy: rp, Times: s.times("times"), Now: s.now(), Witness: s.has("witness"), Limit: int(s.optional("limit"))}
 		if s.has("avoid") {
 			c.Avoid = []dsdb.NodeID{dsdb.NodeID(s.number("avoid"))}
 		}

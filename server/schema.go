@@ -35,7 +35,7 @@ func (w *write) groups(t *column.Table, fn func(at int64, g *meta.ShardGroup)) {
 }
 
 // ensureGroups drops points that the retention policy no longer keeps and has
-// the missing time groups of the others created, all by one command.
+// the missing time groups of the others created.
 func (w *write) ensureGroups(ctx context.Context) error {
 	now := w.n.opt.Wall().UnixNano()
 	w.dropExpired(now)
@@ -57,7 +57,7 @@ func (w *write) ensureGroups(ctx context.Context) error {
 		return nil
 	}
 	for len(times) > 0 { // a clipped group may leave times without one: ask again for those
-		if err := w.command(ctx, &meta.EnsureShardGroups{Database: w.database, Policy: w.policy.Name, Times: times, Now: now, Avoid: w.n.unreached(), Witness: w.policy.ReplicaN == 2}); err != nil {
+		if err := w.makeGroups(ctx, times, now); err != nil {
 			return err
 		}
 		left := times[:0]
@@ -73,6 +73,70 @@ func (w *write) ensureGroups(ctx context.Context) error {
 		times = left
 	}
 	return nil
+}
+
+// makeGroups has the time groups of times created by one command, or, if the data
+// nodes hold nearly as many shards as they may, by two: if there is no room for those
+// away from now, their points are dropped. To send them again would help only once
+// somebody has made room, and meanwhile keep back what is measured now.
+func (w *write) makeGroups(ctx context.Context, times []int64, now int64) error {
+	c := w.n.newGroups(w.database, w.policy, times, now)
+	if c.Limit == 0 {
+		return w.command(ctx, c)
+	}
+	near, far := *c, *c
+	near.Times, far.Times = nil, nil
+	for _, t := range times {
+		if w.policy.Near(t, now) {
+			near.Times = append(near.Times, t)
+		} else {
+			far.Times = append(far.Times, t)
+		}
+	}
+	if len(near.Times) > 0 {
+		if err := w.command(ctx, &near); err != nil {
+			return err
+		}
+	}
+	if len(far.Times) == 0 {
+		return nil
+	}
+	err := w.command(ctx, &far)
+	if dsdb.KindOf(err) == dsdb.KindTooLarge {
+		w.dropFar(now, err.Error())
+		return nil
+	}
+	return err
+}
+
+// newGroups returns the command that makes the time groups of times.
+func (n *Node) newGroups(database string, rp *meta.RetentionPolicy, times []int64, now int64) *meta.EnsureShardGroups {
+	c := &meta.EnsureShardGroups{Database: database, Policy: rp.Name, Times: times, Now: now, Avoid: n.unreached(), Witness: rp.ReplicaN == 2}
+	c.Bound(n.meta.View(), n.cfg.Data.MaxShardsPerNode)
+	return c
+}
+
+// dropFar removes the points without a time group that are away from now.
+func (w *write) dropFar(now int64, why string) {
+	for i := range w.batch.Tables {
+		t := &w.batch.Tables[i]
+		var drop column.Bitmap
+		count := 0
+		for r, at := range t.Times {
+			if w.policy.GroupFor(at) != nil || w.policy.Near(at, now) {
+				continue
+			}
+			if drop == nil {
+				drop = column.NewBitmap(t.Rows())
+			}
+			drop.Set(r)
+			count++
+		}
+		if count > 0 {
+			w.batch.Drop(i, drop)
+			w.reject(count, why)
+		}
+	}
 }
 
 // command changes the catalogue and reads it again.

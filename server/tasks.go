@@ -110,8 +110,7 @@ func (n *Node) precreate(ctx context.Context, now time.Time) error {
 			if last.Range.End <= now.UnixNano() || last.Range.End > soon || last.Range.End > dsdb.MaxTime {
 				continue
 			}
-			c := &meta.EnsureShardGroups{Database: db.Name, Policy: rp.Name, Times: []int64{last.Range.End}, Now: now.UnixNano(), Avoid: n.unreached(), Witness: rp.ReplicaN == 2}
-			if err := n.command(ctx, c); err != nil {
+			if err := n.command(ctx, n.newGroups(db.Name, rp, []int64{last.Range.End}, now.UnixNano())); err != nil {
 				return err
 			}
 		}

@@ -95,6 +95,48 @@ func TestPointsBeyondRetentionPolicy(t *testing.T) {
 	c.expect("db", "SELECT count(usage) FROM cpu", "cpu time=0 count=1")
 }
 
+// A data node may hold so many shards. What needs another one away from now, by
+// mistake or by a clock that is wrong, is dropped for good, and the rest of the
+// write is stored; who sends the points of now is to keep them until there is room.
+func TestShardsPerNodeAreBounded(t *testing.T) {
+	cfg := quietConfig()
+	cfg.Data.MaxShardsPerNode = 10
+	c := open(t, vfs.NewMem(1), cfg)
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db")
+	const week = int64(604_800_000_000_000)
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	weeks := func(from, n int) (lines string) {
+		for i := range n {
+			lines += fmt.Sprintf("m v=1 %d\n", int64(from+i)*week)
+		}
+		return lines
+	}
+	current := fmt.Sprintf("m v=1 %d\n", now())
+	const full = "partial write: time groups away from now: data node 2 would hold more than 9 shards, nine tenths of [data] max-shards-per-node: " +
+		"give the policy a longer SHARD DURATION, drop some, add data nodes or raise the limit"
+	wantError(t, c.write("db", weeks(1, 12)+current), dsdb.KindConflict, full+" dropped=12")
+	c.expect("db", "SELECT count(v) FROM m", "m time=0 count=1")
+	ok(c.write("db", weeks(1, 8)+current))
+	wantError(t, c.write("db", weeks(1, 9)+"m v=2i 604800000000000"), dsdb.KindConflict, full+" dropped=2")
+	wantError(t, c.write("db", weeks(12, 1)), dsdb.KindConflict, full+" dropped=1")
+
+	for _, name := range []string{"second", "third"} {
+		c.mustQuery("", "CREATE DATABASE "+name)
+	}
+	ok(c.write("second", current))
+	wantError(t, c.write("third", weeks(1, 1)+current), dsdb.KindUnavailable,
+		"write failed: the catalogue cannot be changed for it: data node 2 would hold more than 10 shards, [data] max-shards-per-node: drop some, add data nodes or raise the limit")
+	ok(c.write("db", weeks(1, 1)+current))
+	c.mustQuery("", "DROP DATABASE second")
+	ok(c.write("third", current))
+}
+
 // A write to what is not there says so in /write's words.
 func TestWriteToNothing(t *testing.T) {
 	c := open(t, vfs.NewMem(1), quietConfig())

@@ -50,6 +50,7 @@ type Data struct {
 	CompactFullCold       Duration `toml:"compact-full-write-cold-duration" doc:"a shard without writes for so long is compacted into one sorted run, and let go of in memory if it is not queried either"`
 	WALMaxSize            Size     `toml:"wal-max-size" doc:"bytes of log that are kept for replicas which are behind; more force a flush of the shards which pin it, and its files may take half as much again"`
 	SnapshotThroughput    Size     `toml:"snapshot-throughput" doc:"bytes per second of whole copies of shards that this node sends to others; 0: no limit"`
+	MaxShardsPerNode      int      `toml:"max-shards-per-node" doc:"copies of shards that a data node may get by new time groups; points that would need more are refused; 0: no limit"`
 	QueryLog              bool     `toml:"query-log-enabled" doc:"log each statement"`
 	MaxConcurrentCompacts int      `toml:"max-concurrent-compactions" doc:"compactions at the same time; 0: half the cores"`
 }
@@ -128,7 +129,7 @@ func Default(dir string) Config {
 			MaxVoters: 5, DeadTimeout: Duration(5 * time.Minute), RetentionAutocreate: true},
 		Data: Data{Enabled: true, Dir: filepath.Join(dir, "data"), WALDir: filepath.Join(dir, "wal"),
 			CacheMaxMemory: 1 << 30, CacheSnapshotMemory: 64 << 20, CacheSnapshotCold: Duration(10 * time.Minute),
-			CompactFullCold: Duration(4 * time.Hour), WALMaxSize: 1 << 30, SnapshotThroughput: 64 << 20},
+			CompactFullCold: Duration(4 * time.Hour), WALMaxSize: 1 << 30, SnapshotThroughput: 64 << 20, MaxShardsPerNode: 5000},
 		Coordinator: Coordinator{WriteTimeout: Duration(10 * time.Second), QueryMemory: 256 << 20},
 		Retention:   Retention{Enabled: true, CheckInterval: Duration(30 * time.Minute)},
 		Precreation: Precreation{Enabled: true, CheckInterval: Duration(10 * time.Minute), AdvancePeriod: Duration(30 * time.Minute)},
