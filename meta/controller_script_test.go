@@ -69,6 +69,10 @@ func TestControllerScripts(t *testing.T) {
 				}
 				g.voters, g.learners = append(g.voters, g.learners...), nil
 				return "ok\n"
+			case "leave": // the joint change is over; the catalogue, and who left by it, have not heard of it
+				g := w.groups[dsdb.GroupID(s.number("group"))]
+				g.former, g.outgoing = g.outgoing, nil
+				return "ok\n"
 			case "new-controller":
 				w.c = NewController(testOptions())
 				return "ok\n"

@@ -31,10 +31,10 @@ func (s *step) succeed(ref ShardRef) bool {
 		}
 		left := s.left(r)
 		switch {
-		case left == nil && r.Role != Learner && !r.Witness:
-			awaited = append(awaited, s.name(r.Node))
+		case left == nil && r.Witness:
 			continue
-		case left == nil:
+		case left == nil: // also of a learner: it may vote by now, and the catalogue not know of it
+			awaited = append(awaited, s.name(r.Node))
 			continue
 		case len(left.Members.Voters) > 0 && !s.bereft(left.Members):
 			return false

@@ -47,6 +47,7 @@ type fakeGroup struct {
 	voters   []Member
 	outgoing []Member // of a joint change that a script has interrupted
 	learners []Member
+	former   []Member // the voters as those know them who left by a joint change, and have not heard of it
 	split    bool                   // its members are up, but do not reach each other
 	size     int                    // seconds that a snapshot takes; 0: learners need none
 	sent     map[dsdb.ReplicaID]int // seconds of its snapshot that a learner has had
@@ -260,6 +261,11 @@ func (w *world) report(p *fakeProcess) NodeReport {
 			if w.givenUp(g) && !g.broken[m.Replica] {
 				rep.Left = append(rep.Left, LeftReplica{Group: g.id, Replica: m.Replica, Term: g.term, Index: g.match[m.Replica],
 					Members: Members{Voters: g.voters, Outgoing: g.outgoing, Learners: g.learners}})
+			}
+		}
+		for _, m := range g.former {
+			if proc.has(m.Node) && w.givenUp(g) && !slices.Contains(all, m) {
+				rep.Left = append(rep.Left, LeftReplica{Group: g.id, Replica: m.Replica, Term: g.term, Index: g.match[m.Replica], Members: Members{Voters: g.former}})
 			}
 		}
 	}
