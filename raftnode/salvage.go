@@ -46,8 +46,8 @@ func Salvage(log LogReader, g dsdb.GroupID, m StateMachine, data []byte, flush f
 	s := storage{group: g}
 	_, s.last = log.Bounds(g)
 	flushed := m.FlushedIndex()
-	if in := state.Installing; in != nil && in.Truncated.Index == flushed {
-		state, s.last = *in, flushed
+	if in := state.Installing; in != nil && in.Truncated.Index <= flushed { // it was installed
+		state, s.last = *in, in.Truncated.Index
 	}
 	end := beyond(s.last, state.HardState)
 	if flushed == end.Index {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/wal"
 )
 
 // salvage runs Salvage on what a crash leaves of node i.
@@ -98,5 +99,32 @@ func TestSalvageIsHonest(t *testing.T) {
 	broken.fail = fmt.Errorf("disk")
 	if _, err := Salvage(tr.logs[2], trioGroup, broken, nil, nil); !errors.Is(err, broken.fail) {
 		t.Errorf("of a machine that fails: %v", err)
+	}
+}
+
+// A replica that holds a snapshot, of which its log knows only that it was to come,
+// can be salvaged again after a crash, too: also in a group that was founded anew
+// before, which its log of old does not reach.
+func TestSalvageOfAnInstalledSnapshotGoesOn(t *testing.T) {
+	for _, at := range []uint64{20, 1<<32 + 5} {
+		log, sm := newMemLog(), &ledger{shelf: newShelf()}
+		members := foundation([]Peer{peer(0), peer(1), peer(2)})
+		write(t, log,
+			wal.Update{Group: trioGroup, Create: &wal.GroupState{Replica: 1}},
+			wal.Update{Group: trioGroup, Installing: &wal.GroupState{Replica: 1, HardState: wal.HardState{Term: 2, Commit: at},
+				Truncated: wal.Position{Index: at, Term: 2}, Conf: appendMembership(nil, members)}})
+		if _, err := sm.Apply([]dsdb.Entry{{Index: at, Term: 2, Data: []byte("installed")}}); err != nil {
+			t.Fatal(err)
+		}
+		sm.flush()
+		for range 2 {
+			if _, err := Salvage(log, trioGroup, sm, []byte("end"), func() error { sm.flush(); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			if got := sm.payloads(); !slices.Equal(got, []string{"installed", "end"}) || sm.FlushedIndex() != (at>>32+1)<<32 {
+				t.Errorf("snapshot at %d: salvaged %q up to %d", at, got, sm.FlushedIndex())
+			}
+			sm = sm.crashed()
+		}
 	}
 }
