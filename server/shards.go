@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -26,8 +27,9 @@ type shards struct {
 	mu      sync.RWMutex // guards what follows; never held over I/O
 	held    map[dsdb.ShardID]*replica
 	index   uint64        // of the catalogue that reconcile last went by
-	err     error         // how that ended
-	settled chan struct{} // closed when it ends next
+	settled chan struct{} // closed when it does so next
+
+	unopened map[dsdb.ShardID]error // why shards that it was to open are not
 }
 
 // replica is one replica of a shard on this node.
@@ -62,16 +64,16 @@ func (s *shards) await(ctx context.Context, id dsdb.ShardID) error {
 	now := s.n.meta.View().Index
 	for {
 		s.mu.RLock()
-		r, index, err, settled := s.held[id], s.index, s.err, s.settled
+		r, index, err, settled := s.held[id], s.index, s.unopened[id], s.settled
 		s.mu.RUnlock()
 		if r != nil {
 			return r.err
 		}
-		if index >= now {
-			if err == nil {
-				err = errNoReplica(id)
-			}
+		if err != nil {
 			return err
+		}
+		if index >= now {
+			return errNoReplica(id)
 		}
 		select {
 		case <-settled:
@@ -160,13 +162,14 @@ func (s *shards) reconcile(ctx context.Context) error {
 	err := s.follow(ctx, view)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.index, s.err = view.Index, err
+	s.index = view.Index
 	close(s.settled)
 	s.settled = make(chan struct{})
 	return err
 }
 
-// follow carries out what reconcile is to do.
+// follow carries out what reconcile is to do. What fails for one shard does not
+// keep it from being done for the others: removing them may make room.
 func (s *shards) follow(ctx context.Context, view *meta.Data) error {
 	s.mu.RLock()
 	var gone []dsdb.ShardID
@@ -177,16 +180,15 @@ func (s *shards) follow(ctx context.Context, view *meta.Data) error {
 	}
 	s.mu.RUnlock()
 	slices.Sort(gone)
+	var first error
 	for _, id := range gone {
 		end := s.remove
 		if ref, found := view.Shard(id); found && s.originates(ref.Shard) {
 			end = s.release
 		}
-		if err := end(ctx, id); err != nil {
-			return err
-		}
+		first = cmp.Or(first, end(ctx, id))
 	}
-	return s.start(ctx, s.missing(view))
+	return cmp.Or(first, s.start(ctx, s.missing(view)))
 }
 
 // placed returns the replica of a shard that the catalogue places on this node.
@@ -214,52 +216,103 @@ func (s *shards) missing(view *meta.Data) []meta.ShardRef {
 	return out
 }
 
-// start opens the shards and their raft groups, all in one write of the log.
+// start opens the shards and their raft groups, all in one write of the log, and
+// returns the first error. A shard for which there is one is left out, to be
+// tried again; the others are there.
 func (s *shards) start(ctx context.Context, refs []meta.ShardRef) error {
-	if len(refs) == 0 {
-		return nil
-	}
 	began := time.Now()
+	opened, unopened := make(map[dsdb.ShardID]*replica, len(refs)), map[dsdb.ShardID]error{}
 	specs := make([]raftnode.GroupSpec, 0, len(refs))
-	opened := make(map[dsdb.ShardID]*replica, len(refs))
-	fail := func(err error) error {
-		for _, r := range opened {
-			if r.shard != nil {
-				_ = r.shard.Close() // the error that matters is the first one
-			}
-		}
-		return err
-	}
 	for _, ref := range refs {
-		r, err := s.openReplica(ctx, ref)
+		r, suspect, err := s.openSound(ctx, ref)
 		if err != nil {
-			return fail(fmt.Errorf("open shard %d: %w", ref.Shard.ID, err))
-		}
-		opened[ref.Shard.ID] = r
-		if r.machine() == nil {
+			unopened[ref.Shard.ID] = dsdb.Errorf(dsdb.KindUnavailable, "shard %d does not open: %w", ref.Shard.ID, err)
 			continue
 		}
-		spec := s.spec(ref.Shard, r)
-		if spec.Suspect, err = s.n.quarantined(spec.ID, r.id, r.dir); err != nil {
-			return fail(err)
+		opened[ref.Shard.ID] = r
+		if r.machine() != nil {
+			spec := s.spec(ref.Shard, r)
+			spec.Suspect = suspect
+			specs = append(specs, spec)
 		}
-		specs = append(specs, spec)
 	}
-	if err := s.n.host.Start(ctx, specs); err != nil {
-		return fail(fmt.Errorf("start %d shards: %w", len(specs), err))
-	}
-	ids := make([]dsdb.GroupID, len(specs))
-	for i, spec := range specs {
-		ids[i] = spec.ID
-	}
-	if err := s.n.host.Ready(ctx, ids); err != nil {
-		s.n.log.Error("a shard is out of service", "err", err)
+	if err := s.run(ctx, specs); err != nil {
+		for id, r := range opened {
+			if r.machine() != nil && !s.runs(id) {
+				unopened[id] = dsdb.Errorf(dsdb.KindUnavailable, "shard %d does not start: %w", id, err)
+				r.discard()
+				delete(opened, id)
+			}
+		}
 	}
 	s.mu.Lock()
 	maps.Copy(s.held, opened)
+	s.unopened = unopened
 	s.mu.Unlock()
-	s.n.log.Debug("shards started", "count", len(refs), "duration", time.Since(began).Seconds())
+	if len(opened) > 0 {
+		s.n.log.Debug("shards started", "count", len(opened), "duration", time.Since(began).Seconds())
+	}
+	for _, ref := range refs {
+		if err := unopened[ref.Shard.ID]; err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// run has raft run groups. An error means that some do not run. It does not end
+// with ctx, for until raft has answered it is not known which of them do.
+func (s *shards) run(ctx context.Context, specs []raftnode.GroupSpec) error {
+	if len(specs) == 0 {
+		return nil
+	}
+	return s.n.host.Start(context.WithoutCancel(ctx), specs)
+}
+
+// runs reports whether raft runs a replica of a shard here, be it out of service.
+func (s *shards) runs(id dsdb.ShardID) bool { return s.n.host.Status(id.Group()).Replica != 0 }
+
+// ready returns when the shards that are open have applied what their logs held,
+// as far as they are in service. The error is that of ctx.
+func (s *shards) ready(ctx context.Context) error {
+	s.mu.RLock()
+	var ids []dsdb.GroupID
+	for id, r := range s.held {
+		if r.machine() != nil {
+			ids = append(ids, id.Group())
+		}
+	}
+	s.mu.RUnlock()
+	defer s.n.phase.sayWhile(s.n.log, func() string { return "the shards to be as their logs say" + s.n.spaceLeft() })()
+	for _, id := range ids {
+		err := s.n.host.Ready(ctx, []dsdb.GroupID{id})
+		if err != nil && ctx.Err() == nil && dsdb.KindOf(err) != dsdb.KindNotLeader { // it has turned out to have several voters
+			s.n.log.Error("a shard is out of service", "shard", uint64(id), "err", err)
+		}
+	}
+	return ctx.Err()
+}
+
+// openSound is openReplica for a shard of which raft runs no replica here. It
+// reports whether the log may have lost some of what it held.
+func (s *shards) openSound(ctx context.Context, ref meta.ShardRef) (r *replica, suspect bool, err error) {
+	if s.runs(ref.Shard.ID) {
+		return nil, false, errors.New("raft runs a replica of it already")
+	}
+	if r, err = s.openReplica(ctx, ref); err != nil || r.machine() == nil {
+		return r, false, err
+	}
+	if suspect, err = s.n.quarantined(ref.Shard.ID.Group(), r.id, r.dir); err != nil {
+		r.discard()
+	}
+	return r, suspect, err
+}
+
+// discard closes a replica that nobody has used.
+func (r *replica) discard() {
+	if r.shard != nil {
+		_ = r.shard.Close() // the error that matters is why it is not used
+	}
 }
 
 // openReplica opens the files of the replica that the catalogue places here. One

@@ -327,6 +327,9 @@ func (n *Node) openShards(ctx context.Context) error {
 	if err := n.shards.reconcile(ctx); err != nil {
 		return err
 	}
+	if err := n.shards.ready(ctx); err != nil {
+		return err
+	}
 	if err := n.shards.sweep(n.meta.View()); err != nil {
 		return err
 	}
