@@ -97,8 +97,12 @@ func (c *Core) keep(g *group) int64 {
 	return min(maxKeep, keepTotal/int64(max(c.keepers, 1)))
 }
 
-// countKeepers counts the groups led here whose log has flushed entries for others.
+// countKeepers counts anew the groups led here whose log has flushed entries for
+// others, if there are any.
 func (c *Core) countKeepers() {
+	if c.keepers == 0 {
+		return
+	}
 	c.keepers = 0
 	for _, slice := range c.ticking {
 		for _, g := range slice {
