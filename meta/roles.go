@@ -126,11 +126,13 @@ func (p *Process) setUnwanted(kind NodeKind, unwanted bool) {
 	}
 }
 
-// takeUp gives a process a role, under the id that it had in it if it had it.
+// takeUp gives a process a role, under the id that it had in it if it had it. That
+// it was given up counts no more: what it gets now is there.
 func (d *Data) takeUp(p *Process, kind NodeKind) {
 	id, state := &p.MetaID, &p.MetaState
 	if kind == DataNode {
 		id, state = &p.DataID, &p.DataState
+		p.DataLost = false
 	}
 	if *id == 0 {
 		d.Counters.Node++

@@ -54,3 +54,19 @@ func (w *world) givenUp(g *fakeGroup) bool {
 	all, _ := w.d.Replicas(g.id)
 	return slices.ContainsFunc(all, func(r Replica) bool { return g.id != dsdb.MetaGroup && w.d.lost(r.Node) })
 }
+
+// A node that was given up for good, and whose process takes up the role again, is a
+// data node like any other: shards do not go on without it when it is away.
+func TestNodeThatComesBackIsNotGivenUp(t *testing.T) {
+	d := newTestData(t, 3)
+	p, _ := d.Process("n2")
+	d = mustApply(t, d, &DropNode{ID: p.DataID, Kind: DataNode, Force: true, Lost: true})
+	if !d.lost(p.DataID) {
+		t.Fatal("the node was not given up")
+	}
+	d = mustApply(t, d, &SetRoles{UUID: "n2", Meta: true})
+	d = mustApply(t, d, &SetRoles{UUID: "n2", Meta: true, Data: true})
+	if p, _ := d.Process("n2"); !p.Is(DataNode) || d.lost(p.DataID) {
+		t.Errorf("active: %v, given up: %v", p.Is(DataNode), d.lost(p.DataID))
+	}
+}
