@@ -47,7 +47,7 @@ type fakeGroup struct {
 	voters   []Member
 	outgoing []Member // of a joint change that a script has interrupted
 	learners []Member
-	former   []Member // the voters as those know them who left by a joint change, and have not heard of it
+	former   []Member               // the voters as those know them who left by a joint change, and have not heard of it
 	split    bool                   // its members are up, but do not reach each other
 	size     int                    // seconds that a snapshot takes; 0: learners need none
 	sent     map[dsdb.ReplicaID]int // seconds of its snapshot that a learner has had
