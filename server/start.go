@@ -59,6 +59,9 @@ func (n *Node) openCatalogue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := n.twin(ctx); err != nil { // before any other node hears of this start
+		return err
+	}
 	n.peers = rpc.New(n.peerOptions())
 	n.host, err = raftnode.Open(raftnode.Options{Log: n.wal, Transport: transport{n.peers, n}, Logger: n.log, Fatal: n.opt.Fatal})
 	if err != nil {
