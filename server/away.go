@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -69,16 +70,31 @@ func nodeName(view *meta.Data, node dsdb.NodeID) string {
 }
 
 // withAway adds to the error of who did not find a replica of a shard that can
-// answer which nodes are away, if that is why.
+// answer, or does not know what has become of a proposal, which nodes are away, if
+// that is why.
 func (n *Node) withAway(g dsdb.GroupID, err error) error {
-	if g == dsdb.MetaGroup || dsdb.KindOf(err) != dsdb.KindUnavailable {
+	kind := dsdb.KindOf(err)
+	if g == dsdb.MetaGroup || kind != dsdb.KindUnavailable && kind != dsdb.KindTimeout {
 		return err
 	}
 	why := n.away(dsdb.ShardID(g))
-	if why == "" || strings.Contains(err.Error(), why) {
+	switch {
+	case why == "" || strings.Contains(err.Error(), why):
+		return err
+	case kind == dsdb.KindTimeout:
+		return &dsdb.Error{Kind: kind, Text: "timeout: " + why, Err: err}
+	}
+	return &dsdb.Error{Kind: kind, Text: why + " (" + err.Error() + ")", Err: err}
+}
+
+// leaderless words the error of who was told by all replicas of a group that they
+// do not lead: that is no concern of users, but that there is no leader is.
+func leaderless(g dsdb.GroupID, failure string, err error) error {
+	if dsdb.KindOf(err) != dsdb.KindUnavailable || dsdb.KindOf(errors.Unwrap(err)) != dsdb.KindNotLeader {
 		return err
 	}
-	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: why + " (" + err.Error() + ")", Err: err}
+	text := fmt.Sprintf("%s: %s has no leader at the moment, try again", failure, groupName(g))
+	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: text, Err: err}
 }
 
 // leftOver says which shards a data node that was dropped by force leaves

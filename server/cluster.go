@@ -186,8 +186,8 @@ func (n *Node) missingQuorum() string {
 	return text + n.spaceLeft()
 }
 
-// quorum counts the meta nodes that vote, and those of them that this node is
-// connected to, itself included; silent are the addresses of the others, with the reasons of refusals.
+// quorum counts the meta nodes that vote, and those of them that are up as far as
+// this node knows, itself included; silent are the addresses of the others, with the reasons of refusals.
 func (n *Node) quorum() (reached, voters int, silent []string) {
 	view := n.meta.View()
 	up, refusal := map[string]bool{n.id.UUID: true}, map[string]string{}

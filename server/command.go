@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/influxdata/influxql"
@@ -14,7 +13,6 @@ import (
 	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
-	"github.com/dasudian/dsdb/server/rpc"
 )
 
 // command changes the catalogue through its raft group. When it returns nil
@@ -70,12 +68,8 @@ func (n *Node) cutOff() string {
 	return ""
 }
 
-// up reports whether a node is this one, or connected to it.
-func (n *Node) up(node dsdb.NodeID) bool {
-	return n.is(node) || slices.ContainsFunc(n.peers.Status(), func(p rpc.PeerStatus) bool {
-		return p.Up && (p.Process.MetaID == node || p.Process.DataID == node)
-	})
-}
+// up reports whether a node is this one, or one that is connected and heard of.
+func (n *Node) up(node dsdb.NodeID) bool { return n.is(node) || n.peers.Up(node) }
 
 // unreached returns the data nodes that this node does not reach.
 func (n *Node) unreached() []dsdb.NodeID {

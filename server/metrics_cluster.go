@@ -41,7 +41,7 @@ var (
 	snapshotsIn       = desc("snapshots_received_bytes_total", "Bytes of the files of replicas that were received.")
 
 	peersKnown  = desc("peers", "Other processes that the catalogue has.")
-	peersUp     = desc("peers_up", "Other processes of the cluster that this one is connected to.")
+	peersUp     = desc("peers_up", "Other processes of the cluster that this one is connected to and hears of.")
 	peersProven = desc("peers_authenticated", "1 if other processes must prove that they are of the cluster, else 0.")
 	metaLeads   = desc("meta_leader", "1 if this node leads the meta nodes, else 0.")
 	rpcOut      = desc("rpc_sent_bytes_total", "Bytes sent to other nodes.")

@@ -61,7 +61,6 @@ func (n *Node) answerPeers(p *rpc.Peers) {
 	p.Handle(methodReadIndex, n.serveReadIndex)
 	p.Handle(methodAge, n.serveAge)
 	p.Handle(methodChecksum, n.serveChecksum)
-	p.Handle(methodPing, func(context.Context, rpc.Process, []byte) ([]byte, error) { return nil, nil })
 	p.HandleStream(methodQuery, n.serveQuery)
 }
 
@@ -186,7 +185,7 @@ func (n *Node) attempt(ctx context.Context, r coord.Request, ask func(context.Co
 	if (do.Op != coord.Done || do.Err != nil) && n.dropped(r.Group) { // whatever became of it is gone
 		return errShardDropped(r.Group)
 	}
-	return n.withAway(r.Group, plainly(do.Err))
+	return n.withAway(r.Group, leaderless(r.Group, r.Failure, plainly(do.Err)))
 }
 
 // dropped reports whether a group is that of a shard that is no more.

@@ -18,9 +18,6 @@ import (
 // another: a queryHeader, then what exec says.
 const methodQuery = "query"
 
-// methodPing is the call that a node answers if it is alive.
-const methodPing = "ping"
-
 // A node to which a stream cannot be opened within openWait counts as gone. One
 // that is to answer and has not for quietTime is pinged; it counts as gone if
 // that is not answered within pingWait.
@@ -123,7 +120,7 @@ func (c *queryConn) Recv() ([]byte, error) {
 func (c *queryConn) watch(answered <-chan struct{}) {
 	for {
 		ctx, cancel := context.WithTimeout(c.s.ctx, pingWait)
-		_, err := c.s.n.peers.Call(ctx, c.node, methodPing, nil)
+		err := c.s.n.peers.Ping(ctx, c.node)
 		cancel()
 		select {
 		case <-answered:

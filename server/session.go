@@ -1,8 +1,10 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -174,23 +176,33 @@ func (s *session) find(ctx context.Context, id dsdb.ShardID) (exec.Source, error
 	return nil, s.n.withAway(id.Group(), first)
 }
 
-// outage returns why a replica of a shard is not asked.
+// outage returns why a replica of a shard is not asked: rather that its node
+// fails than that it does not lead.
 func (s *session) outage(sh meta.Shard) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var why error
 	for _, r := range sh.Replicas {
 		for _, u := range []unread{{node: r.Node}, {r.Node, sh.ID}} {
-			if err := s.failed[u]; err != nil {
-				return err
+			if err := s.failed[u]; err != nil && (why == nil || dsdb.KindOf(why) == dsdb.KindNotLeader) {
+				why = err
 			}
 		}
 	}
-	return errors.New("none votes")
+	return cmp.Or(why, errors.New("none votes"))
 }
 
 // everywhere reports whether other replicas would say the same.
 func everywhere(err error) bool {
-	return dsdb.KindOf(err) == dsdb.KindNotFound || strings.HasPrefix(err.Error(), noQuorum)
+	if dsdb.KindOf(err) == dsdb.KindNotFound {
+		return true
+	}
+	for ; err != nil; err = errors.Unwrap(err) {
+		if strings.HasPrefix(err.Error(), noQuorum) {
+			return true
+		}
+	}
+	return false
 }
 
 // candidates returns the nodes with a whole replica of a shard, the one to be asked first first.
@@ -311,7 +323,7 @@ func (n *Node) openReplica(ctx context.Context, id dsdb.ShardID, level readLevel
 		err = n.freshEnough(ctx, id.Group(), level.Staleness)
 	case httpd.ReadLeader:
 		if st := n.host.Status(id.Group()); !st.Leading {
-			err = &dsdb.Error{Kind: dsdb.KindNotLeader, Text: "not the leader", Leader: st.LeaderNode}
+			err = &dsdb.Error{Kind: dsdb.KindNotLeader, Text: fmt.Sprintf("node %d does not lead shard %d", n.dataID, id), Leader: st.LeaderNode}
 		}
 	default:
 		err = n.catchUp(ctx, id.Group())

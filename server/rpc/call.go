@@ -80,9 +80,16 @@ func (l *caller) get(ctx context.Context) (*calls, error) {
 		select {
 		case <-done:
 		case <-ctx.Done():
-			return nil, &dsdb.Error{Kind: dsdb.KindUnavailable, Text: "no connection in time", Err: ctx.Err()}
+			return nil, &dsdb.Error{Kind: dsdb.KindUnavailable, Text: l.peer.who() + " cannot be reached: no connection in time", Err: ctx.Err()}
 		}
 	}
+}
+
+// connection returns the connection that there is, nil if there is none.
+func (l *caller) connection() *calls {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open
 }
 
 // dial makes one attempt, and then reads the answers until the connection ends.
@@ -176,7 +183,7 @@ func (s *calls) do(ctx context.Context, method string, body []byte) ([]byte, err
 	case <-ctx.Done():
 		if s.take(id) != nil {
 			s.cancel(id)
-			return nil, contextError(ctx.Err())
+			return nil, unanswered(s.conn, ctx.Err())
 		}
 		<-c.done // the answer is here, or about to be
 	}
@@ -277,6 +284,14 @@ func lost(c *conn, err error, k dsdb.Kind) error {
 		text = "timeout: " + text
 	}
 	return &dsdb.Error{Kind: k, Text: text, Err: err}
+}
+
+// unanswered is the error of a call whose ctx ended before the answer came.
+func unanswered(c *conn, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout: no answer from " + c.peer.who() + " in time", Err: err}
+	}
+	return contextError(err)
 }
 
 func contextError(err error) error {

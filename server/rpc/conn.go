@@ -145,7 +145,8 @@ func (q *peer) upgrade(raw net.Conn, addr string, cl class) (*conn, error) {
 	if err := raw.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: raw, r: bufio.NewReaderSize(raw, readBuffer), class: cl}
+	c := &conn{Conn: raw, class: cl}
+	c.r = bufio.NewReaderSize(ear{raw, c}, readBuffer)
 	if err := request(c, addr); err != nil {
 		return nil, err
 	}
@@ -204,7 +205,13 @@ func (p *Peers) exchange(c *conn, want *peer) *exchange {
 	x := &exchange{r: c.r, w: c.Conn, secret: p.opt.Secret}
 	x.self = greeting{oldest: oldestProtocol, newest: newestProtocol, secret: len(p.opt.Secret) > 0, instance: p.instance, process: p.opt.Self}
 	_, _ = crand.Read(x.self.nonce[:]) // never fails, as crypto/rand says
-	x.judge = func(g *greeting, _ bool) error { return p.judge(g, want) }
+	x.judge = func(g *greeting, proved bool) error {
+		err := p.judge(g, want)
+		if err == nil && proved {
+			err = p.contest(g)
+		}
+		return err
+	}
 	return x
 }
 
@@ -289,7 +296,7 @@ func (p *Peers) welcome(ctx context.Context, raw net.Conn, rest *bufio.Reader) (
 		return nil, err
 	}
 	c := &conn{Conn: raw, incoming: true}
-	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), raw), readBuffer)
+	c.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), ear{raw, c}), readBuffer)
 	_, err = fmt.Fprintf(raw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", upgrade)
 	if err != nil {
 		return nil, err

@@ -244,7 +244,7 @@ func BenchmarkStream(b *testing.B) {
 
 // A frame that announces more than comes takes no memory for it, and one of any
 // length is read whole.
-func TestFramesTakeMemoryAsTheyCome(t *testing.T) {
+func TestTSEC9FramesTakeMemoryAsTheyCome(t *testing.T) {
 	for _, n := range []int{0, 1, firstRead - 1, firstRead, firstRead + 1, 2 * firstRead, 5*firstRead + 7} {
 		body := bytes.Repeat([]byte{1, 2, 3}, n/3+1)[:n]
 		f, err := readFrame(bufio.NewReader(bytes.NewReader(appendFrame(nil, kindData, body))), maxDataFrame)

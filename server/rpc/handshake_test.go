@@ -19,8 +19,8 @@ func secret(s string) func(*Options) {
 	return func(o *Options) { o.Secret = []byte(s) }
 }
 
-// T-SEC-17: whoever does not belong here gets nothing but the reason.
-func TestStrangersAreRefused(t *testing.T) {
+// Whoever does not belong here gets nothing but the reason.
+func TestTSEC17StrangersAreRefused(t *testing.T) {
 	self := func(f func(*Process)) func(*Options) { return func(o *Options) { f(&o.Self) } }
 	for _, c := range []struct {
 		name           string
@@ -136,7 +136,7 @@ func (r *recording) Write(b []byte) (int, error) {
 	return r.Conn.Write(b)
 }
 
-func TestAReplayedHandshakeIsRefused(t *testing.T) {
+func TestTSEC17AReplayedHandshakeIsRefused(t *testing.T) {
 	var mu sync.Mutex
 	var log bytes.Buffer
 	b := start(t, 2, secret("one"))
@@ -207,7 +207,7 @@ func TestProtocolsMustOverlap(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoHandshakeIsClosed(t *testing.T) {
+func TestTSEC17WhatIsNoHandshakeIsClosed(t *testing.T) {
 	b := start(t, 2)
 	for _, garbage := range [][]byte{
 		bytes.Repeat([]byte{0xff}, 100), // a frame of 4 GiB

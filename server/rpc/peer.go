@@ -31,7 +31,8 @@ func newRegistry() registry {
 }
 
 // peer is another process. Its connections of the classes control, bulk and
-// call, in either direction, are live: while there is one the peer is up.
+// call, in either direction, are live: while there is one, and something is heard
+// of the peer, it is up.
 type peer struct {
 	owner   *Peers
 	uuid    string
@@ -40,6 +41,7 @@ type peer struct {
 	links   [2]*link // control and bulk
 	calls   caller
 	streams pool
+	hearing hearing
 
 	mu sync.Mutex // guards what follows
 	record
@@ -282,6 +284,8 @@ func (q *peer) attach(c *conn, g *greeted) {
 		q.roles = g.process.ids()
 	}
 	q.lost = false
+	q.heard()
+	q.hearing.at = time.Now()
 	if c.class != streaming {
 		if len(q.live) == 0 {
 			q.since = time.Now()
@@ -488,12 +492,12 @@ func errClosed() error { return dsdb.Errorf(dsdb.KindUnavailable, "the node is s
 
 // PeerStatus is what is known of another process.
 type PeerStatus struct {
-	Process       Process // ids and what else only the process itself tells are 0 until it has
-	Up            bool    // there is a connection
-	Authenticated string  // "secret", "certificate" or "none"
-	Since         time.Time
-	Known         bool   // by the catalogue
-	Refusal       string // what the last attempt to connect to it was refused with; "": it was not
+	Process       Process   // ids and what else only the process itself tells are 0 until it has
+	Up            bool      // there is a connection, and something was heard not long ago
+	Authenticated string    // "secret", "certificate" or "none"
+	Since         time.Time // it is up, or was heard of last
+	Known         bool      // by the catalogue
+	Refusal       string    // what the last attempt to connect to it was refused with; "": it was not
 }
 
 // Status returns what is known of the other processes, ordered by UUID.
@@ -505,7 +509,7 @@ func (p *Peers) Status() []PeerStatus {
 	out := make([]PeerStatus, len(peers))
 	for i, q := range peers {
 		q.mu.Lock()
-		out[i] = PeerStatus{q.process, len(q.live) > 0, q.auth, q.since, q.known, q.refusal}
+		out[i] = PeerStatus{q.process, q.isUp(), q.auth, q.lastUp(), q.known, q.refusal}
 		q.mu.Unlock()
 	}
 	return out

@@ -108,7 +108,8 @@ type Options struct {
 	Incoming func(g dsdb.GroupID) (fs vfs.FS, dir string, err error)
 	// Files says where the files that a manifest of a group names lie.
 	Files        func(g dsdb.GroupID) (fs vfs.FS, dir string, err error)
-	SnapshotRate int64 // bytes per second of all outgoing snapshots together; 0: 64 MiB
+	SnapshotRate int64         // bytes per second of all outgoing snapshots together; 0: 64 MiB
+	PingEvery    time.Duration // see isUp; 0: 1 s
 }
 
 // Node is a role of a process as the catalogue has it.
@@ -187,6 +188,9 @@ func New(o Options) *Peers {
 	if o.SnapshotRate <= 0 {
 		o.SnapshotRate = 64 << 20
 	}
+	if o.PingEvery <= 0 {
+		o.PingEvery = pingEvery
+	}
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails, as crypto/rand says
 	p := &Peers{
@@ -199,6 +203,8 @@ func New(o Options) *Peers {
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.HandleStream(snapshotMethod, p.receive)
+	p.Handle(methodPing, func(context.Context, Process, []byte) ([]byte, error) { return nil, nil })
+	p.start(p.listen)
 	return p
 }
 
