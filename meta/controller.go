@@ -37,7 +37,8 @@ type start struct {
 	since int64
 }
 
-// filling is a learner, how much of a snapshot it had at the most, and since when.
+// filling is a learner, how much of a snapshot it had at the most, and since when,
+// or when it was last heard that its snapshot is yet to be sent.
 type filling struct {
 	sent  uint64
 	since int64
@@ -72,8 +73,8 @@ func (c *Controller) Observe(now int64, r NodeReport) {
 	for _, g := range r.Groups {
 		led[g.Group] = true
 		for _, p := range g.Progress {
-			if f, known := c.filling[p.Replica]; known && p.Sent > f.sent {
-				c.filling[p.Replica] = filling{p.Sent, now}
+			if f, known := c.filling[p.Replica]; known && (p.Sent > f.sent || p.Queued) {
+				c.filling[p.Replica] = filling{max(p.Sent, f.sent), now}
 			}
 		}
 		l := c.leaders[g.Group]

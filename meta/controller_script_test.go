@@ -46,7 +46,7 @@ func TestControllerScripts(t *testing.T) {
 				return w.replaceProcess(int(s.number("process")))
 			case "large":
 				g := w.groups[dsdb.GroupID(s.number("group"))]
-				g.size, g.sent = int(s.number("seconds")), make(map[dsdb.ReplicaID]int)
+				g.size, g.queue, g.sent = int(s.number("seconds")), int(s.optional("queue")), make(map[dsdb.ReplicaID]int)
 				return "ok\n"
 			case "damage":
 				w.groups[dsdb.GroupID(s.number("group"))].broken[dsdb.ReplicaID(s.number("replica"))] = true

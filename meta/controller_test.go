@@ -50,6 +50,7 @@ type fakeGroup struct {
 	former   []Member               // the voters as those know them who left by a joint change, and have not heard of it
 	split    bool                   // its members are up, but do not reach each other
 	size     int                    // seconds that a snapshot takes; 0: learners need none
+	queue    int                    // seconds that it still waits for its turn to be sent
 	sent     map[dsdb.ReplicaID]int // seconds of its snapshot that a learner has had
 	match    map[dsdb.ReplicaID]uint64
 	broken   map[dsdb.ReplicaID]bool // damaged for good
@@ -206,7 +207,11 @@ func (g *fakeGroup) ships(m Member) bool {
 	if slices.Contains(g.voters, m) || g.sent[m.Replica] >= g.size {
 		return false
 	}
-	g.sent[m.Replica]++
+	if g.queue > 0 {
+		g.queue--
+	} else {
+		g.sent[m.Replica]++
+	}
 	return true
 }
 
@@ -277,7 +282,7 @@ func (g *fakeGroup) report(w *world, all []Member) GroupReport {
 		Members: Members{Voters: slices.Clone(g.voters), Outgoing: g.outgoing, Learners: slices.Clone(g.learners)}}
 	for _, m := range all {
 		if m.Replica != g.leader {
-			out.Progress = append(out.Progress, Progress{m.Replica, g.match[m.Replica], uint64(g.sent[m.Replica]), w.works(g, m)})
+			out.Progress = append(out.Progress, Progress{m.Replica, g.match[m.Replica], uint64(g.sent[m.Replica]), g.queue > 0 && !slices.Contains(g.voters, m), w.works(g, m)})
 		}
 	}
 	return out

@@ -22,7 +22,7 @@ type ControllerPeriods struct {
 	SteadyAfter     time.Duration // since its start a process may be given leaderships, and since its election a leader may be asked to let another lead
 	AskAgain        time.Duration // what was asked for and has not come about is asked for again
 	TryAgain        time.Duration // what failed is asked for again
-	OperatorTimeout time.Duration // a replica that is not filled for so long, and gets no more of a snapshot than before, is given up
+	OperatorTimeout time.Duration // a replica that is not filled for so long, gets no more of a snapshot than before, and waits for none that is yet to be sent, is given up
 	BalancePause    time.Duration // after a transfer a group stays where it is
 }
 
@@ -102,9 +102,10 @@ type Member struct {
 // Progress is how far a member has followed.
 type Progress struct {
 	Replica dsdb.ReplicaID `json:"replica"`
-	Match   uint64         `json:"match"`          // index up to which its log is the leader's
-	Sent    uint64         `json:"sent,omitempty"` // bytes of a snapshot that is on its way to it
-	Active  bool           `json:"active"`         // the leader hears from it
+	Match   uint64         `json:"match"`            // index up to which its log is the leader's
+	Sent    uint64         `json:"sent,omitempty"`   // bytes of a snapshot that is on its way to it
+	Queued  bool           `json:"queued,omitempty"` // that waits behind others for its turn to be sent
+	Active  bool           `json:"active"`           // the leader hears from it
 }
 
 // FailedGroup is a replica that its node has taken out of service.

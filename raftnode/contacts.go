@@ -123,7 +123,7 @@ func (g *group) publishPeers() {
 		ps[i].measure(g, before)
 		for _, f := range g.sending.flights {
 			if f.to == uint64(ps[i].Replica) {
-				ps[i].Sent = max(ps[i].Sent, f.sent)
+				ps[i].Sent, ps[i].Queued = max(ps[i].Sent, f.sent), ps[i].Queued || f.queued && !f.over
 			}
 		}
 	}

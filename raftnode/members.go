@@ -39,6 +39,7 @@ type PeerProgress struct {
 	Active   bool   // it was heard of within an election timeout
 	Snapshot bool   // it waits for a snapshot
 	Sent     uint64 // bytes of the snapshot that is on its way to it
+	Queued   bool   // that waits behind others for its turn to be sent
 	// Lag is how long ago that was committed which it has just got, or waits for;
 	// 0 if less than a second. It is counted from the election on.
 	Lag  time.Duration

@@ -58,6 +58,7 @@ type flight struct {
 	to     uint64
 	since  uint64 // tick at which it was heard of last
 	sent   uint64 // bytes
+	queued bool   // it waits for its turn to be sent
 	over   bool   // raft was told how it ended
 }
 
@@ -190,9 +191,9 @@ func (c *Core) sendSnapshot(g *group, node dsdb.NodeID, e Envelope) {
 }
 
 // SnapshotAlive says that a snapshot is still on its way, and how many bytes of it
-// were sent.
+// were sent: none while it waits for its turn.
 func (c *Core) SnapshotAlive(t SendTask, sent uint64) {
-	t.flight.since, t.flight.sent = t.group.clock.now, sent
+	t.flight.since, t.flight.sent, t.flight.queued = t.group.clock.now, sent, sent == 0
 }
 
 // SnapshotSent says that a snapshot was installed by its receiver, or with err

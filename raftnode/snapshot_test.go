@@ -264,6 +264,21 @@ func TestSlowSnapshotIsNotGivenUp(t *testing.T) {
 	tr.caughtUp(2, want)
 }
 
+// Others may know of a snapshot whether it waits for its turn, and how much was sent.
+func TestProgressOfASnapshotIsTold(t *testing.T) {
+	tr, _ := lag(t)
+	tr.awaitMail(2)
+	s := tr.mail[2][0]
+	for _, sent := range []uint64{0, 7} {
+		tr.cores[0].SnapshotAlive(s, sent)
+		ps := tr.status(0).Progress
+		i := slices.IndexFunc(ps, func(p PeerProgress) bool { return p.Replica == 3 })
+		if i < 0 || ps[i].Sent != sent || ps[i].Queued != (sent == 0) {
+			t.Errorf("%d bytes were sent: %+v", sent, ps)
+		}
+	}
+}
+
 // A snapshot that is not for this replica, or contradicts itself, changes nothing.
 func TestStraySnapshotsAreRefused(t *testing.T) {
 	tr, want := lag(t)

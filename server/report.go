@@ -102,7 +102,7 @@ func (r *report) add(g dsdb.GroupID, st raftnode.GroupStatus) {
 	gr := meta.GroupReport{Group: g, Replica: st.Replica, Term: st.Term, Commit: st.Commit,
 		Members: groupMembers(st.Members)}
 	for _, p := range st.Progress {
-		gr.Progress = append(gr.Progress, meta.Progress{Replica: p.Replica, Match: p.Match, Sent: p.Sent, Active: p.Active})
+		gr.Progress = append(gr.Progress, meta.Progress{Replica: p.Replica, Match: p.Match, Sent: p.Sent, Queued: p.Queued, Active: p.Active})
 	}
 	r.Groups = append(r.Groups, gr)
 }
