@@ -52,7 +52,7 @@ bin/previous/$(PREVIOUS):
 	rm -rf bin/previous/src
 
 test-upgrade: bin/previous/$(PREVIOUS)
-	DSDB_PREVIOUS=$(CURDIR)/bin/previous/$(PREVIOUS) go test -count=1 -timeout 10m -tags upgrade ./internal/chaos -run TestC29RollingUpgrade -v
+	DSDB_PREVIOUS=$(CURDIR)/bin/previous/$(PREVIOUS) go test -count=1 -timeout 10m -tags upgrade ./internal/chaos -run TestS26C29RollingUpgrade -v
 
 demo: build
 	@sh testdata/demo.sh

@@ -335,7 +335,7 @@ func TestNoComparisonBeforeTheFirstAdmin(t *testing.T) {
 	}
 }
 
-// T-SEC-4: what is open to strangers is said at start.
+// What is open to strangers is said at start.
 func TestTSEC4OpenAddressWarns(t *testing.T) {
 	for _, c := range []struct {
 		addr, secret string

@@ -77,7 +77,7 @@ func TestClientsAndNodesOnOnePort(t *testing.T) {
 	}
 }
 
-// T-SEC-18: with a shared secret only who knows it joins.
+// With a shared secret only who knows it joins.
 func TestTSEC18JoinWantsTheSharedSecret(t *testing.T) {
 	t.Parallel()
 	secret := func(s string) func(*config.Config) { return func(c *config.Config) { c.Meta.SharedSecret = s } }

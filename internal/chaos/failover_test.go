@@ -78,7 +78,7 @@ func TestS25RollingRestart(t *testing.T) {
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		var failed, total [4]int
-		done := make(chan int)
+		done := make(chan int, len(failed))
 		for w := range failed {
 			go func() {
 				for i := 0; ctx.Err() == nil; i++ {

@@ -18,10 +18,10 @@ import (
 // builds it.
 const envPrevious = "DSDB_PREVIOUS"
 
-// TestC29RollingUpgrade (S26) upgrades a cluster node by node while clients write and
+// TestS26C29RollingUpgrade upgrades a cluster node by node while clients write and
 // read through all of them. While one old node is left among new ones it is
 // restarted, changes the catalogue, and catches up.
-func TestC29RollingUpgrade(t *testing.T) {
+func TestS26C29RollingUpgrade(t *testing.T) {
 	previous := os.Getenv(envPrevious)
 	if _, err := os.Stat(previous); err != nil {
 		t.Fatalf("%s: %v", envPrevious, err)

@@ -70,9 +70,9 @@ var hunts = []hunt{
 	{"readindex-shared-too-late", "server", "TestReadIndexOfARunningCallIsNotShared"},
 	{"snapshot-without-fsync", "server/rpc", "TestAnArrivedSnapshotSurvivesAPowerCut"},
 	{"snapshot-unchecked", "server/rpc", "TestAFileThatDiffersFromItsManifestIsRefused"},
-	{"stranger-accepted", "server/rpc", "TestStrangersAreRefused"},
+	{"stranger-accepted", "server/rpc", "TestTSEC17StrangersAreRefused"},
 	{"few-calls-at-once", "server", "TestC20ManyWritersThroughOneNode"},
-	{"versions-must-match", "internal/chaos", "TestC29RollingUpgrade"},
+	{"versions-must-match", "internal/chaos", "TestS26C29RollingUpgrade"},
 
 	{"each-founds-its-own", "server", "TestC15SameListEverywhereFoundsOneCluster"},
 	{"roles-ignored", "server", "TestC16Roles"},

@@ -122,7 +122,7 @@ func (c *conn) Read(p []byte) (int, error) {
 // Whoever sends a body slower than it may be does not keep a place for long,
 // however much is announced; and a body that has come sets no time limit to what
 // is done with it.
-func TestSlowBodiesEnd(t *testing.T) {
+func TestTSEC14SlowBodiesEnd(t *testing.T) {
 	h := New(Config{MaxBody: 100 << 20, MaxDecoded: 100 << 20}, &fakeBackend{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	for _, path := range []string{"/write?db=d", "/query?q=SHOW+DATABASES"} {
 		for _, c := range []struct {
@@ -202,7 +202,7 @@ func (b hanging) Read([]byte) (int, error) {
 }
 
 // Clients whose bodies do not come keep nobody from writing.
-func TestSlowBodiesTakeNoPlace(t *testing.T) {
+func TestTSEC14SlowBodiesTakeNoPlace(t *testing.T) {
 	h := New(Config{MaxWrites: 1, WriteWait: time.Millisecond}, &fakeBackend{}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	slow := hanging{make(chan struct{}), make(chan struct{})}
 	var all sync.WaitGroup

@@ -192,7 +192,7 @@ func TestHintedWritesAreMarked(t *testing.T) {
 	}
 }
 
-func TestBodiesAreInflatedWithinBounds(t *testing.T) {
+func TestTSEC8BodiesAreInflatedWithinBounds(t *testing.T) {
 	line := "m v=1 1\n"
 	bomb := strings.Repeat("m v=1 1\n", 100_000) // 800 kB
 	for _, enc := range bodyEncodings[1:] {
@@ -215,6 +215,42 @@ func TestBodiesAreInflatedWithinBounds(t *testing.T) {
 	do := serve(t, &fakeBackend{})
 	if r := do("POST", "/write?db=d", line, "Content-Encoding", "br"); r.StatusCode != 400 {
 		t.Errorf("unknown encoding: %d", r.StatusCode)
+	}
+}
+
+// A body that is longer than allowed is refused whole: what fits is not stored,
+// whether the length is announced or the body just goes on.
+func TestTSEC10LongBodiesAreNotCutOff(t *testing.T) {
+	for _, announced := range []bool{true, false} {
+		b := &fakeBackend{}
+		h := New(Config{MaxBody: 1000, MaxDecoded: 4000}, b, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		r := httptest.NewRequest("POST", "/write?db=d", strings.NewReader(strings.Repeat("m v=1 1\n", 126)))
+		if !announced {
+			r.ContentLength = -1
+		}
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != 413 || len(b.writes) > 0 {
+			t.Errorf("length announced: %v: %d %s, written: %d", announced, w.Code, w.Body, len(b.writes))
+		}
+		h.Close()
+	}
+}
+
+// No answer is taken for a page, whatever names and statements it repeats.
+func TestTSEC3AnswersAreNoPages(t *testing.T) {
+	const script = "<script>alert(1)</script>"
+	do := serve(t, &fakeBackend{frames: []*column.Frame{{Name: script, Columns: []string{script}, Cols: []column.Vector{intCol(dsdb.Integer, 1)}}}})
+	at := "/query?db=" + url.QueryEscape(script) + "&q="
+	for _, path := range []string{at + "SHOW+DATABASES", at + url.QueryEscape(script), "/write?db=" + url.QueryEscape(script),
+		"/" + url.QueryEscape(script), "/ping?verbose=true", "/health", "/ready"} {
+		method := "GET"
+		if strings.HasPrefix(path, "/write") {
+			method = "POST"
+		}
+		r := do(method, path, script)
+		if kind := r.Header.Get("Content-Type"); strings.Contains(kind, "html") || kind == "" || r.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: headers %v", path, r.Header)
+		}
 	}
 }
 
