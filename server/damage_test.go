@@ -10,6 +10,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
+	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 )
 
@@ -116,6 +117,9 @@ func flipEverywhere(t *testing.T, disk *vfs.Mem, want []string, flips int) {
 			}
 		}
 		t.Logf("%-60s %7d bytes: %d of %d flips reported", file, len(content), noticed, flips)
+		if all := strings.HasPrefix(file, "/node/data/shard/"); all && noticed < flips || noticed == 0 && path.Base(file) == meta.IdentityFile {
+			t.Errorf("%s: %d of %d flips reported", file, noticed, flips)
+		}
 	}
 }
 
