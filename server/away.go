@@ -44,7 +44,7 @@ func (n *Node) away(id dsdb.ShardID) string {
 	case votes > 1 && len(kept) == 0:
 		return fmt.Sprintf("shard %d has no majority of its replicas without %s, which were given up: it is about to go on from the best copy that is left", id, list)
 	case votes > 1:
-		return fmt.Sprintf("shard %d has no majority of its replicas without %s; if they are lost for good, %s: it then goes on from the best copy that is left", id, list, dropAll(kept))
+		return fmt.Sprintf("shard %d has no majority of its replicas without %s: bring them back or, if they are lost for good, %s: it then goes on from the best copy that is left", id, list, dropAll(kept))
 	case p.ReplacedBy != 0:
 		return fmt.Sprintf("the only copy of shard %d was on %s, which was replaced: DROP DATA SERVER %d FORCE gives its points up", id, list, nodes[0])
 	}

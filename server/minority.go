@@ -44,8 +44,12 @@ func (n *Node) currentCatalogue(ctx context.Context, level httpd.ReadConsistency
 func (n *Node) dataCatalogue(ctx context.Context) bool {
 	view := n.meta.View()
 	nodes := view.NodesOf(meta.DataNode)
+	least, away := leastQuorum(view, len(nodes)), len(n.unreached())
+	if away >= least {
+		return false // which need not be found out by waiting for them
+	}
 	newest, silent := n.askCatalogues(ctx, nodes, 0)
-	if silent >= leastQuorum(view, len(nodes)) {
+	if silent >= least {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWait)

@@ -148,7 +148,7 @@ func (n *Node) freshEnough(ctx context.Context, g dsdb.GroupID, limit time.Durat
 	ctx, cancel := context.WithTimeout(ctx, freshWait)
 	defer cancel()
 	if err := n.readIndex(ctx, g); err != nil {
-		return dsdb.Errorf(dsdb.KindUnavailable, "max_staleness: it is not known that the replica of raft group %d is at most %v behind: %w", g, limit, err)
+		return dsdb.Errorf(dsdb.KindUnavailable, "max_staleness: it is not known that this node's replica of %s is at most %v behind: %w", groupName(g), limit, err)
 	}
 	return nil
 }

@@ -63,11 +63,17 @@ func (s *session) remote(node dsdb.NodeID) (*exec.Remote, error) {
 // connect opens a stream to a node and tells it what is to come.
 func (s *session) connect(node dsdb.NodeID) (*queryConn, error) {
 	ctx, cancel := context.WithCancel(s.ctx)
-	late := time.AfterFunc(openWait, cancel)
+	wait := openWait
+	if !s.n.up(node) {
+		wait = lostWait
+	}
+	late := time.AfterFunc(wait, cancel)
 	stream, err := s.n.peers.Open(ctx, node, methodQuery)
-	if err == nil && !late.Stop() {
-		err = dsdb.Errorf(dsdb.KindUnavailable, "node %d has not answered in %v", node, openWait)
-		stream.Close()
+	if !late.Stop() {
+		if err == nil {
+			stream.Close()
+		}
+		err = dsdb.Errorf(dsdb.KindUnavailable, "%s has not answered in %v", nodeName(s.view, node), wait)
 	}
 	if err != nil {
 		cancel()
