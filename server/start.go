@@ -65,7 +65,7 @@ func (n *Node) openCatalogue(ctx context.Context) error {
 	n.peers = rpc.New(n.peerOptions())
 	n.host, err = raftnode.Open(raftnode.Options{Log: n.wal, Transport: transport{n.peers, n}, Logger: n.log, Fatal: n.opt.Fatal})
 	if err != nil {
-		return err
+		return errors.Join(err, n.peers.Close())
 	}
 	n.onClose(func() error { n.shards.close(); return nil })
 	n.onClose(n.host.Close)
