@@ -178,8 +178,10 @@ func TestNoSpaceToOpen(t *testing.T) {
 		t.Errorf("a hint without space: %v", err)
 	}
 	full.Store(false)
-	for len(q.Shards()) == 0 {
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); len(q.Shards()) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what waits does not come back")
+		}
 	}
 	check(t, q.Add(hint(7, 2)))
 	if got, lost := drain(t, q, 7); got != "1 2" || lost > 0 {
@@ -242,7 +244,10 @@ func TestHintsThatWaitForLongLeaveRoom(t *testing.T) {
 		check(t, err)
 		q.Done(b)
 		if i == 2500 { // a batch that was read before its hints are moved is done after that
-			for len(q.Shards()) < 2 || early.moved == q.shards[1].moved {
+			for n := 0; len(q.Shards()) < 2 || early.moved == q.shards[1].moved; n++ {
+				if n > 3000 {
+					t.Fatal("the hints that wait are not moved")
+				}
 				check(t, q.Add(h))
 			}
 			q.Done(early)
