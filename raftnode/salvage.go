@@ -24,6 +24,14 @@ func beyond(last uint64, hard wal.HardState) wal.Position {
 	return wal.Position{Index: (last>>32 + 1) << 32, Term: hard.Term + 1}
 }
 
+// Lacked returns how many entries a replica that has those up to match lacks of
+// those up to commit. Of what was in the log before the group was founded anew it
+// counts none: the indexes tell nothing of how much that was.
+func Lacked(commit, match uint64) uint64 {
+	founded := commit >> 32 << 32
+	return commit - min(max(match, founded), commit)
+}
+
 // Salvage makes a state machine, which holds what it has flushed, ready to be the
 // first replica of the successor of a group that has lost its majority. It applies
 // all that this node's log has of the group, known to be committed or not: a

@@ -128,3 +128,16 @@ func TestSalvageOfAnInstalledSnapshotGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// What a replica lacks is counted from the last founding of its group.
+func TestLacked(t *testing.T) {
+	const anew = 1 << 32
+	for _, c := range []struct{ commit, match, want uint64 }{
+		{0, 0, 0}, {50, 20, 30}, {50, 50, 0}, {50, 70, 0},
+		{anew + 7, 0, 7}, {anew + 7, 900, 7}, {anew + 7, anew + 5, 2}, {anew, 10, 0}, {3*anew + 7, anew + 900, 7},
+	} {
+		if got := Lacked(c.commit, c.match); got != c.want {
+			t.Errorf("up to %d, has up to %d: lacks %d, want %d", c.commit, c.match, got, c.want)
+		}
+	}
+}

@@ -103,7 +103,7 @@ func lagsOf(all []*report) map[dsdb.NodeID]uint64 {
 			}
 			for _, m := range slices.Concat(g.Members.Voters, g.Members.Outgoing, g.Members.Learners) {
 				if at, known := match[m.Replica]; known {
-					lags[m.Node] = max(lags[m.Node], g.Commit-min(g.Commit, at))
+					lags[m.Node] = max(lags[m.Node], raftnode.Lacked(g.Commit, at))
 				}
 			}
 		}

@@ -93,7 +93,7 @@ func (c *clusterCollector) groups(ch chan<- prometheus.Metric, gauge func(*prome
 	for _, st := range c.n.host.Replicas() {
 		groups++
 		waiting += st.Waiting
-		unapplied = max(unapplied, st.Commit-min(st.Commit, st.Applied))
+		unapplied = max(unapplied, raftnode.Lacked(st.Commit, st.Applied))
 		if st.Leading {
 			leading++
 		} else if st.Leader == 0 && st.Failed == nil && !st.Removed {
@@ -118,7 +118,7 @@ func (c *clusterCollector) groups(ch chan<- prometheus.Metric, gauge func(*prome
 
 // behind is how many committed entries a replica lacked when it was last looked at.
 func behind(st *raftnode.GroupStatus, p *raftnode.PeerProgress) uint64 {
-	return st.Commit - min(st.Commit, p.Match)
+	return raftnode.Lacked(st.Commit, p.Match)
 }
 
 func (c *clusterCollector) peers(gauge func(*prometheus.Desc, float64)) {

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"io"
 	"net/http"
 	"os"
@@ -126,5 +127,17 @@ func TestMetricsAreWellNamed(t *testing.T) {
 				t.Errorf("%s is not in the guide", name)
 			}
 		}
+	}
+}
+
+// Of a group that was founded anew, whose indexes begin at 2^32 then, a replica
+// that is still blank lacks what came since, and not that many entries.
+func TestLagOfAGroupThatWasFoundedAnew(t *testing.T) {
+	const anew = 1 << 32
+	r := &report{NodeReport: meta.NodeReport{Groups: []meta.GroupReport{{Commit: anew + 9,
+		Members:  meta.Members{Voters: []meta.Member{{Replica: 1, Node: 1}, {Replica: 2, Node: 2}}, Learners: []meta.Member{{Replica: 3, Node: 3}}},
+		Progress: []meta.Progress{{Replica: 2, Match: anew + 5}, {Replica: 3}}}}}}
+	if got, want := lagsOf([]*report{nil, r}), map[dsdb.NodeID]uint64{2: 4, 3: 9}; !maps.Equal(got, want) {
+		t.Errorf("nodes lag by %v, want %v", got, want)
 	}
 }

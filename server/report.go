@@ -94,7 +94,7 @@ func (r *report) add(g dsdb.GroupID, st raftnode.GroupStatus) {
 		r.Failed = append(r.Failed, meta.FailedGroup{Group: g, Replica: st.Replica, Reason: st.Failed.Error()})
 		return
 	}
-	r.Lag = max(r.Lag, st.Commit-min(st.Commit, st.Applied))
+	r.Lag = max(r.Lag, raftnode.Lacked(st.Commit, st.Applied))
 	if !st.Leading {
 		return
 	}
