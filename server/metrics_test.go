@@ -12,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/meta"
 )
 
 // scrape returns what /metrics of a node says, without comments.
