@@ -93,7 +93,7 @@ func TestS13CopiedFoldersAreRefused(t *testing.T) {
 	restored.cfg.HTTP.BindAddress, restored.cfg.Meta.BindAddress, restored.cfg.Meta.HTTPBindAddress = m.cfg.HTTP.BindAddress, m.cfg.Meta.BindAddress, m.cfg.Meta.HTTPBindAddress
 	m.start()
 	clone.refused("the folders of this one are a copy")
-	copied("live").refused("the folders of this one are a copy") // though its start counts as a later one
+	copied("live").refused("the folders of this one are a copy")                                  // though its start counts as a later one
 	if cluster := first.mustQuery("", "SHOW CLUSTER"); strings.Count(cluster, "status=up") != 3 { // whose folders were copied is as before
 		t.Errorf("%s\n%s", cluster, first.log)
 	}

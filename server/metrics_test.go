@@ -3,8 +3,8 @@ package server
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"strconv"
