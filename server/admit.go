@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/dasudian/dsdb/internal/mutant"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/raftnode"
+	"github.com/dasudian/dsdb/server/rpc"
 )
 
 // The headers by which two nodes prove to each other that they know the shared secret.
@@ -254,6 +256,11 @@ func (a *admitter) serveJoin(w http.ResponseWriter, r *http.Request) {
 	var rq joinRequest
 	if err := json.Unmarshal(body, &rq); err != nil {
 		http.Error(w, "bad request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := rpc.Certified(r.TLS, rq.UUID); err != nil {
+		a.n.log.Warn("a node was not admitted", "from", r.RemoteAddr, "tcp_addr", rq.TCPAddr, "err", err)
+		http.Error(w, strings.TrimPrefix(err.Error(), "refused: "), http.StatusForbidden)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), admitWait)

@@ -197,8 +197,8 @@ func TestNameThatIsLoopbackHere(t *testing.T) {
 }
 
 // certificates writes an authority and, signed by it, a certificate with its key
-// for 127.0.0.1; it returns the files.
-func certificates(t *testing.T) (ca, cert string) {
+// for 127.0.0.1, and names if there are any; it returns the files.
+func certificates(t *testing.T, names ...string) (ca, cert string) {
 	t.Helper()
 	issue := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (der []byte, key *ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -216,7 +216,7 @@ func certificates(t *testing.T) (ca, cert string) {
 	valid := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
 	authority, node := valid, valid
 	authority.IsCA, authority.BasicConstraintsValid, authority.KeyUsage = true, true, x509.KeyUsageCertSign
-	node.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	node.IPAddresses, node.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1)}, names
 	node.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	caDER, caKey := issue(&authority, &authority, nil)
 	nodeDER, nodeKey := issue(&node, &authority, caKey)
@@ -261,6 +261,11 @@ func TestNodesWithCertificates(t *testing.T) {
 	if servers := first.mustQuery("", "SHOW SERVERS"); strings.Count(servers, "\n") != 3 {
 		t.Errorf("%s", servers)
 	}
+
+	const another = "f6cee588-4036-49bf-8aa7-5a74a34b5364"
+	ca3, cert3 := certificates(t, another)
+	alone := newMachine(t, with(ca3, cert3)).start()
+	newMachine(t, joins(alone), with(ca3, cert3)).refused("refuses this node: process ", " shows the certificate of process "+another)
 }
 
 // Plain and TLS cannot share a port, also where one address stands for the other.

@@ -206,7 +206,10 @@ func (p *Peers) exchange(c *conn, want *peer) *exchange {
 	x.self = greeting{oldest: oldestProtocol, newest: newestProtocol, secret: len(p.opt.Secret) > 0, instance: p.instance, process: p.opt.Self}
 	_, _ = crand.Read(x.self.nonce[:]) // never fails, as crypto/rand says
 	x.judge = func(g *greeting, proved bool) error {
-		err := p.judge(g, want)
+		err := Certified(secured(c.Conn), g.process.UUID)
+		if err == nil {
+			err = p.judge(g, want)
+		}
 		if err == nil && proved {
 			err = p.contest(g)
 		}
@@ -221,9 +224,9 @@ func (g *greeted) how(c net.Conn) string {
 	if g.proved {
 		return "secret"
 	}
-	if t, ok := c.(*tls.Conn); ok {
-		s := t.ConnectionState()
-		if len(s.VerifiedChains) > 0 && slices.Contains(s.PeerCertificates[0].DNSNames, g.process.UUID) {
+	if s := secured(c); s != nil && len(s.VerifiedChains) > 0 {
+		cert := s.PeerCertificates[0]
+		if slices.Contains(cert.DNSNames, g.process.UUID) || slices.Contains(namedBy(cert), strings.ToLower(g.process.UUID)) {
 			return "certificate"
 		}
 	}

@@ -7,10 +7,15 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"math/big"
 	"net"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/dasudian/dsdb"
 )
 
 // authority makes certificates for processes.
@@ -48,9 +53,19 @@ func (a *authority) sign(template, parent *x509.Certificate, by *ecdsa.PrivateKe
 	return key, cert
 }
 
-// config returns the TLS configuration of a process whose certificate names it.
-func (a *authority) config(name string) *tls.Config {
-	key, cert := a.sign(&x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name},
+// config returns the TLS configuration of a process with a certificate of some
+// subject alternative names: URIs if they have a colon, else DNS names.
+func (a *authority) config(sans ...string) *tls.Config {
+	var names []string
+	var uris []*url.URL
+	for _, san := range sans {
+		if u, err := url.Parse(san); err == nil && u.Scheme != "" {
+			uris = append(uris, u)
+		} else {
+			names = append(names, san)
+		}
+	}
+	key, cert := a.sign(&x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), DNSNames: names, URIs: uris,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}, a.cert, a.key)
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}},
 		RootCAs: a.pool, ClientCAs: a.pool, ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS13}
@@ -84,5 +99,60 @@ func TestACertificateThatNamesTheProcessAuthenticatesIt(t *testing.T) {
 	}
 	if s := a.Status(); s[0].Authenticated != "none" {
 		t.Errorf("%+v", s)
+	}
+}
+
+// id is the UUID of process k as those of real processes are written.
+func id(k int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", k) }
+
+// A certificate that names processes is good for those only: whoever has it can be
+// no other one, neither as the one that calls nor as the one that answers.
+func TestCertificateOfAnotherProcessIsRefused(t *testing.T) {
+	ca := newAuthority(t)
+	run := func(k int, sans ...string) *testNode {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := ca.config(sans...)
+		return startOn(t, tls.NewListener(l, c), k, func(o *Options) { o.TLS, o.Self.UUID = c, id(k) })
+	}
+	a := run(1, id(1))
+	for _, c := range []struct {
+		k    int
+		sans []string
+		good bool
+	}{
+		{2, []string{id(3)}, false},
+		{3, []string{"URN:uuid:" + id(1), "influx3"}, false},
+		{4, []string{"influx4"}, true},
+		{5, []string{"urn:uuid:" + strings.ToUpper(id(5))}, true},
+		{6, []string{id(1), id(6)}, true},
+	} {
+		b := run(c.k, c.sans...)
+		all := append(b.nodes(), a.nodes()...)
+		b.SetNodes(all)
+		a.SetNodes(all)
+		if c.good {
+			eventually(t, fmt.Sprint(c.sans, " is good"), func() bool { return a.Up(10*dsdb.NodeID(c.k)) && b.Up(10) })
+			continue
+		}
+		eventually(t, fmt.Sprint(c.sans, " is refused by whoever is called and by whoever calls"), func() bool {
+			why := "process " + id(c.k) + " shows the certificate of process "
+			return strings.Contains(a.log.String(), "refused: "+why) && strings.Contains(b.log.String(), "refused by the peer: "+why)
+		})
+		if a.Up(10*dsdb.NodeID(c.k)) || b.Up(10) {
+			t.Errorf("%q: there is a connection", c.sans)
+		}
+	}
+}
+
+func TestUUIDsOfCertificates(t *testing.T) {
+	for name, want := range map[string]bool{id(7): true, "ABCDEF01-2345-6789-abcd-ef0123456789": true, "": false, "influx1": false,
+		"abcdef01-2345-6789-abcd-ef012345678": false, "abcdef01-2345-6789-abcd-ef012345678g": false, "abcdef01x2345-6789-abcd-ef0123456789": false,
+		"abcdef01--345-6789-abcd-ef0123456789": false} {
+		if isUUID(name) != want {
+			t.Errorf("%q: %v", name, !want)
+		}
 	}
 }
