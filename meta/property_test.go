@@ -251,7 +251,9 @@ func TestGroupSpanAtTheEnds(t *testing.T) {
 	for _, d := range []time.Duration{time.Hour, 7 * day, 100_000 * day, 1<<63 - 1} {
 		for _, at := range []int64{dsdb.MinTime, dsdb.MinTime + 1, -1, 0, dsdb.MaxTime - 1, dsdb.MaxTime} {
 			span := groupSpan(at, d)
-			if !span.Contains(at) || span.Start < dsdb.MinTime || span.End > dsdb.MaxTime+1 {
+			whole := span.Start > dsdb.MinTime && span.End < dsdb.MaxTime+1
+			length := uint64(span.End) - uint64(span.Start)
+			if !span.Contains(at) || span.Start < dsdb.MinTime || span.End > dsdb.MaxTime+1 || length > uint64(d) || whole && length != uint64(d) {
 				t.Errorf("group of %d with duration %d: %d to %d", at, d, span.Start, span.End)
 			}
 		}
