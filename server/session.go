@@ -238,7 +238,9 @@ func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID)
 	here, stale := s.n.is(node), s.level.Read == httpd.ReadStale
 	if here {
 		if stale { // first: what is read later is no older
-			s.staleness.add(s.n.asOf(ctx, id.Group()))
+			asked := s.n.routes.age()
+			at, known := s.n.asOf(ctx, id.Group())
+			s.staleness.add(atMost(s.level.Staleness, asked, at, known))
 		}
 		src, err := s.n.openLocal(ctx, id, s.level)
 		return unclosed{src}, err
@@ -248,7 +250,9 @@ func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID)
 		return nil, err
 	}
 	if stale {
-		s.staleness.add(s.n.asOfOn(ctx, node, id.Group()))
+		asked := s.n.routes.age()
+		at, known := s.n.asOfOn(ctx, node, id.Group())
+		s.staleness.add(atMost(s.level.Staleness, asked, at, known))
 	}
 	return r.Source(id), nil
 }

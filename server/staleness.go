@@ -40,6 +40,15 @@ func (s *staleness) add(asOf time.Duration, known bool) {
 	s.read, s.unknown = true, s.unknown || !known
 }
 
+// atMost returns what is known of a replica as of a time, given that it is read
+// only if it is at most limit behind, of which it is made sure after asked; 0: no limit.
+func atMost(limit, asked, asOf time.Duration, known bool) (time.Duration, bool) {
+	if limit > 0 && (!known || asOf < asked-limit) {
+		return asked - limit, true
+	}
+	return asOf, known
+}
+
 // tell sets how old an answer is at time now.
 func (s *staleness) tell(r *httpd.QueryRequest, now time.Duration) {
 	s.mu.Lock()

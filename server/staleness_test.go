@@ -64,3 +64,25 @@ func TestStaleAnswersTellTheirAge(t *testing.T) {
 		m.stalenessWithin("&read_consistency=stale", min(least, 1), 2*patient)
 	}
 }
+
+// Of a replica that is read only if it is at most so far behind no greater age is
+// told, nor that its age is not known: it catches up before it is read.
+func TestAgeWithinTheBoundThatWasAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		limit, asked, asOf time.Duration
+		known              bool
+		at                 time.Duration
+		ok                 bool
+	}{
+		{0, 10, 3, true, 3, true},
+		{0, 10, 0, false, 0, false},
+		{2, 10, 3, true, 8, true},
+		{2, 10, 8, true, 8, true},
+		{2, 10, 9, true, 9, true},
+		{2, 10, 0, false, 8, true},
+	} {
+		if at, ok := atMost(c.limit, c.asked, c.asOf, c.known); at != c.at || ok != c.ok {
+			t.Errorf("%+v: %d %v", c, at, ok)
+		}
+	}
+}
