@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -77,7 +78,7 @@ func (n *Node) withAway(g dsdb.GroupID, err error) error {
 	if g == dsdb.MetaGroup || kind != dsdb.KindUnavailable && kind != dsdb.KindTimeout {
 		return err
 	}
-	why := n.away(dsdb.ShardID(g))
+	why := cmp.Or(n.phase.ended(), n.away(dsdb.ShardID(g)))
 	switch {
 	case why == "" || strings.Contains(err.Error(), why):
 		return err

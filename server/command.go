@@ -49,8 +49,11 @@ func (n *Node) withoutQuorum(err error) error {
 }
 
 // lackOfQuorum says how many of the meta nodes that decide are reachable if that
-// is too few, else "".
+// is too few, or why this node is none of the cluster any more; else "".
 func (n *Node) lackOfQuorum() string {
+	if why := n.phase.ended(); why != "" {
+		return why
+	}
 	if reached, voters, _ := n.quorum(); reached <= voters/2 && !mutant.QuorumUnsaid {
 		return fmt.Sprintf(noQuorum+": %d/%d meta nodes reachable", reached, voters)
 	}

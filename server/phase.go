@@ -74,6 +74,16 @@ func (p *phase) waiting() string {
 	return p.text
 }
 
+// ended returns why a node that has served does not any more, "" if it does or has not yet.
+func (p *phase) ended() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		return ""
+	}
+	return p.text
+}
+
 // err returns nil if the node serves.
 func (p *phase) err() error {
 	p.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -32,6 +33,29 @@ func (n *Node) seekPeers(ctx context.Context) {
 	for pauseFor(ctx, seekEvery) == nil {
 		if reached, voters, _ := n.quorum(); reached <= voters/2 || n.host.Status(dsdb.MetaGroup).LeaderNode == 0 {
 			n.seek(ctx)
+			n.askWhyRefused(ctx)
+		}
+	}
+}
+
+// askWhyRefused asks the other nodes, if some refuse this one, whether it has been
+// dropped. A node may be sent nothing more of the catalogue before that is in it.
+func (n *Node) askWhyRefused(ctx context.Context) {
+	refused := func(st rpc.PeerStatus) bool { return st.Refusal != "" }
+	if n.phase.err() != nil || !slices.ContainsFunc(n.peers.Status(), refused) {
+		return
+	}
+	c := newPeerClient(n.door.outgoing)
+	defer c.CloseIdleConnections()
+	for _, p := range n.meta.View().Processes {
+		if p.UUID == n.id.UUID || p.Gone() || p.MetaHTTPAddr == "" {
+			continue
+		}
+		s, err := c.status(ctx, p.MetaHTTPAddr, n.starter())
+		if err == nil && s.UUID == p.UUID && s.Refuses != "" {
+			n.phase.wait(s.Refuses)
+			n.log.Error(s.Refuses, "says", p.MetaHTTPAddr)
+			return
 		}
 	}
 }

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/server/config"
 )
 
@@ -109,4 +111,26 @@ func TestOtherClustersAreNoHint(t *testing.T) {
 	if strings.Contains(stranger.mustQuery("", "SHOW SERVERS"), seen) {
 		t.Error("it has joined")
 	}
+}
+
+// A node that was dropped and is sent nothing more of the catalogue, not even
+// that, learns it from those who refuse it, and tells everybody who asks it.
+func TestNodeThatIsNotSentItsDropLearnsOfIt(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	nodes[0].mustWrite("db", "m v=1 1")
+	settled(t, nodes, 3)
+	lost, id := nodes[2].node, nodes[2].node.id
+	if err := lost.host.Detach(t.Context(), dsdb.MetaGroup); err != nil {
+		t.Fatal(err)
+	}
+	nodes[0].mustQuery("", fmt.Sprintf("DROP DATA SERVER %d FORCE; DROP META SERVER %d", id.DataID, id.MetaID))
+	why := fmt.Sprintf("node %d was dropped from the cluster", id.MetaID)
+	eventually(t, "it learns why it is refused", func() bool { return strings.Contains(fmt.Sprint(lost.Ready(t.Context())), why) })
+	_, err := nodes[2].query("db", "SELECT v FROM m")
+	wantError(t, err, dsdb.KindUnavailable, why)
+	_, err = nodes[2].query("", "CREATE DATABASE other")
+	wantError(t, err, dsdb.KindUnavailable, why)
+	wantError(t, nodes[2].write("db", "m v=2 2"), dsdb.KindUnavailable, why)
 }
