@@ -119,7 +119,7 @@ func points() string {
 
 func waitForSegment(t *testing.T, dir string) string {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		files, err := filepath.Glob(filepath.Join(dir, "*.seg"))
 		if err != nil {
 			t.Fatal(err)

@@ -123,7 +123,10 @@ func TestS19AFlippedBitIsFound(t *testing.T) {
 		want := s.puts(m, theCell)
 		g := s.group(m, theCell)
 		s.until("the victim has flushed", func() bool { r := m.shards[dsdb.ShardID(g)]; return r != nil && r.FlushedIndex() > 0 && s.whole(g) })
-		for len(s.flips) == 0 {
+		for n := 0; len(s.flips) == 0; n++ {
+			if n > 6000 {
+				s.t.Fatal("no bit flips in a minute")
+			}
 			s.Run(10 * time.Millisecond)
 			s.rot(m, dsdb.ShardID(g), m.shards[dsdb.ShardID(g)])
 		}

@@ -331,7 +331,10 @@ func TestOddReplicas(t *testing.T) {
 			want := s.puts(m, theCell)
 			id := dsdb.ShardID(s.group(m, theCell))
 			s.until("all is in place", func() bool { return s.whole(id.Group()) })
-			for s.differing() == 0 {
+			for n := 0; s.differing() == 0; n++ {
+				if n > 1000 {
+					s.t.Fatal("no replica differs")
+				}
 				s.puts(m, theCell)
 				s.tamper(s.members[s.Rand.IntN(3)], id)
 				want = s.puts(m, theCell)
