@@ -91,11 +91,17 @@ func (n *Node) withAway(g dsdb.GroupID, err error) error {
 // leaderless words the error of who was told by all replicas of a group that they
 // do not lead: that is no concern of users, but that there is no leader is.
 func leaderless(g dsdb.GroupID, failure string, err error) error {
-	if dsdb.KindOf(err) != dsdb.KindUnavailable || dsdb.KindOf(errors.Unwrap(err)) != dsdb.KindNotLeader {
-		return err
+	unled := func(err error) bool {
+		return dsdb.KindOf(err) == dsdb.KindUnavailable && dsdb.KindOf(errors.Unwrap(err)) == dsdb.KindNotLeader
 	}
-	text := fmt.Sprintf("%s: %s has no leader at the moment, try again", failure, groupName(g))
-	return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: text, Err: err}
+	switch cause := errors.Unwrap(err); {
+	case dsdb.KindOf(err) == dsdb.KindTimeout && unled(cause):
+		return &dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: leaderless(g, failure, cause)}
+	case unled(err):
+		text := fmt.Sprintf("%s: %s has no leader at the moment, try again", failure, groupName(g))
+		return &dsdb.Error{Kind: dsdb.KindUnavailable, Text: text, Err: err}
+	}
+	return err
 }
 
 // leftOver says which shards a data node that was dropped by force leaves

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
@@ -62,4 +63,28 @@ func TestLostCopiesAreTold(t *testing.T) {
 	}
 	eventually(t, "the shard goes on", func() bool { return nodes[2].write("two", "m v=3 2") == nil })
 	nodes[0].expect("two", "SELECT * FROM m", "m time=1 v=1\nm time=2 v=3")
+}
+
+// Who asks all replicas of a shard and finds none that leads tells users so, in
+// their words.
+func TestShardWithoutALeaderIsTold(t *testing.T) {
+	told := &dsdb.Error{Kind: dsdb.KindNotLeader, Text: "raft group 2: replica 9 does not lead (leader is 0)"}
+	expired := &dsdb.Error{Kind: dsdb.KindUnavailable, Text: "write failed: " + told.Text, Err: told}
+	other := dsdb.Errorf(dsdb.KindUnavailable, "write failed: node 4 cannot be reached")
+	for _, c := range []struct {
+		err  error
+		kind dsdb.Kind
+		want string
+	}{
+		{expired, dsdb.KindUnavailable, "write failed: shard 2 has no leader at the moment, try again"},
+		{&dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: expired}, dsdb.KindTimeout, "timeout: the write may have succeeded (shard 2 has no leader at the moment, try again)"},
+		{other, dsdb.KindUnavailable, other.Error()},
+	} {
+		if err := writeFailed(leaderless(2, failure(2), c.err)); err.Error() != c.want || dsdb.KindOf(err) != c.kind {
+			t.Errorf("%v: %v", c.err, err)
+		}
+	}
+	if err := leaderless(2, failure(2), nil); err != nil {
+		t.Error(err)
+	}
 }

@@ -86,32 +86,39 @@ func (n *Node) leaderIndex(ctx context.Context, g dsdb.GroupID) (uint64, error) 
 	if st.Leading && len(st.Members.Voters) == 1 {
 		return n.host.ReadIndex(ctx, g)
 	}
-	ctx, cancel := context.WithTimeout(ctx, readWait)
+	within, cancel := context.WithTimeout(ctx, readWait)
 	defer cancel()
 	if st.Leading {
-		if index, err := n.host.ReadIndex(ctx, g); err == nil {
+		if index, err := n.host.ReadIndex(within, g); err == nil {
 			return index, nil
 		}
 	}
-	return n.routes.indexes.share(ctx, g, func(ctx context.Context) (index uint64, err error) {
-		if !n.connected(g) {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, lostWait)
-			defer cancel()
-		}
-		err = n.attempt(ctx, coord.Request{Group: g, Read: true, Failure: noQuorum}, func(ctx context.Context, node dsdb.NodeID) error {
-			if n.is(node) {
-				index, err = n.host.ReadIndex(ctx, g)
-				return err
-			}
-			b, err := n.call(ctx, node, methodReadIndex, appendNumber(nil, uint64(g)))
-			if err == nil {
-				index, err = decodeNumber(b)
-			}
+	index, err := n.routes.indexes.share(within, g, func(ctx context.Context) (uint64, error) { return n.askIndex(ctx, g) })
+	if err != nil && within.Err() != nil && ctx.Err() == nil && dsdb.KindOf(err) == dsdb.KindInternal { // while others asked
+		err = n.withAway(g, dsdb.Errorf(dsdb.KindUnavailable, noQuorum+": the leader of %s has not answered within %v", groupName(g), readWait))
+	}
+	return index, err
+}
+
+// askIndex asks the leader of a group, wherever it is, for its index.
+func (n *Node) askIndex(ctx context.Context, g dsdb.GroupID) (index uint64, err error) {
+	if !n.connected(g) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, lostWait)
+		defer cancel()
+	}
+	err = n.attempt(ctx, coord.Request{Group: g, Read: true, Failure: noQuorum}, func(ctx context.Context, node dsdb.NodeID) error {
+		if n.is(node) {
+			index, err = n.host.ReadIndex(ctx, g)
 			return err
-		})
-		return index, err
+		}
+		b, err := n.call(ctx, node, methodReadIndex, appendNumber(nil, uint64(g)))
+		if err == nil {
+			index, err = decodeNumber(b)
+		}
+		return err
 	})
+	return index, err
 }
 
 // connected reports whether this node is connected to a quorum of a group.

@@ -101,6 +101,12 @@ func isIP(s string) bool {
 	return err == nil
 }
 
+// isAddress reports whether a host is an IP address, as one with a colon must be.
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
+}
+
 func isPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n > 0
@@ -118,7 +124,7 @@ func (m *Meta) Peers() ([]string, error) {
 		if err != nil {
 			host, port, err = net.SplitHostPort(net.JoinHostPort(strings.Trim(a, "[]"), joinPort))
 		}
-		if err != nil || host == "" || strings.ContainsAny(a, "/ ;") || !isPort(port) {
+		if err != nil || host == "" || strings.ContainsAny(a, "/ ;") || !isPort(port) || strings.Contains(host, ":") && !isAddress(host) {
 			return nil, fmt.Errorf("config: join address %q: want host:port, several separated by commas", a)
 		}
 		if a = net.JoinHostPort(host, port); !seen[a] {

@@ -107,6 +107,7 @@ func TestClusterKeysAreChecked(t *testing.T) {
 		"[meta]\njoin = \"a:8091 b:8091\"\n":                 "separated by commas",
 		"[meta]\njoin = \"a;b:8091\"\n":                      "separated by commas",
 		"[meta]\njoin = \"a:\"\n":                            "want host:port",
+		"[meta]\njoin = \"a:8091b:8091\"\n":                  "separated by commas",
 		"[meta]\njoin = \"a:80910\"\n":                       "want host:port",
 		"[meta]\nbind-address = \"a:1\"\n[http]\nbind-address = \"a:1\"\nhttps-enabled = true\nhttps-certificate = \"/c\"\n": "share a:1",
 	} {
