@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/raftnode"
 )
@@ -319,10 +321,14 @@ func TestS14MessagesForAReplicaThatIsNoMore(t *testing.T) {
 		l := s.leader()
 		f := s.followers(l)[0]
 		old := s.seatOn(f)
-		var kept []raftnode.Envelope
-		s.network.tap = func(_, to int, e raftnode.Envelope) bool {
+		type sent struct {
+			from *Node
+			raftnode.Envelope
+		}
+		var kept []sent
+		s.network.tap = func(from, to int, e raftnode.Envelope) bool {
 			if to == f.Index && len(kept) < 1000 {
-				kept = append(kept, e)
+				kept = append(kept, sent{s.Nodes[from], e})
 			}
 			return false
 		}
@@ -342,9 +348,12 @@ func TestS14MessagesForAReplicaThatIsNoMore(t *testing.T) {
 		s.Run(time.Second)
 		s.network.tap = nil
 		was := f.Status(theGroup)
-		for _, e := range kept {
-			s.network.deliver(l, f, e)
+		for _, m := range kept {
+			s.network.deliver(m.from, f, m.Envelope)
 		}
+		leads := l.Status(theGroup).Replica // it may be elected again before it hears that the old one is gone
+		s.network.deliver(l, f, raftnode.Envelope{Group: theGroup, From: leads, To: old.replica, Message: &raftpb.Message{
+			Type: raftpb.MsgHeartbeat.Enum(), From: new(uint64(leads)), To: new(uint64(old.replica)), Term: new(was.Term + 1), Commit: new(uint64(0))}})
 		s.Run(time.Second)
 		if now := f.Status(theGroup); now.Failed != nil || now.Term != was.Term || now.Replica != next.replica {
 			s.t.Errorf("after messages for replica %d: %+v, before: %+v", old.replica, now, was)
