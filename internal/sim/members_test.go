@@ -97,7 +97,7 @@ func TestS6TheSenderKeepsWhatIsOnItsWay(t *testing.T) {
 		s.heal()
 		sh := s.shipped(f, 1)
 		for range 5 {
-			for range 10 {
+			for range 60 {
 				s.set(l, theGroup, 0, 1000, nil)
 			}
 			s.Run(50 * time.Millisecond)
