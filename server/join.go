@@ -391,7 +391,10 @@ func (c *peerClient) status(ctx context.Context, address string, by starter) (s 
 // was when it was last started: one with the same identity has the folders of
 // which these are a copy.
 func (n *Node) twin(ctx context.Context) error {
-	self, _ := n.meta.View().Process(n.id.UUID)
+	var self meta.Process
+	if n.meta != nil { // its file is whole
+		self, _ = n.meta.View().Process(n.id.UUID)
+	}
 	c := newPeerClient(n.door.outgoing)
 	defer c.CloseIdleConnections()
 	for _, address := range []string{self.MetaHTTPAddr, n.addrs.MetaHTTP} {

@@ -39,6 +39,7 @@ type replica struct {
 	shard *shard.Shard // nil: the replica is out of service, or a witness
 	err   error        // why it is out of service
 	watch *raftnode.Witness
+	fresh bool // the log did not know it when it was opened
 }
 
 // machine is the state machine of a replica that is open, nil if it is not.
@@ -115,14 +116,25 @@ func (s *shards) local(id dsdb.ShardID) (*shard.Shard, dsdb.ReplicaID, error) {
 }
 
 // unborn reports whether nobody can have stored anything in a shard yet: its
-// only replica is to be made here, and is not open.
+// only replica is to be made here, and is not open, or was just made and does not
+// lead yet: the log may have no space for that.
 func (s *shards) unborn(sh meta.Shard) bool {
 	if len(sh.Replicas) > 1 || sh.Origin != nil || sh.Replicas[0].Node != s.n.dataID {
 		return false
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.held[sh.ID] == nil
+	r := s.held[sh.ID]
+	return r == nil || r.fresh && r.blank() && !s.n.host.Status(sh.ID.Group()).Leading
+}
+
+// blank reports whether nothing was ever stored in a replica.
+func (r *replica) blank() bool {
+	if r.shard == nil {
+		return false
+	}
+	st := r.shard.Stats()
+	return st.RowsApplied == 0 && st.FlushedIndex == 0
 }
 
 // list returns the open shards by id.
@@ -302,6 +314,8 @@ func (s *shards) openSound(ctx context.Context, ref meta.ShardRef) (r *replica, 
 	if r, err = s.openReplica(ctx, ref); err != nil || r.machine() == nil {
 		return r, false, err
 	}
+	_, known := s.n.wal.State(ref.Shard.ID.Group())
+	r.fresh = !known
 	if suspect, err = s.n.quarantined(ref.Shard.ID.Group(), r.id, r.dir); err != nil {
 		r.discard()
 	}
