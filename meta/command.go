@@ -41,7 +41,7 @@ func newCommand(op string) Command {
 		&CreateRetentionPolicy{}, &UpdateRetentionPolicy{}, &DropRetentionPolicy{},
 		&EnsureShardGroups{}, &DeleteShardGroup{}, &DropShard{}, &PruneShardGroups{},
 		&SucceedShard{}, &SucceedCatalogue{}, &NoteDisk{},
-		&RegisterFields{}, &DropMeasurement{},
+		&RegisterFields{}, &RevokeFields{}, &DropMeasurement{},
 		&CreateUser{}, &DropUser{}, &SetPassword{}, &SetAdmin{}, &SetPrivilege{},
 	} {
 		if c.op() == op {

@@ -58,6 +58,8 @@ type Database struct {
 	Created       uint64             // ordinal among all databases ever created
 	DefaultPolicy string             // "" if the default policy was dropped
 	Policies      []*RetentionPolicy // in the order of creation, which SHOW RETENTION POLICIES keeps
+	Fence         uint64             // index of the catalogue at which types were revoked last; 0: never
+	Revocations   []Revocation       // by measurement
 }
 
 // RetentionPolicy says how long points are kept, how many copies there are

@@ -118,7 +118,8 @@ func Measurements(groups []*ShardGroup) []string {
 }
 
 // RegisterFields fixes the types of fields. A field that has a type already
-// keeps it, also if another is asked for: read the catalogue for the outcome.
+// keeps it, also if another is asked for: read the catalogue for the outcome. Types
+// of the measurements that were revoked are so no more.
 type RegisterFields struct {
 	Database string      `json:"db"`
 	Policy   string      `json:"rp"`
@@ -164,6 +165,9 @@ func (c *RegisterFields) apply(d *Data) error {
 			rp.ShardGroups[i] = g.withSchema(reg.schema(g.schema, sets))
 		}
 	}
+	d.Database(c.Database).reinstate(func(m string) bool { // a copy that editPolicy made
+		return slices.ContainsFunc(c.Sets, func(set NewFields) bool { return set.Measurement == m })
+	})
 	return nil
 }
 
@@ -216,17 +220,19 @@ func (r *registration) schema(old *schema, ordinals []int) *schema {
 }
 
 // DropMeasurement forgets the field types of a measurement in every time group
-// of a database. It is no error if there is no such measurement or database.
+// of a database, if they are revoked since that index. It is no error if there is no
+// such measurement or database, or somebody has registered fields since.
 type DropMeasurement struct {
 	Database    string
 	Measurement string
+	Since       uint64 // 0: at once, as older programs want it
 }
 
 func (c *DropMeasurement) op() string { return "DropMeasurement" }
 
 func (c *DropMeasurement) apply(d *Data) error {
 	db := d.Database(c.Database)
-	if db == nil {
+	if db == nil || c.Since != 0 && db.Revoked(c.Measurement) != c.Since {
 		return nil
 	}
 	done := make(map[*schema]*schema)
@@ -245,6 +251,9 @@ func (c *DropMeasurement) apply(d *Data) error {
 			}
 			rp.ShardGroups[i] = g.withSchema(done[g.schema])
 		}
+	}
+	if len(db.Policies) > 0 {
+		d.Database(c.Database).reinstate(func(m string) bool { return m == c.Measurement })
 	}
 	return nil
 }

@@ -87,11 +87,12 @@ func (n *NewFields) UnmarshalJSON(b []byte) error {
 type dropMeasurementJSON struct {
 	Database    string `json:"db"`
 	Measurement text   `json:"m"`
+	Since       uint64 `json:"since,omitempty"`
 }
 
-// MarshalJSON writes {"db": database, "m": measurement}.
+// MarshalJSON writes {"db": database, "m": measurement, "since": index}.
 func (c *DropMeasurement) MarshalJSON() ([]byte, error) {
-	return json.Marshal(dropMeasurementJSON{c.Database, text(c.Measurement)})
+	return json.Marshal(dropMeasurementJSON{c.Database, text(c.Measurement), c.Since})
 }
 
 // UnmarshalJSON reads what MarshalJSON writes.
@@ -100,6 +101,53 @@ func (c *DropMeasurement) UnmarshalJSON(b []byte) error {
 	if err := unmarshalStrict(b, &wire); err != nil {
 		return err
 	}
-	*c = DropMeasurement{wire.Database, string(wire.Measurement)}
+	*c = DropMeasurement{wire.Database, string(wire.Measurement), wire.Since}
+	return nil
+}
+
+type revokeFieldsJSON struct {
+	Database     string `json:"db"`
+	Measurements []text `json:"m"`
+}
+
+// MarshalJSON writes {"db": database, "m": [measurement, …]}.
+func (c *RevokeFields) MarshalJSON() ([]byte, error) {
+	wire := revokeFieldsJSON{Database: c.Database}
+	for _, m := range c.Measurements {
+		wire.Measurements = append(wire.Measurements, text(m))
+	}
+	return json.Marshal(wire)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (c *RevokeFields) UnmarshalJSON(b []byte) error {
+	var wire revokeFieldsJSON
+	if err := unmarshalStrict(b, &wire); err != nil {
+		return err
+	}
+	*c = RevokeFields{Database: wire.Database}
+	for _, m := range wire.Measurements {
+		c.Measurements = append(c.Measurements, string(m))
+	}
+	return nil
+}
+
+type revocationJSON struct {
+	Measurement text   `json:"m"`
+	At          uint64 `json:"at"`
+}
+
+// MarshalJSON writes {"m": measurement, "at": index}.
+func (r Revocation) MarshalJSON() ([]byte, error) {
+	return json.Marshal(revocationJSON{text(r.Measurement), r.At})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (r *Revocation) UnmarshalJSON(b []byte) error {
+	var wire revocationJSON
+	if err := unmarshalStrict(b, &wire); err != nil {
+		return err
+	}
+	*r = Revocation{string(wire.Measurement), wire.At}
 	return nil
 }

@@ -53,7 +53,7 @@ func randomCommand(r *rand.Rand) Command {
 	now := 40 * week
 	hours := time.Duration(r.IntN(50)) * time.Hour
 	replicas := r.IntN(4)
-	switch r.IntN(18) {
+	switch r.IntN(20) {
 	case 0, 1, 2:
 		return randomMembership(r)
 	case 3, 4:
@@ -83,6 +83,10 @@ func randomCommand(r *rand.Rand) Command {
 		}}
 	case 16:
 		return &DropMeasurement{Database: db, Measurement: pick("m", 3)}
+	case 17:
+		return &DropMeasurement{Database: db, Measurement: pick("m", 3), Since: uint64(r.IntN(200))}
+	case 18:
+		return &RevokeFields{Database: db, Measurements: []string{pick("m", 3), "bytes\xff"}}
 	}
 	return []Command{
 		&CreateUser{Name: user, Hash: pick("h", 2), Admin: r.IntN(2) == 0},

@@ -206,7 +206,9 @@ func (s script) command() Command {
 	case "register":
 		return &RegisterFields{Database: db, Policy: rp, Sets: []NewFields{{Measurement: s.str("m"), Times: s.times("times"), Fields: s.fields()}}}
 	case "drop-measurement":
-		return &DropMeasurement{Database: db, Measurement: s.str("m")}
+		return &DropMeasurement{Database: db, Measurement: s.str("m"), Since: s.optional("since")}
+	case "revoke":
+		return &RevokeFields{Database: db, Measurements: strings.Split(s.str("m"), "/")}
 	}
 	if c := s.memberCommand(); c != nil {
 		return c
@@ -388,6 +390,9 @@ func (s script) showFields(d *Data, b *strings.Builder) {
 			b.WriteString(")")
 		}
 		b.WriteString("\n")
+	}
+	for _, r := range d.Database(s.str("db")).Revocations {
+		fmt.Fprintf(b, "revoked: %s at %d\n", r.Measurement, r.At)
 	}
 }
 

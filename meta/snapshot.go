@@ -49,6 +49,8 @@ type (
 		Created  uint64       `json:"created"`
 		Default  string       `json:"default"`
 		Policies []snapPolicy `json:"policies"`
+		Fence    uint64       `json:"fence,omitempty"`
+		Revoked  []Revocation `json:"revoked,omitempty"`
 	}
 	snapPolicy struct {
 		Name          string        `json:"name"`
@@ -81,7 +83,7 @@ func (d *Data) AppendSnapshot(dst []byte) []byte {
 		schemas: make(map[*schema]int),
 	}
 	for _, db := range d.Databases {
-		out := snapDatabase{Name: db.Name, Created: db.Created, Default: db.DefaultPolicy}
+		out := snapDatabase{Name: db.Name, Created: db.Created, Default: db.DefaultPolicy, Fence: db.Fence, Revoked: db.Revocations}
 		for _, rp := range db.Policies {
 			out.Policies = append(out.Policies, snapPolicy{rp.Name, rp.ReplicaN, rp.Duration, rp.ShardGroupDuration,
 				w.groups(rp.ShardGroups), w.groups(rp.Deleted)})
@@ -186,7 +188,7 @@ func decodeBody(body []byte) (*Data, error) {
 		return nil, fmt.Errorf("proposals: %w", err)
 	}
 	for _, in := range in.Databases {
-		db := &Database{Name: in.Name, Created: in.Created, DefaultPolicy: in.Default}
+		db := &Database{Name: in.Name, Created: in.Created, DefaultPolicy: in.Default, Fence: in.Fence, Revocations: in.Revoked}
 		for _, in := range in.Policies {
 			rp, err := r.policy(&in)
 			if err != nil {
@@ -280,6 +282,11 @@ func (d *Data) check() error {
 	}
 	if !ascending(d.Databases, func(a, b *Database) int { return strings.Compare(a.Name, b.Name) }) {
 		return fmt.Errorf("databases are not in order")
+	}
+	for _, db := range d.Databases {
+		if !db.checkRevocations() {
+			return fmt.Errorf("revocations of database %q are not in order", db.Name)
+		}
 	}
 	return nil
 }

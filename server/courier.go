@@ -130,7 +130,7 @@ func (h *handoff) fresh(hs []hints.Hint) []hints.Hint {
 // the same proposal, so that it has one effect.
 const unsettled = 5
 
-// propose has the shard apply hints.
+// propose has the shard apply hints, if need be prepared anew.
 func (h *handoff) propose(ctx context.Context, g dsdb.GroupID, hs []hints.Hint) (dsdb.Verdict, error) {
 	select {
 	case h.slots <- struct{}{}:
@@ -138,16 +138,75 @@ func (h *handoff) propose(ctx context.Context, g dsdb.GroupID, hs []hints.Hint) 
 	case <-ctx.Done():
 		return dsdb.Verdict{}, ctx.Err()
 	}
+	p := preparedHints{data: make([][]byte, len(hs))}
+	for i := range hs {
+		p.data[i] = hs[i].Data
+	}
+	v, err := h.proposeAs(ctx, g, &p)
+	if err != nil || !shard.Refused(v) {
+		return v, err
+	}
+	if p, err = h.prepareAnew(ctx, hs); err != nil {
+		return v, err
+	}
+	if v, err = h.proposeAs(ctx, g, &p); err == nil && shard.Refused(v) {
+		err = errRefused
+	}
+	if v.Rejected += p.rejected; v.Reason == "" {
+		v.Reason = p.reason
+	}
+	return v, err
+}
+
+// preparedHints is hints as they are proposed.
+type preparedHints struct {
+	data     [][]byte
+	prepared uint64 // by which index of the catalogue; 0: when they were made
+	rejected int    // points that are left out
+	reason   string // why the first is
+}
+
+// prepareAnew has the fields of hints registered once more, as of writes. Points
+// that contradict types which others have fixed since are left out.
+func (h *handoff) prepareAnew(ctx context.Context, hs []hints.Hint) (p preparedHints, err error) {
+	ctx, cancel := h.n.bound(ctx)
+	defer cancel()
+	if err := h.n.readIndex(ctx, dsdb.MetaGroup); err != nil {
+		return p, err
+	}
+	for i := range hs {
+		since, b, err := shard.DecodeHint(hs[i].Data)
+		if err != nil {
+			return p, err
+		}
+		view := h.n.meta.View()
+		ref, found := view.Shard(hs[i].Shard)
+		if !found {
+			return p, errShardDropped(hs[i].Shard.Group())
+		}
+		w := &write{n: h.n, database: ref.Database.Name, view: view, policy: ref.Policy, batch: b}
+		if err := w.ensureFields(ctx); err != nil {
+			return p, err
+		}
+		if i == 0 { // the catalogue of the others is no older
+			p.prepared = w.view.Index
+		}
+		if p.rejected += w.rejected; p.reason == "" {
+			p.reason = w.reason
+		}
+		p.data = append(p.data, shard.AppendHint(nil, since, w.batch))
+	}
+	return p, nil
+}
+
+// proposeAs proposes hints, an outcome that is not known as the same proposal again.
+func (h *handoff) proposeAs(ctx context.Context, g dsdb.GroupID, hs *preparedHints) (dsdb.Verdict, error) {
 	id, err := h.n.takeID(ctx, g)
 	if err != nil {
 		return dsdb.Verdict{}, err
 	}
 	defer h.n.routes.sequencer.Release(g, id)
-	data := make([][]byte, len(hs))
-	for i := range hs {
-		data[i] = hs[i].Data
-	}
-	p := &proposalCall{group: g, points: true, payload: shard.AppendHints(nil, id, data)}
+	p := &proposalCall{group: g, points: true, payload: shard.AppendHints(nil, id, hs.prepared, hs.data)}
 	var o outcome
 	for range unsettled {
 		if o, err = h.attempt(ctx, p); dsdb.KindOf(err) != dsdb.KindTimeout {

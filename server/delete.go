@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"github.com/dasudian/dsdb"
@@ -115,50 +114,37 @@ func (n *Node) measurements(ctx context.Context, database string) ([]string, err
 	return (&catalog{ctx, s}).Measurements(database, "")
 }
 
-// forget frees the field types of measurements that have no series any more.
-// Points that a write brings meanwhile must not be left without types, which no
-// query would see: a write that ends later on a node which knows that they are
-// freed fixes them anew (write.fixAgain). For those that have ended before, it
-// is looked, once the nodes know it, whether there are series again.
+// forget frees the field types of those of the measurements that have no series any
+// more, in the steps of fence.go. While a node runs an older program, which knows no
+// fences, they stay.
 func (n *Node) forget(ctx context.Context, database string, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	before := n.meta.View().Database(database)
-	for _, m := range names {
-		if err := n.command(ctx, &meta.DropMeasurement{Database: database, Measurement: m}); err != nil {
-			return err
-		}
+	if old := n.withoutFences(ctx); old != 0 {
+		n.log.Warn("types of fields of measurements without points are kept until all nodes are upgraded", "database", database, "node", uint64(old))
+		return nil
 	}
-	n.tellAll(ctx)
+	if err := n.command(ctx, &meta.RevokeFields{Database: database, Measurements: names}); err != nil {
+		return err
+	}
+	db := n.meta.View().Database(database)
+	if db == nil { // dropped meanwhile
+		return nil
+	}
+	if err := n.fence(ctx, db, names); err != nil {
+		return err
+	}
 	stored, err := n.measurements(ctx, database)
-	for _, m := range names {
-		if before != nil && (err != nil || slices.Contains(stored, m)) {
-			err = errors.Join(err, n.fixTypes(ctx, before, m))
-		}
+	if err != nil {
+		return err
 	}
-	return err
-}
-
-// fixTypes fixes the field types of a measurement as they were.
-func (n *Node) fixTypes(ctx context.Context, db *meta.Database, measurement string) error {
-	for _, rp := range db.Policies {
-		var sets []meta.NewFields
-		for _, g := range rp.ShardGroups {
-			fields := g.Fields(measurement)
-			switch last := len(sets) - 1; {
-			case len(fields) == 0:
-			case last >= 0 && sameFields(sets[last].Fields, fields):
-				sets[last].Times = append(sets[last].Times, g.Range.Start)
-			default:
-				sets = append(sets, meta.NewFields{Measurement: measurement, Times: []int64{g.Range.Start}, Fields: fields})
-			}
-		}
-		if len(sets) == 0 {
+	for _, m := range names {
+		since := db.Revoked(m)
+		if since == 0 || slices.Contains(stored, m) {
 			continue
 		}
-		err := n.command(ctx, &meta.RegisterFields{Database: db.Name, Policy: rp.Name, Sets: sets})
-		if err != nil && dsdb.KindOf(err) != dsdb.KindNotFound { // dropped meanwhile
+		if err := n.command(ctx, &meta.DropMeasurement{Database: database, Measurement: m, Since: since}); err != nil {
 			return err
 		}
 	}

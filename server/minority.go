@@ -60,18 +60,9 @@ func (n *Node) dataCatalogue(ctx context.Context) bool {
 // tellDrop returns when the data nodes that are reached have the catalogue that
 // this node has. Until then they may acknowledge points for what was dropped.
 func (n *Node) tellDrop(ctx context.Context) {
-	n.tell(ctx, n.meta.View().NodesOf(meta.DataNode))
-}
-
-// tellAll returns when all nodes that are reached have the catalogue that this node has.
-func (n *Node) tellAll(ctx context.Context) {
 	view := n.meta.View()
-	n.tell(ctx, append(view.NodesOf(meta.DataNode), view.NodesOf(meta.MetaNode)...))
-}
-
-func (n *Node) tell(ctx context.Context, nodes []meta.Node) {
-	reached := slices.DeleteFunc(nodes, func(node meta.Node) bool { return !n.up(node.ID) })
-	n.askCatalogues(ctx, reached, n.meta.View().Index)
+	reached := slices.DeleteFunc(view.NodesOf(meta.DataNode), func(node meta.Node) bool { return !n.up(node.ID) })
+	n.askCatalogues(ctx, reached, view.Index)
 }
 
 // askCatalogues asks data nodes which entry of the meta group is the last that

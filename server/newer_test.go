@@ -24,7 +24,7 @@ func TestNewerEntryWaitsForANewerProgram(t *testing.T) {
 	eventually(t, "the newer entry is in the log", func() bool {
 		for _, m := range nodes {
 			if m.node.host.Status(g).Leading {
-				_, err = m.node.host.Propose(t.Context(), g, []byte{0x7f})
+				_, err = m.node.host.Propose(t.Context(), g, []byte{0x3f})
 				return dsdb.KindOf(err) == dsdb.KindTimeout
 			}
 		}

@@ -51,17 +51,21 @@ func (w *write) proposeRows(ctx context.Context, g dsdb.GroupID, b *column.Write
 	if err != nil {
 		return err
 	}
-	entry := shard.AppendWrite(nil, id, b)
+	entry := shard.AppendPrepared(nil, id, w.prepared(), b)
 	parts := pieces(b, len(entry))
-	if len(parts) == 1 {
-		defer w.n.routes.sequencer.Release(g, id)
-		if len(entry) > raftnode.MaxProposal {
-			w.rejectLarge(b, len(entry))
-			return nil
+	if len(parts) == 1 && len(entry) <= raftnode.MaxProposal {
+		err = w.proposeEntry(ctx, g, entry)
+		w.n.routes.sequencer.Release(g, id)
+		if err == errRefused {
+			return w.prepareAnew(ctx, b)
 		}
-		return w.proposeEntry(ctx, g, entry)
+		return err
 	}
 	w.n.routes.sequencer.Release(g, id) // no piece is this entry
+	if len(parts) == 1 {
+		w.rejectLarge(b, len(entry))
+		return nil
+	}
 	for i, part := range parts {
 		if err := w.proposeRows(ctx, g, part); err != nil && i > 0 && dsdb.KindOf(err) != dsdb.KindTimeout {
 			return partStored(err)
@@ -87,6 +91,9 @@ func (w *write) proposeEntry(ctx context.Context, g dsdb.GroupID, entry []byte) 
 	}
 	if mutant.DroppedShardTaken && dsdb.KindOf(err) == dsdb.KindNotFound {
 		err = nil
+	}
+	if err == nil && shard.Refused(o.Verdict) {
+		return errRefused
 	}
 	if err == nil {
 		w.add(&o)

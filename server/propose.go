@@ -61,6 +61,7 @@ func (n *Node) answerPeers(p *rpc.Peers) {
 	p.Handle(methodReadIndex, n.serveReadIndex)
 	p.Handle(methodAge, n.serveAge)
 	p.Handle(methodChecksum, n.serveChecksum)
+	p.Handle(methodFences, serveFences)
 	p.HandleStream(methodQuery, n.serveQuery)
 }
 

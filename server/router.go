@@ -28,17 +28,17 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	if err := n.admit(); err != nil {
 		return err
 	}
-	rp, err := n.policy(ctx, r.Database, r.Policy)
+	view, rp, err := n.policy(ctx, r.Database, r.Policy)
 	if err != nil {
 		return err
 	}
-	w := &write{n: n, database: r.Database, policy: rp, batch: r.Batch, matched: r.Consistency == "all", any: r.Consistency == "any" && n.handoff.takes(),
+	w := &write{n: n, database: r.Database, view: view, policy: rp, batch: r.Batch, matched: r.Consistency == "all", any: r.Consistency == "any" && n.handoff.takes(),
 		outcomes: outcomes{rejected: r.Refused, reason: r.Reason}}
 	w.dropLong()
 	if err = w.prepare(ctx); err != nil {
 		return w.homeless(err)
 	}
-	err = w.store(ctx)
+	err = w.propose(ctx)
 	r.Hinted = w.hinted
 	if err != nil {
 		return err
@@ -46,31 +46,25 @@ func (n *Node) Write(ctx context.Context, r *httpd.WriteRequest) error {
 	return w.result()
 }
 
-// store has the shards apply the write, so that queries see it.
-func (w *write) store(ctx context.Context) error {
-	if err := w.propose(ctx); err != nil {
-		return err
-	}
-	return w.fixAgain(ctx)
-}
-
-// policy finds where a write goes. What this node's copy of the catalogue does
+// policy finds where a write goes, and by which catalogue. What this node's copy of the catalogue does
 // not have may be new: that it is nowhere is said only once the copy is known to
 // be up to date. The error quotes the database's name, as /write always did and
 // Telegraf expects.
-func (n *Node) policy(ctx context.Context, database, name string) (*meta.RetentionPolicy, error) {
-	rp, err := n.meta.View().Policy(database, name)
+func (n *Node) policy(ctx context.Context, database, name string) (*meta.Data, *meta.RetentionPolicy, error) {
+	view := n.meta.View()
+	rp, err := view.Policy(database, name)
 	if err == nil {
-		return rp, nil
+		return view, rp, nil
 	}
 	if err := n.readIndex(ctx, dsdb.MetaGroup); err != nil {
-		return nil, unprepared("the catalogue cannot be read", n.withoutQuorum(err))
+		return nil, nil, unprepared("the catalogue cannot be read", n.withoutQuorum(err))
 	}
-	view := n.meta.View()
+	view = n.meta.View()
 	if view.Database(database) == nil {
-		return nil, dsdb.Errorf(dsdb.KindNotFound, "database not found: %q", database)
+		return nil, nil, dsdb.Errorf(dsdb.KindNotFound, "database not found: %q", database)
 	}
-	return view.Policy(database, name)
+	rp, err = view.Policy(database, name)
+	return view, rp, err
 }
 
 // admit refuses writes while too many points are in memory.
@@ -86,10 +80,12 @@ func (n *Node) admit() error {
 type write struct {
 	n        *Node
 	database string
-	policy   *meta.RetentionPolicy
+	view     *meta.Data            // the catalogue by which it is prepared
+	policy   *meta.RetentionPolicy // of view
 	batch    *column.WriteBatch
 	matched  bool // every voter must have the points
 	any      bool // they may become hints
+	refused  bool // a shard has refused them below its fence
 	outcomes
 }
 
@@ -315,22 +311,35 @@ func shardDropped(err error) bool {
 func (w *write) redirect(ctx context.Context, p part, cause error) error {
 	ctx, cancel := w.n.bound(ctx)
 	defer cancel()
+	next, err := w.anew(ctx, p.batch)
+	if err != nil {
+		return err
+	}
+	if _, there := next.view.Shard(p.shard); there {
+		return cause
+	}
+	return w.follow(ctx, next)
+}
+
+// anew returns a write of some of the rows by a catalogue that has caught up.
+func (w *write) anew(ctx context.Context, b *column.WriteBatch) (*write, error) {
 	if err := w.n.readIndex(ctx, dsdb.MetaGroup); err != nil {
-		return unprepared("the catalogue cannot be read", w.n.withoutQuorum(err))
+		return nil, unprepared("the catalogue cannot be read", w.n.withoutQuorum(err))
 	}
 	view := w.n.meta.View()
 	rp, err := view.Policy(w.database, w.policy.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if _, there := view.Shard(p.shard); there {
-		return cause
-	}
-	next := &write{n: w.n, database: w.database, policy: rp, batch: p.batch, matched: w.matched, any: w.any}
-	if err = next.prepare(ctx); err != nil {
+	return &write{n: w.n, database: w.database, view: view, policy: rp, batch: b, matched: w.matched, any: w.any}, nil
+}
+
+// follow carries out a write of rows of w in its place.
+func (w *write) follow(ctx context.Context, next *write) error {
+	if err := next.prepare(ctx); err != nil {
 		return next.homeless(err)
 	}
-	err = next.store(ctx)
+	err := next.propose(ctx)
 	w.merge(&next.outcomes)
 	return err
 }

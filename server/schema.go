@@ -149,11 +149,12 @@ func (w *write) command(ctx context.Context, c meta.Command) error {
 			return err
 		}
 	}
-	rp, err := w.n.meta.View().Policy(w.database, w.policy.Name)
+	view := w.n.meta.View()
+	rp, err := view.Policy(w.database, w.policy.Name)
 	if err != nil {
 		return err
 	}
-	w.policy = rp
+	w.view, w.policy = view, rp
 	return nil
 }
 
@@ -186,8 +187,33 @@ func (w *write) dropExpired(now int64) {
 // ensureFields has the types of new fields fixed, by one command, and drops
 // the points that contradict the types that are fixed.
 func (w *write) ensureFields(ctx context.Context) error {
-	var sets []meta.NewFields
-	conflict := false
+	sets, conflict := w.newFields()
+	for tries := 1; len(sets) > 0; tries++ {
+		if tries > maxPrepare {
+			return dsdb.Errorf(dsdb.KindUnavailable, "write failed: the types of its fields are freed again and again")
+		}
+		if err := w.command(ctx, &meta.RegisterFields{Database: w.database, Policy: w.policy.Name, Sets: sets}); err != nil {
+			return err
+		}
+		if !w.grouped() {
+			return errUngrouped
+		}
+		sets, _ = w.newFields() // they may be revoked already
+		conflict = true         // another write may have been first: look again
+	}
+	if conflict {
+		for i := range w.batch.Tables {
+			w.dropConflicts(i)
+		}
+	}
+	return nil
+}
+
+// newFields returns the fields that are to be registered: those without a type, and
+// those of measurements whose types are to be freed. conflict says that rows may
+// contradict the types that are fixed.
+func (w *write) newFields() (sets []meta.NewFields, conflict bool) {
+	db := w.view.Database(w.database)
 	for i := range w.batch.Tables {
 		t := &w.batch.Tables[i]
 		if t.Rows() == 0 {
@@ -197,7 +223,11 @@ func (w *write) ensureFields(ctx context.Context) error {
 			if g == nil { // dropped
 				return
 			}
-			fresh, bad := unknownFields(g, t)
+			known := g.Fields(t.Measurement)
+			if db.Revoked(t.Measurement) > 0 {
+				known = nil
+			}
+			fresh, bad := unknownFields(known, t, g.Range)
 			conflict = conflict || bad
 			switch last := len(sets) - 1; {
 			case len(fresh) == 0:
@@ -208,21 +238,7 @@ func (w *write) ensureFields(ctx context.Context) error {
 			}
 		})
 	}
-	if len(sets) > 0 {
-		if err := w.command(ctx, &meta.RegisterFields{Database: w.database, Policy: w.policy.Name, Sets: sets}); err != nil {
-			return err
-		}
-		if !w.grouped() {
-			return errUngrouped
-		}
-		conflict = true // another write may have been first: look again
-	}
-	if conflict {
-		for i := range w.batch.Tables {
-			w.dropConflicts(i)
-		}
-	}
-	return nil
+	return sets, conflict
 }
 
 // errUngrouped says that time groups were dropped while fields were registered there.
@@ -246,21 +262,6 @@ func (w *write) prepare(ctx context.Context) error {
 	}
 }
 
-// fixAgain fixes the types of the fields that were freed while the write was on
-// its way to the shards: by who found nothing of their measurement there.
-// Without them no query would see the points.
-func (w *write) fixAgain(ctx context.Context) error {
-	rp, err := w.n.meta.View().Policy(w.database, w.policy.Name)
-	if err != nil || rp == w.policy {
-		return nil // the points are gone with the policy, or nothing has changed
-	}
-	w.policy = rp
-	if err := w.ensureFields(ctx); err != errUngrouped {
-		return err
-	}
-	return nil // some are gone with their time group
-}
-
 // grouped reports whether every row has a time group. Where one had, it may be
 // gone when the catalogue is read again: dropped, or with the whole database,
 // which may be there anew.
@@ -274,18 +275,17 @@ func (w *write) grouped() bool {
 	return ok
 }
 
-// unknownFields returns the fields that rows of t in group g have and whose
-// type is not fixed there, and whether a column contradicts a type that is, or
+// unknownFields returns the fields that rows of t in a time group have and whose
+// type is not known there, and whether a column contradicts a type that is, or
 // another column. Of two types of one field that of the earlier row is taken.
-func unknownFields(g *meta.ShardGroup, t *column.Table) (fresh []meta.Field, conflict bool) {
-	known := g.Fields(t.Measurement)
+func unknownFields(known meta.FieldSet, t *column.Table, group dsdb.TimeRange) (fresh []meta.Field, conflict bool) {
 	var rows []int // per fresh field: its first row
 	for i := range t.Columns {
 		c := &t.Columns[i]
 		switch known.Type(c.Name) {
 		case c.Type:
 		case dsdb.NoType:
-			row := firstValue(c, t, g.Range)
+			row := firstValue(c, t, group)
 			if row < 0 {
 				continue
 			}

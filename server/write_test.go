@@ -189,6 +189,24 @@ func TestOneEntryPerWrite(t *testing.T) {
 	eventually(t, "what was written is applied, once", func() bool { return c.node.host.Metrics().Applied.Load() == written() })
 }
 
+// begin prepares a write, up to where its points are to be proposed.
+func (c *client) begin(db, lines string) *write {
+	c.t.Helper()
+	var b column.WriteBatch
+	if _, err := new(lineproto.Parser).Parse(&b, []byte(lines), lineproto.Options{}); err != nil {
+		c.t.Fatal(err)
+	}
+	view, rp, err := c.node.policy(c.t.Context(), db, "")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	w := &write{n: c.node, database: db, view: view, policy: rp, batch: &b}
+	if err := w.prepare(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	return w
+}
+
 // A write that was split by a catalogue which did not know yet that its shard was
 // dropped goes where its points belong now, with the types that are fixed there.
 func TestWriteToADroppedShardIsRedirected(t *testing.T) {
@@ -198,22 +216,7 @@ func TestWriteToADroppedShardIsRedirected(t *testing.T) {
 	c.mustWrite("db", "cpu v=1 1")
 	ctx, cancel := context.WithTimeout(t.Context(), c.patience)
 	defer cancel()
-	begin := func(lines string) *write {
-		var b column.WriteBatch
-		if _, err := new(lineproto.Parser).Parse(&b, []byte(lines), lineproto.Options{}); err != nil {
-			t.Fatal(err)
-		}
-		rp, err := c.node.meta.View().Policy("db", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := &write{n: c.node, database: "db", policy: rp, batch: &b}
-		if err := w.prepare(ctx); err != nil {
-			t.Fatal(err)
-		}
-		return w
-	}
-	late, wrong := begin("cpu v=2 2"), begin("cpu v=3 3")
+	late, wrong := c.begin("db", "cpu v=2 2"), c.begin("db", "cpu v=3 3")
 	c.mustQuery("", "DROP SHARD 1")
 	if err := late.propose(ctx); err != nil || late.result() != nil {
 		t.Fatal(err, late.result())
@@ -228,56 +231,9 @@ func TestWriteToADroppedShardIsRedirected(t *testing.T) {
 	wantError(t, wrong.result(), dsdb.KindConflict, "is type float, already exists as type integer dropped=1")
 	c.expect("db", "SELECT v FROM cpu", "cpu time=4 v=4")
 
-	gone := begin("cpu v=5i 5")
+	gone := c.begin("db", "cpu v=5i 5")
 	c.mustQuery("", "DROP DATABASE db")
 	wantError(t, gone.propose(ctx), dsdb.KindNotFound, "database not found")
-}
-
-// Whoever deletes frees the types of fields without series. A write that fixed
-// them and has not stored its points yet is not hidden by that, whether what is
-// deleted is its measurement or another.
-func TestTypesOfAWriteThatIsUnderWayAreNotFreed(t *testing.T) {
-	c := open(t, vfs.NewMem(1), quietConfig())
-	defer c.close()
-	for i, statement := range []string{"DELETE FROM other WHERE host = 'a'", "DROP SERIES FROM other", "DROP MEASUREMENT m", "DELETE FROM m", "DROP SERIES FROM /./"} {
-		db := fmt.Sprintf("db%d", i)
-		c.mustQuery("", "CREATE DATABASE "+db)
-		c.mustWrite(db, "other,host=a v=1 1")
-		var b column.WriteBatch
-		if _, err := new(lineproto.Parser).Parse(&b, []byte("m v=2 2"), lineproto.Options{}); err != nil {
-			t.Fatal(err)
-		}
-		rp, err := c.node.meta.View().Policy(db, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := &write{n: c.node, database: db, policy: rp, batch: &b}
-		if err := w.prepare(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		c.mustQuery(db, statement)
-		if err := w.store(t.Context()); err != nil || w.result() != nil {
-			t.Fatal(err, w.result())
-		}
-		c.expect(db, "SELECT v FROM m", "m time=2 v=2")
-	}
-}
-
-// Types that were freed for points which came at the last moment are fixed again.
-func TestTypesThatAreFreedTooSoonComeBack(t *testing.T) {
-	c := open(t, vfs.NewMem(1), quietConfig())
-	defer c.close()
-	c.mustQuery("", "CREATE DATABASE db; CREATE RETENTION POLICY rp ON db DURATION INF REPLICATION 1")
-	week := int64(7 * 24 * 3600 * 1e9)
-	c.mustWrite("db", fmt.Sprintf("m v=1,s=\"x\" 1\nm v=2 %d\nm w=3i %d\nother v=1 1", 3*week, 6*week))
-	if err := c.writeTo("db", "rp", "m v=4i 1"); err != nil {
-		t.Fatal(err)
-	}
-	want := c.mustQuery("db", "SHOW FIELD KEYS; SELECT * FROM m; SELECT * FROM rp.m")
-	if err := c.node.forget(t.Context(), "db", []string{"m", "none"}); err != nil {
-		t.Fatal(err)
-	}
-	c.expect("db", "SHOW FIELD KEYS; SELECT * FROM m; SELECT * FROM rp.m", want)
 }
 
 // A batch is divided until its parts fit into the log, however uneven its rows

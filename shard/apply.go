@@ -52,11 +52,14 @@ func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
 	}
 	switch h.kind {
 	case entryWrite:
+		if s.fenced(h) {
+			return s.refuse(h), nil
+		}
 		if err := s.writer.batch.Decode(body); err != nil {
 			return v, err
 		}
 		return s.applyWrite(h)
-	case entryWrites:
+	case entryWrites, entryPrepared:
 		return s.applyWrites(h, body)
 	case entryDelete:
 		d, err := decodeDelete(body)
@@ -66,6 +69,8 @@ func (s *Shard) apply(e *dsdb.Entry) (v dsdb.Verdict, err error) {
 		return v, s.applyDelete(h, keptDelete{h.at.index, body, d})
 	case entryHints:
 		return s.applyHints(h, body)
+	case entryFence:
+		return v, s.applyFence(h, body)
 	case entryChecksum:
 		if len(body) > 0 {
 			return v, dsdb.Errorf(dsdb.KindCorrupt, "checksum entry has %d bytes too many", len(body))
@@ -144,7 +149,12 @@ func (s *Shard) applyWrites(h header, body []byte) (all dsdb.Verdict, err error)
 		}
 		r.rest = r.rest[n:]
 		v, dup := s.window.Check(one.id)
-		if !dup {
+		switch {
+		case dup:
+		case s.fenced(one):
+			v = refused
+			s.window.Record(one.id, v)
+		default:
 			if err := s.writer.batch.Decode(src); err != nil {
 				return all, err
 			}

@@ -61,7 +61,7 @@ func (s *Shard) applyChecksum(h header) {
 	s.sum.stop, s.sum.asked = stop, h.at.index
 	s.sum.mu.Unlock()
 	d := &digester{ctx: ctx, src: s.sourceLocked(), hash: sha256.New()}
-	d.addState(s.window.Append(nil))
+	d.addState(s.window.Append(nil), s.deletes.fence)
 	s.sum.running.Go(func() {
 		defer stop()
 		defer d.src.Close()
@@ -89,8 +89,8 @@ func (s *Shard) finishChecksum(ctx context.Context, index uint64, d *digester, e
 	}
 }
 
-// digester computes a digest: the sum of hashes of the window of proposals, of
-// each field's type, of each series' key and of each series' values of each
+// digester computes a digest: the sum of hashes of the window of proposals, of the
+// fence, of each field's type, of each series' key and of each series' values of each
 // field by time. The order of series, and how rows lie in files, do not matter.
 type digester struct {
 	ctx    context.Context
@@ -126,9 +126,13 @@ func (d *digester) sum() (out [16]byte) {
 }
 
 // addState adds what is not rows. The shard's lock is held.
-func (d *digester) addState(window []byte) {
+func (d *digester) addState(window []byte, fence uint64) {
 	d.hash.Write(append([]byte{'w'}, window...))
 	d.add(d.hash)
+	if fence > 0 {
+		d.hash.Write(binary.AppendUvarint([]byte{'f'}, fence))
+		d.add(d.hash)
+	}
 	for _, m := range d.src.view.Measurements() {
 		t := digestTable{name: m}
 		t.fields, t.types = d.src.view.Fields(m)

@@ -154,9 +154,11 @@ func FuzzApply(f *testing.F) {
 	}
 	f.Add(AppendWrites(nil, [][]byte{AppendWrite(nil, dsdb.ProposalID{}, batchOf(randomPoints(m.r, &m.clock))),
 		AppendWrite(nil, dsdb.ProposalID{Node: 1, Epoch: 1, Seq: 2}, batchOf(randomPoints(m.r, &m.clock)))}))
+	f.Add(AppendWrites(nil, [][]byte{AppendPrepared(nil, dsdb.ProposalID{Node: 1, Epoch: 1, Seq: 3}, 300, batchOf(randomPoints(m.r, &m.clock)))}))
+	f.Add(AppendFence(nil, dsdb.ProposalID{Node: 1, Epoch: 1, Seq: 4}, 300))
 	f.Add(AppendDelete(nil, dsdb.ProposalID{}, sampleDeletes()[2]))
 	f.Add(AppendDelete(nil, dsdb.ProposalID{Node: 1, Epoch: 2, Seq: 300}, sampleDeletes()[3]))
-	f.Add(AppendHints(nil, dsdb.ProposalID{Node: 1, Epoch: 2, Seq: 301}, [][]byte{
+	f.Add(AppendHints(nil, dsdb.ProposalID{Node: 1, Epoch: 2, Seq: 301}, 0, [][]byte{
 		AppendHint(nil, 0, batchOf(randomPoints(m.r, &m.clock))), AppendHint(nil, 300, batchOf(randomPoints(m.r, &m.clock)))}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var b column.WriteBatch
@@ -209,11 +211,11 @@ func hintRows(body []byte) (rows int) {
 // replica is replaced.
 func TestNewerFormatIsRefused(t *testing.T) {
 	b := sampleManifest().append(nil)
-	b[len(manifestMagic)] = manifestV3 + 1
+	b[len(manifestMagic)] = manifestV4 + 1
 	if _, err := decodeManifest(b); dsdb.KindOf(err) != dsdb.KindCorrupt {
 		t.Errorf("damaged manifest: %v", err)
 	}
-	if _, err := decodeManifest(seal(b[:len(b)-4])); dsdb.KindOf(err) != dsdb.KindInvalid || !errors.Is(err, dsdb.ErrNewer) || !strings.Contains(err.Error(), "format 4") {
+	if _, err := decodeManifest(seal(b[:len(b)-4])); dsdb.KindOf(err) != dsdb.KindInvalid || !errors.Is(err, dsdb.ErrNewer) || !strings.Contains(err.Error(), "format 5") {
 		t.Errorf("newer manifest: %v", err)
 	}
 }

@@ -135,7 +135,7 @@ func readAll(s *Shard) error {
 	}
 	defer src.Close()
 	d := &digester{ctx: context.Background(), src: src, hash: sha256.New()}
-	d.addState(nil)
+	d.addState(nil, 0)
 	return d.addRows()
 }
 

@@ -23,6 +23,7 @@ type deleteLog struct {
 	floor uint64       // not all up to this index are remembered
 	kept  []keptDelete // by index; replaced, never changed
 	bytes int          // of their bodies
+	fence uint64       // writes that were prepared by a catalogue before it are refused; 0: none are
 }
 
 // keptDelete is a delete as it was decided.
@@ -60,7 +61,19 @@ func (l *deleteLog) append(dst []byte) []byte {
 		dst = binary.LittleEndian.AppendUint64(dst, k.index)
 		dst = append(binary.LittleEndian.AppendUint32(dst, uint32(len(k.body))), k.body...)
 	}
+	if l.fence > 0 {
+		dst = binary.LittleEndian.AppendUint64(dst, l.fence)
+	}
 	return dst
+}
+
+// version is that of a manifest with these deletes: older programs read one of a
+// shard without a fence.
+func (l *deleteLog) version() byte {
+	if l.fence == 0 {
+		return manifestV3
+	}
+	return manifestV4
 }
 
 // deletes reads what deleteLog.append wrote into l, which is empty.

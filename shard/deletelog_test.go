@@ -43,10 +43,10 @@ func TestForgottenDeletes(t *testing.T) {
 			check(t, m.shard.Close())
 			m.open()
 		}
-		if v := m.apply(AppendHints(nil, dsdb.ProposalID{}, [][]byte{AppendHint(nil, 0, batchOf(points))})); v.Rejected != 2 || v.Kind != dsdb.KindInvalid {
+		if v := m.apply(AppendHints(nil, dsdb.ProposalID{}, 0, [][]byte{AppendHint(nil, 0, batchOf(points))})); v.Rejected != 2 || v.Kind != dsdb.KindInvalid {
 			t.Errorf("reopened %v, a hint older than the first delete: %+v", reopened, v)
 		}
-		v := m.apply(AppendHints(nil, dsdb.ProposalID{}, [][]byte{AppendHint(nil, 1, batchOf(points))}))
+		v := m.apply(AppendHints(nil, dsdb.ProposalID{}, 0, [][]byte{AppendHint(nil, 1, batchOf(points))}))
 		if _, deleted, err := Delivered(v); v.Rejected != 0 || deleted != 2 || err != nil {
 			t.Errorf("reopened %v, a hint older than those that are remembered: %+v", reopened, v)
 		}

@@ -9,15 +9,19 @@ import (
 )
 
 // The kinds of log entries: the first byte of an entry, with withID added if the
-// id of the proposal comes next. A kind is never given another meaning.
+// id of the proposal comes next, and withPrepared if the index of a catalogue
+// follows that. A kind is never given another meaning.
 const (
 	entryWrite    = 1
 	entryDelete   = 2
 	entryChecksum = 3
 	entryWrites   = 4
 	entryHints    = 5
+	entryFence    = 6
+	entryPrepared = 7 // entryWrites one of which has an index of the catalogue, which older programs take for damage
 
-	withID = 0x80
+	withID       = 0x80
+	withPrepared = 0x40
 )
 
 // maxExprDepth bounds the nesting of a condition in a log entry.
@@ -27,6 +31,13 @@ const maxExprDepth = 100
 // applies one entry of each id; the zero id makes an entry that is always applied.
 func AppendWrite(dst []byte, id dsdb.ProposalID, b *column.WriteBatch) []byte {
 	return b.Append(appendHeader(dst, entryWrite, id))
+}
+
+// AppendPrepared appends the log entry of AppendWrite for a batch whose field types
+// were found in the catalogue as of its index prepared. A shard refuses it below a
+// fence: see AppendFence. 0 is before any; older programs know no other.
+func AppendPrepared(dst []byte, id dsdb.ProposalID, prepared uint64, b *column.WriteBatch) []byte {
+	return b.Append(appendPrepared(appendHeader(dst, entryWrite, id), len(dst), prepared))
 }
 
 // appendHeader appends the kind of an entry and the id it was proposed as.
@@ -41,24 +52,38 @@ func appendHeader(dst []byte, kind byte, id dsdb.ProposalID) []byte {
 	return dst
 }
 
+// appendPrepared adds an index of the catalogue, if it is not 0, to the header that
+// begins at start.
+func appendPrepared(dst []byte, start int, prepared uint64) []byte {
+	if prepared == 0 {
+		return dst
+	}
+	dst[start] |= withPrepared
+	return binary.AppendUvarint(dst, prepared)
+}
+
 // header is what an entry says about itself.
 type header struct {
-	at   position
-	kind byte
-	id   dsdb.ProposalID // zero: it has none
+	at       position
+	kind     byte
+	id       dsdb.ProposalID // zero: it has none
+	prepared uint64          // index of the catalogue; 0: none is given
 }
 
 // cutHeader cuts the entry at a position, which is not empty, into its header and the rest.
 func cutHeader(at position, src []byte) (h header, rest []byte, err error) {
-	h = header{at: at, kind: src[0]}
-	if h.kind&withID == 0 {
-		return h, src[1:], nil
-	}
+	h = header{at: at, kind: src[0] &^ (withID | withPrepared)}
 	r := reader{src[1:]}
-	h.kind &^= withID
-	h.id = dsdb.ProposalID{Node: dsdb.NodeID(r.uvarint()), Epoch: r.uvarint(), Seq: r.uvarint()}
-	if r.rest == nil || h.id == (dsdb.ProposalID{}) {
-		return h, nil, dsdb.Errorf(dsdb.KindCorrupt, "entry of %d bytes: malformed proposal id", len(src))
+	if src[0]&withID != 0 {
+		h.id = dsdb.ProposalID{Node: dsdb.NodeID(r.uvarint()), Epoch: r.uvarint(), Seq: r.uvarint()}
+		if r.rest == nil || h.id == (dsdb.ProposalID{}) {
+			return h, nil, dsdb.Errorf(dsdb.KindCorrupt, "entry of %d bytes: malformed proposal id", len(src))
+		}
+	}
+	if src[0]&withPrepared != 0 {
+		if h.prepared = r.uvarint(); r.rest == nil || h.prepared == 0 {
+			return h, nil, dsdb.Errorf(dsdb.KindCorrupt, "entry of %d bytes: malformed index of the catalogue", len(src))
+		}
 	}
 	return h, r.rest, nil
 }
@@ -67,7 +92,13 @@ func cutHeader(at position, src []byte) (h header, rest []byte, err error) {
 // do, one after the other, each under its own id. It has none itself. Verdicts
 // takes its verdict apart.
 func AppendWrites(dst []byte, entries [][]byte) []byte {
-	dst = append(dst, entryWrites)
+	kind := byte(entryWrites)
+	for _, e := range entries {
+		if e[0]&withPrepared != 0 {
+			kind = entryPrepared
+		}
+	}
+	dst = append(dst, kind)
 	for _, e := range entries {
 		dst = append(binary.AppendUvarint(dst, uint64(len(e))), e...)
 	}

@@ -26,13 +26,25 @@ func AppendHint(dst []byte, since uint64, b *column.WriteBatch) []byte {
 }
 
 // AppendHints appends the log entry that delivers some hints, one after the
-// other, proposed as id. Delivered reads its verdict.
-func AppendHints(dst []byte, id dsdb.ProposalID, hints [][]byte) []byte {
-	dst = appendHeader(dst, entryHints, id)
+// other, proposed as id. Delivered reads its verdict. The field types were found in
+// the catalogue as of its index prepared, 0: when the hints were made.
+func AppendHints(dst []byte, id dsdb.ProposalID, prepared uint64, hints [][]byte) []byte {
+	dst = appendPrepared(appendHeader(dst, entryHints, id), len(dst), prepared)
 	for _, hint := range hints {
 		dst = append(binary.AppendUvarint(dst, uint64(len(hint))), hint...)
 	}
 	return dst
+}
+
+// DecodeHint returns what AppendHint was given. It reports KindCorrupt for what is
+// no hint.
+func DecodeHint(hint []byte) (since uint64, b *column.WriteBatch, err error) {
+	r := reader{hint}
+	since, b = r.uvarint(), &column.WriteBatch{}
+	if r.rest == nil {
+		return 0, nil, dsdb.Errorf(dsdb.KindCorrupt, "hint of %d bytes is malformed", len(hint))
+	}
+	return since, b, b.Decode(r.rest)
 }
 
 // Delivered returns, from the verdict on an entry of AppendHints, how many
@@ -79,6 +91,9 @@ func (s *Shard) applyHints(h header, body []byte) (dsdb.Verdict, error) {
 		}
 		r.rest = r.rest[n:]
 	}
+	if s.fenced(h) && slices.ContainsFunc(d.batches, func(b *column.WriteBatch) bool { return b.Rows() > 0 }) {
+		return s.refuse(h), nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range slices.Backward(d.batches) { // of rows in memory the last one wins, of hints the first
@@ -95,13 +110,8 @@ func (s *Shard) applyHints(h header, body []byte) (dsdb.Verdict, error) {
 
 // add decodes a hint and keeps those of its values that are missing.
 func (d *delivery) add(hint []byte) error {
-	r := reader{hint}
-	since := r.uvarint()
-	b := &column.WriteBatch{}
-	if r.rest == nil {
-		return dsdb.Errorf(dsdb.KindCorrupt, "hint of %d bytes is malformed", len(hint))
-	}
-	if err := b.Decode(r.rest); err != nil {
+	since, b, err := DecodeHint(hint)
+	if err != nil {
 		return err
 	}
 	if since < d.shard.deletes.floor {

@@ -21,12 +21,14 @@ const (
 	pinSuffix     = ".pin" // a manifest that a snapshot holds on to
 )
 
-// The versions of the manifest that can be read; the last is written. Version 1
-// has no window, versions 1 and 2 remember no deletes.
+// The versions of the manifest that can be read. Version 1 has no window, versions 1
+// and 2 remember no deletes. Version 4, of a shard with a fence, is written if it
+// has one, else version 3.
 const (
 	manifestV1 = 1
 	manifestV2 = 2
 	manifestV3 = 3
+	manifestV4 = 4
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -73,7 +75,7 @@ func (f fileMeta) append(dst []byte) []byte {
 // append appends the manifest's file.
 func (m *manifest) append(dst []byte) []byte {
 	start, le := len(dst), binary.LittleEndian
-	dst = append(append(dst, manifestMagic...), manifestV3)
+	dst = append(append(dst, manifestMagic...), m.deletes.version())
 	for _, v := range []uint64{uint64(m.shard), m.flushed.index, m.flushed.term, m.next, m.series} {
 		dst = le.AppendUint64(dst, v)
 	}
@@ -123,8 +125,8 @@ func decodeManifest(src []byte) (*manifest, error) {
 	if got, want := crc32.Checksum(src[:end], castagnoli), binary.LittleEndian.Uint32(src[end:]); got != want {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: checksum is %08x, not %08x", end, want, got)
 	}
-	if v := src[head-1]; v > manifestV3 {
-		return nil, dsdb.Errorf(dsdb.KindInvalid, "manifest of format %d, this program reads up to %d: %w", v, manifestV3, dsdb.ErrNewer)
+	if v := src[head-1]; v > manifestV4 {
+		return nil, dsdb.Errorf(dsdb.KindInvalid, "manifest of format %d, this program reads up to %d: %w", v, manifestV4, dsdb.ErrNewer)
 	}
 	r := &fixedReader{src: src[:end], at: head}
 	m := &manifest{shard: dsdb.ShardID(r.u64()), window: &dedupe.Window{}}
@@ -148,6 +150,10 @@ func decodeManifest(src []byte) (*manifest, error) {
 	}
 	if src[head-1] >= manifestV3 {
 		r.deletes(&m.deletes)
+	}
+	if src[head-1] >= manifestV4 {
+		m.deletes.fence = r.u64()
+		r.bad = r.bad || m.deletes.fence == 0
 	}
 	if r.bad || r.at != end || !m.ordered() {
 		return nil, dsdb.Errorf(dsdb.KindCorrupt, "offset %d: malformed manifest", r.at)

@@ -15,8 +15,9 @@ import (
 
 // Scripts in testdata drive one shard. The commands:
 //
-//	write                          points in line protocol, applied as one log entry
-//	hint since=I                   points that come late, made when entry I was known
+//	write [prepared=X]             points in line protocol, applied as one log entry
+//	hint since=I [prepared=X]      points that come late, made when entry I was known
+//	fence at=X                     refuses what was prepared before index X of the catalogue
 //	delete [from=T] [to=T] [measurement=M] [host=H]
 //	drop [measurement=M] [host=H]
 //	flush, compact [full]          print the files afterwards
@@ -36,16 +37,19 @@ func (m *machine) run(t *testing.T, d *datadriven.TestData) string {
 	m.t = t
 	switch d.Cmd {
 	case "write":
-		v := m.apply(AppendWrite(nil, dsdb.ProposalID{}, batchOf(parsePoints(t, d.Input))))
+		v := m.apply(AppendPrepared(nil, dsdb.ProposalID{}, uint64(intArg(d, "prepared", 0)), batchOf(parsePoints(t, d.Input))))
 		if v.Rejected > 0 {
 			return fmt.Sprintf("rejected %d: %s", v.Rejected, v.Reason)
 		}
 		return ""
 	case "hint":
-		v := m.apply(AppendHints(nil, dsdb.ProposalID{}, [][]byte{AppendHint(nil, uint64(intArg(d, "since", 0)), batchOf(parsePoints(t, d.Input)))}))
+		v := m.apply(AppendHints(nil, dsdb.ProposalID{}, uint64(intArg(d, "prepared", 0)), [][]byte{AppendHint(nil, uint64(intArg(d, "since", 0)), batchOf(parsePoints(t, d.Input)))}))
 		superseded, deleted, err := Delivered(v)
 		check(t, err)
 		return strings.TrimSpace(fmt.Sprintf("superseded %d, deleted %d, rejected %d %s", superseded, deleted, v.Rejected, v.Reason))
+	case "fence":
+		m.apply(AppendFence(nil, dsdb.ProposalID{}, uint64(intArg(d, "at", 0))))
+		return ""
 	case "delete", "drop":
 		m.apply(AppendDelete(nil, dsdb.ProposalID{}, parseDelete(d)))
 		return ""

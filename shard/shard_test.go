@@ -116,7 +116,7 @@ func (m *machine) hint() {
 		hints = append(hints, h)
 		encoded = append(encoded, AppendHint(nil, h.since, batchOf(h.points)))
 	}
-	v := m.apply(AppendHints(nil, m.id(), encoded))
+	v := m.apply(AppendHints(nil, m.id(), 0, encoded))
 	rejected, superseded, deleted := m.twin.deliver(hints)
 	gotSuperseded, gotDeleted, err := Delivered(v)
 	check(m.t, err)

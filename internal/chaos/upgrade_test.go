@@ -75,14 +75,21 @@ func mixed(t *testing.T, c *Cluster, old *Process) {
 		run(t, p, fmt.Sprintf("CREATE DATABASE mixed%d WITH REPLICATION %d", i, copies))
 	}
 	renew(t, old, old.Binary)
+	defer func() {
+		if _, text := ask(t, c.Nodes[0], "/query", url.Values{"q": {"SHOW CLUSTER"}}); strings.Contains(text, "needs an upgrade") {
+			t.Errorf("a node was given what it does not know: %s", text)
+		}
+	}()
 	for i, p := range c.Nodes {
 		db := fmt.Sprintf("mixed%d", i)
 		mustPut(t, p, db, 1)
 		for _, q := range c.Nodes {
 			holds(t, q, db, 1, nil)
 		}
-		if status, text := ask(t, p, "/query", url.Values{"db": {db}, "q": {"DELETE FROM m WHERE \"series\" = '7'"}}); status != http.StatusOK || strings.Contains(text, `"error"`) {
-			t.Errorf("delete through node %d: %s", p.ID, text)
+		for _, q := range []string{"DELETE FROM m WHERE \"series\" = '7'", "DROP MEASUREMENT m"} {
+			if status, text := ask(t, p, "/query", url.Values{"db": {db}, "q": {q}}); status != http.StatusOK || strings.Contains(text, `"error"`) {
+				t.Errorf("%s through node %d: %s", q, p.ID, text)
+			}
 		}
 	}
 }

@@ -50,6 +50,8 @@ var hunts = []hunt{
 	{"page-checksum-skipped", "segment", "TestFlippedBit"},
 	{"hint-overwrites-newer", "shard", "TestScripts"},
 	{"hint-resurrects", "shard", "TestScripts"},
+	{"fence-ignored", "shard", "TestScripts"},
+	{"fence-ignored", "server", "TestWhoFreesTypesMayDie"},
 
 	{"stale-epoch-accepted", "meta", "TestScripts"},
 	{"last-copy-dropped", "meta", "TestScripts"},

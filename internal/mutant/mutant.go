@@ -69,6 +69,7 @@ const (
 	PageChecksumSkipped    = false // the checksums of segment files are not looked at
 	HintOverwritesNewer    = false // a hint counts like a write of when it comes
 	HintResurrects         = false // a hint brings back what was deleted since it was made
+	FenceIgnored           = false // a write is applied that counts on types of fields which are being freed
 )
 
 // Of catalogue, coordinator and transport.

@@ -66,6 +66,7 @@ var (
 	PageChecksumSkipped    = plant("page-checksum-skipped")
 	HintOverwritesNewer    = plant("hint-overwrites-newer")
 	HintResurrects         = plant("hint-resurrects")
+	FenceIgnored           = plant("fence-ignored")
 )
 
 // Of catalogue, coordinator and transport.

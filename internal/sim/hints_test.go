@@ -35,7 +35,7 @@ func TestS31HintsComeLate(t *testing.T) {
 			index := l.Status(g).Last
 			from := s.other(l)
 			a := s.attempt(func(tell func(error)) {
-				from.propose(g, func(id dsdb.ProposalID) []byte { return shard.AppendHints(nil, id, [][]byte{hint}) }, func(v dsdb.Verdict, err error) {
+				from.propose(g, func(id dsdb.ProposalID) []byte { return shard.AppendHints(nil, id, 0, [][]byte{hint}) }, func(v dsdb.Verdict, err error) {
 					if err == nil && filled.end == 0 {
 						end()
 						filled.index = v.Index
