@@ -16,15 +16,22 @@ type group struct {
 	id      dsdb.GroupID
 	state   GroupState
 	suspect bool
-	dirty   uint8         // what of the state is not on disk yet: dirtyHardState, dirtyTruncate
-	first   uint64        // index of locs[0]
-	locs    []loc         // one per entry
-	runs    []segmentRun  // ascending by first; the first covers locs[0]
-	terms   []termRun     // likewise
-	marked  []uint64      // entries of a Kind that is not 0, ascending
-	cached  []Entry       // the newest entries, up to the last
-	weight  int64         // bytes of cached
-	used    atomic.Uint64 // Log.clock when cached was last used
+	ends    bool  // the newest entry was written after the last damage
+	dirty   uint8 // what of the state is not on disk yet: dirtyHardState, dirtyTruncate
+	stretch
+	stranded []stretch     // whole ones from before those that are missing, ascending
+	cached   []Entry       // the newest entries, up to the last
+	weight   int64         // bytes of cached
+	used     atomic.Uint64 // Log.clock when cached was last used
+}
+
+// stretch is consecutive entries of a group: which they are, and where each lies.
+type stretch struct {
+	first  uint64       // index of locs[0]
+	locs   []loc        // one per entry
+	runs   []segmentRun // ascending by first; the first covers locs[0]
+	terms  []termRun    // likewise
+	marked []uint64     // entries of a Kind that is not 0, ascending
 }
 
 const (
@@ -45,20 +52,20 @@ type segmentRun struct {
 type termRun struct{ first, term uint64 }
 
 // last returns the index of the last entry, or where the log was truncated.
-func (g *group) last() uint64 { return g.first + uint64(len(g.locs)) - 1 }
+func (e *stretch) last() uint64 { return e.first + uint64(len(e.locs)) - 1 }
 
 func (g *group) complete() bool { return g.first == g.state.Truncated.Index+1 }
 
 // term returns the term of an entry that is there.
-func (g *group) term(index uint64) uint64 {
-	i := sort.Search(len(g.terms), func(i int) bool { return g.terms[i].first > index })
-	return g.terms[i-1].term
+func (e *stretch) term(index uint64) uint64 {
+	i := sort.Search(len(e.terms), func(i int) bool { return e.terms[i].first > index })
+	return e.terms[i-1].term
 }
 
 // segment returns where an entry that is there lies.
-func (g *group) segment(index uint64) *segment {
-	i := sort.Search(len(g.runs), func(i int) bool { return g.runs[i].first > index })
-	return g.runs[i-1].seg
+func (e *stretch) segment(index uint64) *segment {
+	i := sort.Search(len(e.runs), func(i int) bool { return e.runs[i].first > index })
+	return e.runs[i-1].seg
 }
 
 // checkpoint returns the state as a checkpoint records it.
@@ -177,7 +184,7 @@ func (t *table) left(id dsdb.GroupID) dsdb.ReplicaID {
 // put enters a group that has no entries here.
 func (t *table) put(id dsdb.GroupID, c checkpoint) *group {
 	c.state.Conf = slices.Clone(c.state.Conf)
-	g := &group{id: id, state: c.state, suspect: c.suspect, first: c.last + 1}
+	g := &group{id: id, state: c.state, suspect: c.suspect, stretch: stretch{first: c.last + 1}}
 	t.groups[id] = g
 	return g
 }
@@ -199,6 +206,7 @@ func (t *table) lookup(r *record, p place) *group {
 func (t *table) drop(id dsdb.GroupID, batch uint64) {
 	if g := t.groups[id]; g != nil {
 		t.cut(g, g.first, batch)
+		t.cutStranded(g, 0, batch)
 		delete(t.groups, id)
 	}
 }
@@ -208,11 +216,17 @@ func (t *table) append(g *group, r *record, p place, off int) {
 	if r.index <= g.state.Truncated.Index || r.index == ^uint64(0) {
 		return
 	}
-	if r.index < g.first || r.index > g.last()+1 {
+	switch {
+	case r.index > g.last()+1:
+		t.strand(g)
+		g.first = r.index
+	case r.index < g.first:
 		t.cut(g, g.first, p.batch)
+		t.cutStranded(g, r.index, p.batch)
 		g.first = r.index
 	}
 	t.cut(g, r.index, p.batch)
+	g.ends = true
 	if n := len(g.runs); n == 0 || g.runs[n-1].seg != p.seg {
 		g.runs = append(g.runs, segmentRun{r.index, p.seg})
 		p.seg.live++
@@ -235,25 +249,34 @@ func (t *table) cut(g *group, index, batch uint64) {
 	if index > g.last() {
 		return
 	}
-	keep := int(index - g.first)
-	for _, l := range g.locs[keep:] {
-		t.bytes -= l.bytes()
-	}
-	g.locs = g.locs[:keep]
-	for n := len(g.runs); n > 0 && g.runs[n-1].first >= index; n-- {
-		g.runs[n-1].seg.release(batch)
-		g.runs = g.runs[:n-1]
-	}
-	for n := len(g.terms); n > 0 && g.terms[n-1].first >= index; n-- {
-		g.terms = g.terms[:n-1]
-	}
-	for n := len(g.marked); n > 0 && g.marked[n-1] >= index; n-- {
-		g.marked = g.marked[:n-1]
-	}
+	t.bytes -= g.cut(index, batch)
 	for n := len(g.cached); n > 0 && g.cached[n-1].Index >= index; n-- {
 		t.uncache(g, &g.cached[n-1])
 		g.cached = g.cached[:n-1]
 	}
+}
+
+// cut forgets the entries at and above index, and returns the bytes of their records.
+func (e *stretch) cut(index, batch uint64) (freed int64) {
+	if index > e.last() {
+		return 0
+	}
+	keep := int(max(index, e.first) - e.first)
+	for _, l := range e.locs[keep:] {
+		freed += l.bytes()
+	}
+	e.locs = e.locs[:keep]
+	for n := len(e.runs); n > 0 && e.runs[n-1].first >= index; n-- {
+		e.runs[n-1].seg.release(batch)
+		e.runs = e.runs[:n-1]
+	}
+	for n := len(e.terms); n > 0 && e.terms[n-1].first >= index; n-- {
+		e.terms = e.terms[:n-1]
+	}
+	for n := len(e.marked); n > 0 && e.marked[n-1] >= index; n-- {
+		e.marked = e.marked[:n-1]
+	}
+	return freed
 }
 
 // truncate forgets the entries up to and including p; it does nothing if they
@@ -266,6 +289,7 @@ func (t *table) truncate(g *group, p Position, conf []byte, batch uint64) {
 	if len(conf) > 0 {
 		g.state.Conf = conf
 	}
+	t.trimStranded(g, p.Index+1, batch)
 	if p.Index < g.first {
 		return
 	}
@@ -275,24 +299,31 @@ func (t *table) truncate(g *group, p Position, conf []byte, batch uint64) {
 		g.first, g.locs, g.runs, g.terms, g.cached = first, nil, nil, nil, nil
 		return
 	}
-	n := first - g.first
-	for _, l := range g.locs[:n] {
-		t.bytes -= l.bytes()
-	}
-	g.first, g.locs = first, dropFront(g.locs, int(n))
-	for len(g.runs) > 1 && g.runs[1].first <= first {
-		g.runs[0].seg.release(batch)
-		g.runs = g.runs[1:]
-	}
-	for len(g.terms) > 1 && g.terms[1].first <= first {
-		g.terms = g.terms[1:]
-	}
-	for len(g.marked) > 0 && g.marked[0] < first {
-		g.marked = g.marked[1:]
-	}
-	g.runs[0].first, g.terms[0].first = first, first
+	t.bytes -= g.trim(first, batch)
 	stale := sort.Search(len(g.cached), func(i int) bool { return g.cached[i].Index >= first })
 	t.evictFront(g, stale)
+}
+
+// trim forgets the entries below first, which is one of them, and returns the
+// bytes of their records.
+func (e *stretch) trim(first, batch uint64) (freed int64) {
+	n := first - e.first
+	for _, l := range e.locs[:n] {
+		freed += l.bytes()
+	}
+	e.first, e.locs = first, dropFront(e.locs, int(n))
+	for len(e.runs) > 1 && e.runs[1].first <= first {
+		e.runs[0].seg.release(batch)
+		e.runs = e.runs[1:]
+	}
+	for len(e.terms) > 1 && e.terms[1].first <= first {
+		e.terms = e.terms[1:]
+	}
+	for len(e.marked) > 0 && e.marked[0] < first {
+		e.marked = e.marked[1:]
+	}
+	e.runs[0].first, e.terms[0].first = first, first
+	return freed
 }
 
 // dropFront returns s without its first n elements, in memory of its own when
@@ -305,8 +336,8 @@ func dropFront[T any](s []T, n int) []T {
 }
 
 // restate compares a group with a checkpoint of it. They differ only if
-// records were lost; then the checkpoint counts, and entries that it does not
-// prove are forgotten.
+// records were lost; then the checkpoint counts, and of entries that it does not
+// prove those are set aside that it does not refute.
 func (t *table) restate(r *record, p place) {
 	c, _ := r.checkpoint()
 	g := t.groups[r.group]
@@ -319,7 +350,8 @@ func (t *table) restate(r *record, p place) {
 	}
 	t.truncate(g, c.state.Truncated, nil, p.batch)
 	if !g.proves(&c) {
-		t.cut(g, g.first, p.batch)
+		t.refute(g, &c, p.batch)
+		t.strand(g)
 		g.first = c.last + 1
 	}
 	c.state.Conf = slices.Clone(c.state.Conf)
@@ -347,7 +379,7 @@ func (g *group) proves(c *checkpoint) bool {
 // is lost has its tombstone in the checkpoint.
 func (t *table) lost() {
 	for _, g := range t.groups {
-		g.suspect = true
+		g.suspect, g.ends = true, false
 	}
 }
 

@@ -128,30 +128,36 @@ func (t *table) evict(limit int64) {
 func (l *Log) Term(id dsdb.GroupID, index uint64) (uint64, error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	g, err := l.lookup(id, index, index)
+	g, es, err := l.lookup(id, index, index)
 	if err != nil {
 		if g != nil && index == g.state.Truncated.Index {
 			return g.state.Truncated.Term, nil
 		}
 		return 0, err
 	}
-	return g.term(index), nil
+	return es.term(index), nil
 }
 
-// lookup returns the group if the entries lo..hi, both included, are there.
-func (l *Log) lookup(id dsdb.GroupID, lo, hi uint64) (*group, error) {
+// lookup returns the group, and what the entries lo..hi, both included, are among,
+// if they are there; of those before a loss it is enough that lo is.
+func (l *Log) lookup(id dsdb.GroupID, lo, hi uint64) (*group, *stretch, error) {
 	g := l.table.groups[id]
 	switch {
 	case g == nil:
-		return nil, dsdb.Errorf(dsdb.KindNotFound, "wal: group %d has no replica here", id)
+		return nil, nil, dsdb.Errorf(dsdb.KindNotFound, "wal: group %d has no replica here", id)
 	case lo <= g.state.Truncated.Index:
-		return g, ErrCompacted
+		return g, nil, ErrCompacted
 	case hi > g.last():
-		return g, ErrUnavailable
-	case lo < g.first:
-		return g, dsdb.Errorf(dsdb.KindCorrupt, "wal: group %d: entries %d..%d are lost", id, g.state.Truncated.Index+1, g.first-1)
+		return g, nil, ErrUnavailable
+	case lo >= g.first:
+		return g, &g.stretch, nil
 	}
-	return g, nil
+	for i := range g.stranded {
+		if es := &g.stranded[i]; es.first <= lo && lo <= es.last() {
+			return g, es, nil
+		}
+	}
+	return g, nil, dsdb.Errorf(dsdb.KindCorrupt, "wal: group %d: entry %d is lost", id, lo)
 }
 
 // Entries appends to dst the entries of g in [lo, hi), as many as fit into
@@ -212,14 +218,15 @@ const (
 func (l *Log) plan(id dsdb.GroupID, lo, hi, maxBytes uint64) (cached []Entry, spans []span, err error) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	g, err := l.lookup(id, lo, hi-1)
+	g, es, err := l.lookup(id, lo, hi-1)
 	if err != nil {
 		return nil, nil, err
 	}
+	hi = min(hi, es.last()+1)
 	g.used.Store(l.counters.clock.Add(1))
 	end, sum := lo, uint64(0)
 	for ; end < hi; end++ {
-		sum += uint64(g.locs[end-g.first].size) + entryOverhead
+		sum += uint64(es.locs[end-es.first].size) + entryOverhead
 		if sum > maxBytes && end > lo {
 			break
 		}
@@ -232,25 +239,25 @@ func (l *Log) plan(id dsdb.GroupID, lo, hi, maxBytes uint64) (cached []Entry, sp
 		}
 	}
 	for i := lo; i < split; i++ {
-		spans = g.addSpan(spans, i)
+		spans = es.addSpan(id, spans, i)
 	}
 	return cached, spans, nil
 }
 
 // addSpan adds entry i to the last span, or opens another one.
-func (g *group) addSpan(spans []span, i uint64) []span {
-	at, seg := g.locs[i-g.first], g.segment(i)
+func (e *stretch) addSpan(id dsdb.GroupID, spans []span, i uint64) []span {
+	at, seg := e.locs[i-e.first], e.segment(i)
 	off, size := int64(at.off), int64(recordHeader)+int64(at.size)
 	if n := len(spans); n > 0 {
 		s := &spans[n-1]
 		end := s.off + s.size
 		if s.seg == seg && off >= end && off-end <= maxSpanGap && off+size-s.off <= maxSpan {
 			s.size = off + size - s.off
-			s.want = append(s.want, wanted{off - s.off, g.id, i})
+			s.want = append(s.want, wanted{off - s.off, id, i})
 			return spans
 		}
 	}
-	return append(spans, span{seg: seg, off: off, size: size, want: []wanted{{0, g.id, i}}})
+	return append(spans, span{seg: seg, off: off, size: size, want: []wanted{{0, id, i}}})
 }
 
 func readSpans(spans []span, dst []Entry) ([]Entry, error) {

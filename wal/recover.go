@@ -53,28 +53,41 @@ const (
 // KindUnavailable, if it is full. Damage does not make it fail: see Report.
 // The caller sees to it that no other process has the log open.
 func Open(fs vfs.FS, dir string, o Options) (*Log, Report, error) {
-	l := &Log{fs: fs, dir: dir, o: o.withDefaults(), table: newTable()}
-	r := recovery{log: l}
+	return (&recovery{log: newLog(fs, dir, o)}).open()
+}
+
+// Read is Open of a log that is to be left as it is: it changes nothing on disk,
+// and what it returns can be read and closed.
+func Read(fs vfs.FS, dir string, o Options) (*Log, Report, error) {
+	return (&recovery{log: newLog(fs, dir, o), readOnly: true}).open()
+}
+
+func newLog(fs vfs.FS, dir string, o Options) *Log {
+	return &Log{fs: fs, dir: dir, o: o.withDefaults(), table: newTable()}
+}
+
+func (r *recovery) open() (*Log, Report, error) {
 	if err := r.run(); err != nil {
 		for _, s := range r.segs {
 			s.file.Close()
 		}
-		return nil, r.report, fmt.Errorf("wal: open %s: %w", dir, err)
+		return nil, r.report, fmt.Errorf("wal: open %s: %w", r.log.dir, err)
 	}
-	return l, r.report, nil
+	return r.log, r.report, nil
 }
 
 // recovery is the state of one Open.
 type recovery struct {
-	log    *Log
-	report Report
-	segs   []foundSegment
-	spares []string
-	torn   []string
-	next   uint64      // number the next batch must have; 0: any
-	held   batchHeader // the last batch of the log, seq 0 if there is none: it is not proven durable
-	body   []byte      // its records
-	top    uint64      // the highest number of a batch that is known to have existed
+	log      *Log
+	readOnly bool
+	report   Report
+	segs     []foundSegment
+	spares   []string
+	torn     []string
+	next     uint64      // number the next batch must have; 0: any
+	held     batchHeader // the last batch of the log, seq 0 if there is none: it is not proven durable
+	body     []byte      // its records
+	top      uint64      // the highest number of a batch that is known to have existed
 }
 
 // foundSegment is a segment with its header, or why it has none.
@@ -86,8 +99,10 @@ type foundSegment struct {
 
 func (r *recovery) run() error {
 	l := r.log
-	if err := l.fs.MkdirAll(l.dir); err != nil {
-		return err
+	if !r.readOnly {
+		if err := l.fs.MkdirAll(l.dir); err != nil {
+			return err
+		}
 	}
 	if err := r.list(); err != nil {
 		return err
@@ -96,6 +111,12 @@ func (r *recovery) run() error {
 		if err := r.replay(i); err != nil {
 			return err
 		}
+	}
+	if r.readOnly {
+		r.settle()
+		r.reportSuspects()
+		l.err = errReadOnly
+		return nil
 	}
 	if err := r.start(); err != nil {
 		return err
@@ -125,6 +146,9 @@ func (r *recovery) list() error {
 		}
 	}
 	r.report.Segments = len(r.segs)
+	if r.readOnly {
+		return nil
+	}
 	return r.sortSpares()
 }
 
@@ -302,6 +326,9 @@ func (r *recovery) tear(in *scanner, s *segment, off int64, h batchHeader) error
 		n = in.size - off
 	}
 	r.report.Torn = &Range{s.path, off, min(n, in.size-off), "unfinished write"}
+	if r.readOnly {
+		return nil
+	}
 	copyPath := path.Join(r.log.dir, fileName(livePrefix, s.seq, tornExt))
 	if err := r.keep(in, copyPath, off, min(n, in.size-off, maxTornCopy)); err != nil {
 		if vfs.NoSpace(err) {

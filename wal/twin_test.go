@@ -268,14 +268,16 @@ func checkBooks(t *testing.T, l *Log) {
 	live := map[*segment]int{}
 	var bytes, cached int64
 	for _, g := range l.table.groups {
-		for _, lc := range g.locs {
-			bytes += lc.bytes()
+		for _, es := range append(slices.Clip(g.stranded), g.stretch) {
+			for _, lc := range es.locs {
+				bytes += lc.bytes()
+			}
+			for _, r := range es.runs {
+				live[r.seg]++
+			}
 		}
 		for i := range g.cached {
 			cached += g.cached[i].weight()
-		}
-		for _, r := range g.runs {
-			live[r.seg]++
 		}
 	}
 	if bytes != l.table.bytes || cached != l.table.cached {

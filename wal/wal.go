@@ -37,7 +37,10 @@ var (
 	ErrUnavailable = errors.New("wal: entry is not in the log")
 )
 
-var errClosed = errors.New("wal: log is closed")
+var (
+	errClosed   = errors.New("wal: log is closed")
+	errReadOnly = errors.New("wal: log is open for reading only")
+)
 
 // Options configures a log.
 type Options struct {
@@ -256,10 +259,15 @@ func (l *Log) Pinners(n int) []dsdb.GroupID {
 func (l *Log) Marked(g dsdb.GroupID) []uint64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if e := l.table.groups[g]; e != nil {
-		return slices.Clone(e.marked)
+	e := l.table.groups[g]
+	if e == nil {
+		return nil
 	}
-	return nil
+	var out []uint64
+	for _, es := range e.stranded {
+		out = append(out, es.marked...)
+	}
+	return append(out, e.marked...)
 }
 
 // Keep returns the lowest index from which on the entries of g up to and
