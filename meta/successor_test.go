@@ -70,3 +70,25 @@ func TestNodeThatComesBackIsNotGivenUp(t *testing.T) {
 		t.Errorf("active: %v, given up: %v", p.Is(DataNode), d.lost(p.DataID))
 	}
 }
+
+// A catalogue that goes on from an earlier state gives no id again that is found in
+// use, keeps those that it knows to be higher, and learns the fields of shards.
+func TestResumedCatalogueKnowsWhatIsFound(t *testing.T) {
+	d := newTestData(t, 1)
+	d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: []int64{1}})
+	d = mustApply(t, d, &RegisterFields{Database: "db", Sets: []NewFields{{Measurement: "m", Times: []int64{1}, Fields: []Field{{"old", dsdb.Float}}}}})
+	before := d.Counters
+	d = mustApply(t, d, &ResumeCatalogue{Shard: 40, Replica: 1, Fields: []RegisterFields{
+		{Database: "db", Sets: []NewFields{{Measurement: "m", Times: []int64{1}, Fields: []Field{{"new", dsdb.Integer}, {"old", dsdb.String}}}}}}})
+	if d.Counters.Shard != 40 || d.Counters.Replica != before.Replica || d.Counters.Database != before.Database {
+		t.Errorf("counters %+v, before %+v", d.Counters, before)
+	}
+	fields := d.GroupFor("db", "", 1).Fields("m")
+	if fields.Type("new") != dsdb.Integer || fields.Type("old") != dsdb.Float {
+		t.Errorf("fields %v", fields)
+	}
+	d = mustApply(t, d, &EnsureShardGroups{Database: "db", Times: []int64{3 * week}})
+	if id := d.GroupFor("db", "", 3*week).Shards[0].ID; id != 41 {
+		t.Errorf("the next shard has id %d", id)
+	}
+}

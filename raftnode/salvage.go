@@ -42,11 +42,7 @@ func Lacked(commit, match uint64) uint64 {
 // No core may run the group. After an error, or a crash, it may be called again;
 // it does nothing if it has succeeded before.
 func Salvage(log LogReader, g dsdb.GroupID, m StateMachine, data []byte, flush func() error) (v dsdb.Verdict, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("raft group %d: salvage: %v\n%s", g, p, debug.Stack())
-		}
-	}()
+	defer guardSalvage(g, &err)
 	state, known := log.State(g)
 	if !known {
 		return v, dsdb.Errorf(dsdb.KindNotFound, "raft group %d is not in the log", g)
@@ -64,23 +60,44 @@ func Salvage(log LogReader, g dsdb.GroupID, m StateMachine, data []byte, flush f
 	if err := s.load(state, flushed); err != nil {
 		return v, err
 	}
+	if err := applyAll(log, g, m, s.applied, s.last, flush); err != nil {
+		return v, err
+	}
+	return applyLast(g, m, end, data, flush)
+}
+
+// guardSalvage makes an error of a panic, as of a state machine that is given what
+// it cannot take.
+func guardSalvage(g dsdb.GroupID, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("raft group %d: salvage: %v\n%s", g, p, debug.Stack())
+	}
+}
+
+// applyAll has a state machine apply the entries behind one index up to another.
+func applyAll(log LogReader, g dsdb.GroupID, m StateMachine, behind, last uint64, flush func() error) error {
 	unflushed := 0
-	for next := s.applied + 1; next <= s.last; {
-		es, size, err := salvageable(log, g, next, s.last)
+	for next := max(behind, birth.Index) + 1; next <= last; {
+		es, size, err := salvageable(log, g, next, last)
 		if err != nil {
-			return v, err
+			return err
 		}
 		if _, err := m.Apply(es); err != nil {
-			return v, fmt.Errorf("raft group %d: salvage entry %d and on: %w", g, next, err)
+			return fmt.Errorf("raft group %d: salvage entry %d and on: %w", g, next, err)
 		}
 		next += uint64(len(es))
 		if unflushed += size; unflushed > salvageFlush {
 			if unflushed, err = 0, flush(); err != nil {
-				return v, err
+				return err
 			}
 		}
 	}
-	vs, err := m.Apply([]dsdb.Entry{{Index: end.Index, Term: end.Term, Data: data}})
+	return nil
+}
+
+// applyLast has a state machine apply the entry with which a successor begins.
+func applyLast(g dsdb.GroupID, m StateMachine, at wal.Position, data []byte, flush func() error) (v dsdb.Verdict, err error) {
+	vs, err := m.Apply([]dsdb.Entry{{Index: at.Index, Term: at.Term, Data: data}})
 	if err != nil {
 		return v, fmt.Errorf("raft group %d: salvage: %w", g, err)
 	}

@@ -228,6 +228,19 @@ func (s *Shard) FlushedIndex() uint64 {
 	return s.disk.flushed.index
 }
 
+// FlushedIndexIn is the FlushedIndex of the shard whose folder is dir, which is not
+// opened; 0 if there is none.
+func FlushedIndexIn(sys vfs.FS, dir string) (uint64, error) {
+	m, err := readManifest(sys, path.Join(dir, manifestName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	return m.flushed.index, nil
+}
+
 // Close releases the shard. What is not flushed is left to the log. Sources
 // that are still open keep the files they read.
 func (s *Shard) Close() error {
