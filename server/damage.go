@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/raftnode"
@@ -65,21 +66,27 @@ func (n *Node) logReport(r wal.Report, d time.Duration) {
 // lost entries, and sees to it that this is not forgotten. One that came in the
 // place of a replica that did has not.
 func (n *Node) quarantined(g dsdb.GroupID, replica dsdb.ReplicaID, dir string) (bool, error) {
-	st, known := n.wal.State(g)
-	if known && n.damage.suspect[g] && st.Replica == replica {
-		return true, nil
+	bad, noted, err := n.suspected(g, replica, dir)
+	if err != nil || noted || !bad {
+		return bad, err
 	}
-	mark := path.Join(dir, quarantineFile)
-	if _, err := n.fs.Stat(mark); err == nil || !errors.Is(err, iofs.ErrNotExist) {
-		return true, err
-	}
-	if known || len(n.damage.lost) == 0 {
-		return false, nil
-	}
-	if err := vfs.WriteFileAtomic(n.fs, mark, fmt.Appendf(nil, "the log was damaged, and this replica is not in it: %v\n", n.damage.lost)); err != nil {
+	if err := vfs.WriteFileAtomic(n.fs, path.Join(dir, quarantineFile), fmt.Appendf(nil, "the log was damaged, and this replica is not in it: %v\n", n.damage.lost)); err != nil {
 		return true, fmt.Errorf("quarantine raft group %d: %w", g, err)
 	}
 	return true, nil
+}
+
+// suspected reports what quarantined does, and whether that is noted, in the log or
+// by a file.
+func (n *Node) suspected(g dsdb.GroupID, replica dsdb.ReplicaID, dir string) (bad, noted bool, err error) {
+	st, known := n.wal.State(g)
+	if known && n.damage.suspect[g] && st.Replica == replica {
+		return true, true, nil
+	}
+	if _, err := n.fs.Stat(path.Join(dir, quarantineFile)); err == nil || !errors.Is(err, iofs.ErrNotExist) {
+		return true, true, err
+	}
+	return !known && len(n.damage.lost) > 0, false, nil
 }
 
 // reportFailed has the catalogue note which replicas of this node are out of
@@ -131,6 +138,27 @@ func (n *Node) readable(id dsdb.ShardID, sh *shard.Shard) error {
 		return nil
 	}
 	return dsdb.Errorf(dsdb.KindUnavailable, "the replica here is damaged: %w", err)
+}
+
+// filesOnly reports whether a shard is out of service because its log is damaged, its
+// files are not, and no other node has a copy: then its files are the best there is
+// to read, for who does not mind to miss something.
+func (n *Node) filesOnly(id dsdb.ShardID) bool {
+	if dsdb.KindOf(n.host.Status(id.Group()).Failed) != dsdb.KindCorrupt {
+		return false
+	}
+	sh, err := n.shards.get(id)
+	ref, found := n.meta.View().Shard(id)
+	return err == nil && found && sh.Damage() == nil && len(ref.Shard.Replicas) == 1
+}
+
+// openFiles opens what a shard has in its files.
+func (n *Node) openFiles(id dsdb.ShardID) (exec.Source, error) {
+	sh, err := n.shards.get(id)
+	if err != nil {
+		return nil, err
+	}
+	return sh.Source()
 }
 
 // meansDamage reports whether an error of a statement says that files are not

@@ -143,6 +143,7 @@ func (n *Node) open(ctx context.Context) error {
 	if err := n.openLog(n.id); err != nil {
 		return err
 	}
+	n.warnOfLoss()
 	if err := n.openHandoff(n.id); err != nil {
 		return err
 	}

@@ -4,11 +4,19 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"path"
 
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 )
+
+// Identified reports whether the folder of the catalogue of a node says who it is,
+// so that Recover has nothing to do.
+func Identified(cfg config.Config, fs vfs.FS) bool {
+	_, err := fs.Stat(path.Join(cfg.Meta.Dir, meta.IdentityFile))
+	return err == nil
+}
 
 // Recover makes the folder of the catalogue of a node anew, which has been lost,
 // from what the folder of the points has of it: who the node is, and a copy of the

@@ -58,7 +58,7 @@ func (n *Node) renew(ctx context.Context, damage error) error {
 		return err
 	}
 	if len(list) == 0 {
-		return fmt.Errorf("%w; restore the node's folders from a copy; if it is one of several, start it with -join and the address of another", damage)
+		return fmt.Errorf("%w; %s, or restore the node's folders from a copy; if it is one of several, start it with -join and the address of another", damage, n.wayOut())
 	}
 	n.log.Error("this node's copy of the catalogue is damaged: it gets another one from the other nodes", "replica", n.id.Replica, "err", damage)
 	j := &joining{n: n, id: n.id, list: list, client: newPeerClient(n.door.outgoing)}
@@ -77,11 +77,19 @@ func (n *Node) renew(ctx context.Context, damage error) error {
 			}
 			trouble = append(trouble, fmt.Sprintf("%s: %v", address, err))
 		}
-		n.phase.say(n.log, fmt.Sprintf("the other nodes, for its copy of the catalogue is damaged (%s)", strings.Join(trouble, "; ")))
+		n.phase.say(n.log, fmt.Sprintf("the other nodes, for its copy of the catalogue is damaged (%s); if there are no others any more, stop dsdbd; %s", strings.Join(trouble, "; "), n.wayOut()))
 		if err := pauseFor(ctx, joinBackOff); err != nil {
 			return err
 		}
 	}
+}
+
+// wayOut says what an operator can do whose only copy of the catalogue is damaged.
+func (n *Node) wayOut() string {
+	if n.meta == nil { // its file is
+		return fmt.Sprintf("move %s away and have dsdbd recover make it anew from what %s knows of it", n.cfg.Meta.Dir, n.cfg.Data.Dir)
+	}
+	return "dsdbd recover tells what is lost, and with -accept-loss has the node go on without that"
 }
 
 // peersFile, beside node.json, has the [meta] addresses of the other nodes, one a

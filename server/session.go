@@ -243,6 +243,9 @@ func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID)
 			s.staleness.add(atMost(s.level.Staleness, asked, at, known))
 		}
 		src, err := s.n.openLocal(ctx, id, s.level)
+		if stale && err == nil && s.n.filesOnly(id) {
+			s.staleness.lacks(id)
+		}
 		return unclosed{src}, err
 	}
 	r, err := s.remote(node)
@@ -313,6 +316,9 @@ func (n *Node) openReplica(ctx context.Context, id dsdb.ShardID, level readLevel
 	within, cancel := context.WithTimeout(ctx, readWait)
 	defer cancel()
 	if err := n.serves(within, id.Group()); err != nil {
+		if level.Read == httpd.ReadStale && level.Staleness == 0 && n.filesOnly(id) {
+			return n.openFiles(id)
+		}
 		return nil, err
 	}
 	sh, err := n.shards.get(id)

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,10 +26,11 @@ const (
 // staleness is how old what a statement has read is, of one that may miss
 // something: everything is in it that had been acknowledged by a certain time.
 type staleness struct {
-	mu      sync.Mutex    // guards what follows
-	asOf    time.Duration // on the clock of routes.age
-	read    bool          // something was read
-	unknown bool          // of something that was read it is not known
+	mu      sync.Mutex     // guards what follows
+	asOf    time.Duration  // on the clock of routes.age
+	read    bool           // something was read
+	unknown bool           // of something that was read it is not known
+	damaged []dsdb.ShardID // of which nothing but files is read, see Node.filesOnly
 }
 
 // add notes a replica that is to be read.
@@ -49,10 +52,24 @@ func atMost(limit, asked, asOf time.Duration, known bool) (time.Duration, bool) 
 	return asOf, known
 }
 
+// lacks notes a shard that lacks what was in the log.
+func (s *staleness) lacks(id dsdb.ShardID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unknown = true
+	if !slices.Contains(s.damaged, id) {
+		s.damaged = append(s.damaged, id)
+	}
+}
+
 // tell sets how old an answer is at time now.
 func (s *staleness) tell(r *httpd.QueryRequest, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.damaged) > 0 {
+		slices.Sort(s.damaged)
+		r.Warning = fmt.Sprintf("the log of the only copy of shards %v is damaged: this is what is in their files, without what was written last", s.damaged)
+	}
 	if r.Stale = s.read; s.unknown {
 		r.Age = -1
 	} else if s.read {

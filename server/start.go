@@ -11,6 +11,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/raftnode"
 	"github.com/dasudian/dsdb/server/rpc"
@@ -19,14 +20,19 @@ import (
 )
 
 // openLog recovers the log and says what it found.
-func (n *Node) openLog(id meta.Identity) error {
+func (n *Node) openLog(id meta.Identity) error { return n.takeLog(id, wal.Open) }
+
+// readLog is openLog for one that is to be left as it is.
+func (n *Node) readLog(id meta.Identity) error { return n.takeLog(id, wal.Read) }
+
+func (n *Node) takeLog(id meta.Identity, open func(vfs.FS, string, wal.Options) (*wal.Log, wal.Report, error)) error {
 	o := wal.Options{SegmentSize: min(largestLogFile, int64(n.cfg.Data.WALMaxSize)/16),
 		OnSync: func(d time.Duration) { n.logSyncs.Observe(d.Seconds()) }}
 	if err := stamp(&o, id); err != nil {
 		return err
 	}
 	began := time.Now()
-	l, report, err := wal.Open(n.fs, n.cfg.Data.WALDir, o)
+	l, report, err := open(n.fs, n.cfg.Data.WALDir, o)
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}

@@ -40,7 +40,7 @@ func (s *shards) sweep(view *meta.Data) error {
 			continue
 		}
 		if id > view.Counters.Shard && len(view.MetaReplicas) <= 1 {
-			return dsdb.Errorf(dsdb.KindCorrupt, "%s holds shard %d, but the catalogue has given out %d only: later changes of the catalogue are lost with the log in %s; restore the node's folders from a copy",
+			return dsdb.Errorf(dsdb.KindCorrupt, "%s holds shard %d, but the catalogue has given out %d only: later changes of the catalogue are lost with the log in %s: have dsdbd recover tell what it can go on with, or restore the node's folders from a copy",
 				s.root(), id, view.Counters.Shard, s.n.cfg.Data.WALDir)
 		}
 		if ref, found := view.Shard(id); !s.abandoned(view, id, replica) || found && s.origin(ref.Shard) == name {

@@ -3,6 +3,7 @@
 //	dsdbd [run] [-config FILE]          serve
 //	dsdbd config [-config FILE]         print the configuration that would be used
 //	dsdbd recover [-config FILE]        make a lost [meta] dir anew from [data] dir
+//	dsdbd recover [-accept-loss]        tell what is lost with a damaged log, go on without it
 //	dsdbd recover -without ID[,ID]      go on from the catalogue here, when most meta nodes are lost
 //	dsdbd inspect segment|wal|meta FILE print what a file holds
 //	dsdbd version
@@ -25,6 +26,7 @@ const usage = `dsdbd is the DSDB daemon: a time-series database that speaks Infl
   dsdbd run -join HOST:8091[,…]      start as one more node of a cluster
   dsdbd config [-config FILE]        print the configuration that would be used, with comments
   dsdbd recover [-config FILE]       make a lost folder of the catalogue anew from the copy beside the points
+  dsdbd recover [-accept-loss]       tell what is lost with a damaged log; go on without it
   dsdbd recover -without ID[,ID]     have the cluster go on from the catalogue here, when most meta nodes are lost for good
   dsdbd inspect segment [-arrow OUT] FILE   say what is in a segment, or write its rows as Arrow IPC
   dsdbd inspect wal FILE             say what is in a segment of the log
@@ -55,7 +57,7 @@ func dispatch(args []string) int {
 	case "config":
 		return printConfig(args)
 	case "recover":
-		return recoverMeta(args)
+		return recoverNode(args)
 	case "inspect":
 		return inspect(args)
 	case "version":

@@ -109,25 +109,57 @@ func printConfig(args []string) int {
 	return 0
 }
 
-func recoverMeta(args []string) int {
-	f := newFlags("dsdbd recover", "Makes the folder of the catalogue, [meta] dir, which was lost, anew from the copy in [data] dir and the log.\n"+
-		"With -without: has the cluster go on from the catalogue on this node, when most meta nodes are lost for good.\n"+
-		"Run it as the user of the daemon, which must not run.")
+func recoverNode(args []string) int {
+	f := newFlags("dsdbd recover", "Mends a node that does not start. Run it as the user of the daemon, which must not run.\n"+
+		"Without a flag: if the folder of the catalogue, [meta] dir, was lost, makes it anew from the copy in [data] dir and the log;\n"+
+		"else tells what is lost with a damaged log, and changes nothing.\n"+
+		"With -accept-loss: has the node go on without that, as far as no other node has it.\n"+
+		"With -without: has the cluster go on from the catalogue on this node, when most meta nodes are lost for good.")
 	without := f.String("without", "", "`ID[,…]` of the meta nodes that are lost for good")
+	accept := f.Bool("accept-loss", false, "go on without what is lost with a damaged log; run it without this flag first, to see what that is")
 	if code := f.parse(args); code >= 0 {
 		return code
 	}
+	if *accept && *without != "" {
+		fmt.Fprintln(os.Stderr, "dsdbd recover: give -accept-loss or -without, one after the other if need be")
+		return 2
+	}
 	c, _, err := f.load()
-	if err == nil && *without != "" {
+	switch {
+	case err != nil:
+		return fail(err)
+	case *without != "":
 		return refound(c, *without)
+	case *accept || server.Identified(c, vfs.OS()):
+		return acceptLoss(c, *accept)
 	}
-	if err == nil {
-		err = server.Recover(c, vfs.OS())
-	}
-	if err != nil {
+	if err := server.Recover(c, vfs.OS()); err != nil {
 		return fail(err)
 	}
 	fmt.Printf("%s was made anew; start dsdbd\n", c.Meta.Dir)
+	return 0
+}
+
+// acceptLoss tells what is lost with the log of a node, and has it go on without.
+func acceptLoss(c config.Config, accept bool) int {
+	l, err := server.AcceptLoss(context.Background(), c, vfs.OS(), server.LossOptions{Accept: accept, Now: time.Now(), Version: buildVersion()})
+	if l != nil {
+		for _, line := range l.Lines() {
+			fmt.Println(line)
+		}
+	}
+	switch {
+	case err != nil:
+		return fail(err)
+	case !l.Any() && len(l.Left) > 0:
+		fmt.Println("there is nothing that the node could go on without; nothing was changed")
+	case !l.Any():
+		fmt.Printf("%s is there, and nothing is lost with the log in %s; nothing was changed\n", c.Meta.Dir, c.Data.WALDir)
+	case !accept:
+		fmt.Println("nothing was changed; dsdbd recover -accept-loss has the node go on without what is lost, for good. Keep a copy of its folders")
+	default:
+		fmt.Printf("the node goes on without that, which is recorded in %s; start dsdbd\n", c.Data.WALDir)
+	}
 	return 0
 }
 
