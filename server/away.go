@@ -89,10 +89,11 @@ func (n *Node) withAway(g dsdb.GroupID, err error) error {
 }
 
 // leaderless words the error of who was told by all replicas of a group that they
-// do not lead: that is no concern of users, but that there is no leader is.
+// do not lead: that is no concern of users, but that there is no leader is. Why a
+// replica is out of service, which such an error may say instead, stays.
 func leaderless(g dsdb.GroupID, failure string, err error) error {
 	unled := func(err error) bool {
-		return dsdb.KindOf(err) == dsdb.KindUnavailable && dsdb.KindOf(errors.Unwrap(err)) == dsdb.KindNotLeader
+		return dsdb.KindOf(err) == dsdb.KindUnavailable && dsdb.KindOf(errors.Unwrap(err)) == dsdb.KindNotLeader && strings.Contains(err.Error(), "does not lead")
 	}
 	switch cause := errors.Unwrap(err); {
 	case dsdb.KindOf(err) == dsdb.KindTimeout && unled(cause):

@@ -71,6 +71,7 @@ func TestShardWithoutALeaderIsTold(t *testing.T) {
 	told := &dsdb.Error{Kind: dsdb.KindNotLeader, Text: "raft group 2: replica 9 does not lead (leader is 0)"}
 	expired := &dsdb.Error{Kind: dsdb.KindUnavailable, Text: "write failed: " + told.Text, Err: told}
 	other := dsdb.Errorf(dsdb.KindUnavailable, "write failed: node 4 cannot be reached")
+	halted := &dsdb.Error{Kind: dsdb.KindUnavailable, Text: "write failed: upgrade this node", Err: &dsdb.Error{Kind: dsdb.KindNotLeader, Text: "upgrade this node"}}
 	for _, c := range []struct {
 		err  error
 		kind dsdb.Kind
@@ -79,6 +80,7 @@ func TestShardWithoutALeaderIsTold(t *testing.T) {
 		{expired, dsdb.KindUnavailable, "write failed: shard 2 has no leader at the moment, try again"},
 		{&dsdb.Error{Kind: dsdb.KindTimeout, Text: "timeout", Err: expired}, dsdb.KindTimeout, "timeout: the write may have succeeded (shard 2 has no leader at the moment, try again)"},
 		{other, dsdb.KindUnavailable, other.Error()},
+		{halted, dsdb.KindUnavailable, halted.Error()},
 	} {
 		if err := writeFailed(leaderless(2, failure(2), c.err)); err.Error() != c.want || dsdb.KindOf(err) != c.kind {
 			t.Errorf("%v: %v", c.err, err)

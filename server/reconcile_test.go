@@ -63,6 +63,9 @@ func TestShardThatWaitsForSpace(t *testing.T) {
 		if st := c.node.host.Status(sh.ID.Group()); err != nil || st.Leading {
 			t.Errorf("it did not wait for space: %v, %+v", err, st)
 		}
+		if !c.node.shards.unborn(sh) {
+			t.Error("queries wait for it")
+		}
 	case <-time.After(*patience):
 		t.Error("whoever follows the catalogue waits for a shard that waits for space")
 	}

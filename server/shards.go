@@ -116,8 +116,8 @@ func (s *shards) local(id dsdb.ShardID) (*shard.Shard, dsdb.ReplicaID, error) {
 }
 
 // unborn reports whether nobody can have stored anything in a shard yet: its
-// only replica is to be made here, and is not open, or was just made and does not
-// lead yet: the log may have no space for that.
+// only replica is to be made here, and is not open, or was just made and has
+// nothing, nor has its log: that may have no space for a leader's first entry.
 func (s *shards) unborn(sh meta.Shard) bool {
 	if len(sh.Replicas) > 1 || sh.Origin != nil || sh.Replicas[0].Node != s.n.dataID {
 		return false
@@ -125,7 +125,8 @@ func (s *shards) unborn(sh meta.Shard) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	r := s.held[sh.ID]
-	return r == nil || r.fresh && r.blank() && !s.n.host.Status(sh.ID.Group()).Leading
+	st := s.n.host.Status(sh.ID.Group())
+	return r == nil || r.fresh && r.blank() && st.Last <= st.Applied
 }
 
 // blank reports whether nothing was ever stored in a replica.
