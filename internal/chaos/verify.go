@@ -28,12 +28,14 @@ type comparison struct {
 // same checksum at one entry of the log. It returns how many shards there are.
 func (c *Cluster) Agree(ctx context.Context, p *Process, replicas int) (shards int, err error) {
 	for {
-		shards, text, err := c.compare(ctx, p, replicas)
-		if err == nil && text == "" {
-			return shards, nil
-		}
-		if err == nil {
-			err = fmt.Errorf("the replicas do not agree: %s", text)
+		found, text, failed := c.compare(ctx, p, replicas)
+		switch {
+		case failed == nil && text == "":
+			return found, nil
+		case failed == nil:
+			shards, err = found, fmt.Errorf("the replicas do not agree: %s", text)
+		case err == nil || ctx.Err() == nil: // else what was found before says more
+			err = failed
 		}
 		select {
 		case <-ctx.Done():
