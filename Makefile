@@ -18,8 +18,8 @@ SEEDS   ?= 1000
 STORES  ?= 100
 SECONDS ?= 60
 NODES   ?= 3
-# The release that the one to come replaces. There is none yet: the first commit whose clusters go on with this one's.
-PREVIOUS ?= 75e0547
+# The release that the one to come replaces. There is none yet: a commit whose clusters go on with this one's, and which stops at what it does not know.
+PREVIOUS ?= e36adc1
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -X main.version=$(VERSION)
 TOOL    := go tool -modfile=tools/go.mod
