@@ -234,3 +234,49 @@ func TestFullDisk(t *testing.T) {
 	}
 	l.Close()
 }
+
+// When a disk is full points are refused, and what is Vital is not, also after power
+// cuts of a log that has given a spare away: nothing of either is lost. With room again points are taken.
+func TestVitalOnAFullDisk(t *testing.T) {
+	mem := vfs.NewMem(3)
+	o := Options{SegmentSize: 256 << 10}
+	l, _ := open(t, mem, o)
+	write(t, l, create(1, 1), create(2, 2))
+	if err := l.PrepareSpare(); err != nil {
+		t.Fatal(err)
+	}
+	mem.SetCapacity(1 << 40)
+	free, total, _ := mem.Free("/")
+	mem.SetCapacity(int64(total - free))
+	var points, vital []Entry
+	for {
+		es := entries(uint64(len(points))+11, uint64(len(points))+12, 1, 7000)
+		if err := l.Write([]Update{{Group: 1, Entries: es}}, true); err != nil {
+			break
+		}
+		points = append(points, es...)
+	}
+	for range 8 {
+		es := entries(uint64(len(vital))+11, uint64(len(vital))+12, 1, 5000)
+		write(t, l, Update{Group: 2, Entries: es, Vital: true})
+		vital = append(vital, es...)
+		more := entries(uint64(len(points))+11, uint64(len(points))+12, 1, 7000)
+		if err := l.Write([]Update{{Group: 2, HardState: &HardState{Term: 1, Commit: 10}}, {Group: 1, Entries: more}}, true); dsdb.KindOf(err) != dsdb.KindUnavailable {
+			t.Fatalf("points on a full disk: %v", err)
+		}
+		if _, err := l.Yield(); err != nil {
+			t.Fatal(err)
+		}
+		mem.Crash(50)
+		var r Report
+		if l, r = open(t, mem, o); len(r.Corrupt)+len(r.Suspect) > 0 {
+			t.Fatalf("report %+v", r)
+		}
+		_ = l.PrepareSpare()
+		wantEntries(t, l, 1, points)
+		wantEntries(t, l, 2, vital)
+	}
+	mem.SetCapacity(0)
+	write(t, l, Update{Group: 1, Entries: entries(uint64(len(points))+11, uint64(len(points))+12, 1, 7000)})
+	l.Close()
+}

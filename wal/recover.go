@@ -365,11 +365,13 @@ func (r *recovery) keep(in *scanner, to string, off, n int64) error {
 // of the state before it and its records, in one batch with its number.
 func (r *recovery) start() error {
 	l := r.log
-	n := newSegment{ballast: true, header: segmentHeader{cluster: l.o.ClusterID, node: l.o.NodeUUID, seq: 1},
+	n := newSegment{leave: leaveNone, header: segmentHeader{cluster: l.o.ClusterID, node: l.o.NodeUUID, seq: 1},
 		first: batchHeader{seq: r.top + 1, flags: flagCheckpoint}}
 	var old *segment
+	var end int64 // of old, with the batch that is held
 	if len(l.segs) > 0 {
 		old = l.segs[len(l.segs)-1]
+		end = old.end
 		if err := l.sync(old.file); err != nil {
 			return fmt.Errorf("sync %s: %w", old.path, err)
 		}
@@ -385,7 +387,7 @@ func (r *recovery) start() error {
 	at := int64(len(body)) - batchHeaderSize
 	n.body, n.first.bodyLen = padBatch(append(body, carried...))
 	n.first.records = count + records
-	seg, err := r.openSmaller(n)
+	seg, err := r.openNext(n, end)
 	if err != nil {
 		return err
 	}
@@ -393,26 +395,27 @@ func (r *recovery) start() error {
 	l.segs = append(l.segs, seg)
 	r.segs = append(r.segs, foundSegment{segment: seg})
 	l.lastBatch = n.first.seq
+	l.w.reserve = true // until it is known that there is more
 	if old != nil && len(r.report.Corrupt) == 0 {
-		return l.shrink(old)
+		return l.shrink(old, old.end)
 	}
 	return nil
 }
 
-// shrink gives back what was reserved behind the end of a segment that nothing
+// shrink gives back what was reserved from end on of a segment that nothing
 // will be written to any more, so that a process that crashes again and again
 // does not fill the disk. The segment after it, which is durable, says where it
 // ends.
-func (l *Log) shrink(s *segment) error {
-	if s.end >= s.size {
+func (l *Log) shrink(s *segment, end int64) error {
+	if end >= s.size {
 		return nil
 	}
 	f, err := l.fs.OpenReadWrite(s.path)
 	if err != nil {
 		return err
 	}
-	if err = f.Truncate(s.end); err == nil {
-		s.size = s.end
+	if err = f.Truncate(end); err == nil {
+		s.size = end
 		err = l.sync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
@@ -421,15 +424,18 @@ func (l *Log) shrink(s *segment) error {
 	return nil
 }
 
-// openSmaller opens the segment, on a full disk with less room than usual.
-func (r *recovery) openSmaller(n newSegment) (*segment, error) {
+// openNext opens the segment. On a full disk it does with little, and if there is
+// nothing at all, with what was reserved behind the end of the one before: in front
+// of it is all that counts.
+func (r *recovery) openNext(n newSegment, end int64) (*segment, error) {
 	seg, err := r.log.openSegment(n)
-	if dsdb.KindOf(err) != dsdb.KindUnavailable {
+	if dsdb.KindOf(err) != dsdb.KindUnavailable || len(r.log.segs) == 0 || len(r.report.Corrupt) > 0 {
 		return seg, err
 	}
-	full := r.log.o.SegmentSize
-	defer func() { r.log.o.SegmentSize = full }()
-	r.log.o.SegmentSize = 4 * pageSize
+	old := r.log.segs[len(r.log.segs)-1]
+	if err := r.log.shrink(old, end); err != nil {
+		return nil, err
+	}
 	return r.log.openSegment(n)
 }
 

@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,69 +85,157 @@ func (l *Log) makeSpare(size int64) (spare, error) {
 }
 
 // PrepareSpare sees to it that the next segment can be opened without waiting
-// for the file system to allocate it, and that one spare more is kept so that
-// hard states can still be written when the disk is full. The host calls it
+// for the file system to allocate it, and that two spares more are kept for when the
+// disk is full: the ballast, for what is Vital, and one to Yield. The host calls it
 // from a goroutine of its own, e.g. once a second; it may run beside Write.
-func (l *Log) PrepareSpare() error {
+func (l *Log) PrepareSpare() error { return l.prepare(min(3, l.o.MaxSpare)) }
+
+// prepare makes spares until there are n.
+func (l *Log) prepare(n int) error {
 	for {
 		l.mu.RLock()
-		enough := len(l.spares) >= min(2, l.o.MaxSpare) || l.err != nil
+		enough := l.whole() >= n || l.err != nil
+		none := len(l.spares) == 0
 		l.mu.RUnlock()
 		if enough {
 			return nil
 		}
 		s, err := l.makeSpare(l.o.SegmentSize)
+		ok := err == nil
+		if none && vfs.NoSpace(err) {
+			s, ok = l.makeLesser(l.o.SegmentSize, 4*pageSize)
+		}
+		if ok {
+			l.mu.Lock()
+			l.spares = append(l.spares, s)
+			l.mu.Unlock()
+		}
 		if err != nil {
 			return fmt.Errorf("wal: spare segment: %w", err)
 		}
-		l.mu.Lock()
-		l.spares = append(l.spares, s)
-		l.mu.Unlock()
 	}
 }
 
-// takeSpare removes a spare of at least size bytes from the pool, but leaves
-// the last one unless all is set.
-func (l *Log) takeSpare(size int64, all bool) (spare, bool) {
+// How many spares must be left when one is taken.
+const (
+	leaveBallast = 2 // for points
+	leaveRoom    = 1 // for what is Vital: the last is for files beside the log, see Yield
+	leaveNone    = 0
+)
+
+// takeSpare removes a spare of at least size bytes from the pool, unless too few
+// would be left: that of which most has been written before.
+func (l *Log) takeSpare(size int64, leave int) (spare, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.spares) == 1 && !all {
+	if len(l.spares) <= min(leave, l.o.MaxSpare-1) {
 		return spare{}, false
 	}
+	best := -1
 	for i, s := range l.spares {
-		if s.size >= size {
-			l.spares = append(l.spares[:i:i], l.spares[i+1:]...)
-			return s, true
+		if s.size >= size && (best < 0 || s.written > l.spares[best].written) {
+			best = i
 		}
 	}
-	return spare{}, false
+	if best < 0 {
+		return spare{}, false
+	}
+	s := l.spares[best]
+	l.spares = slices.Delete(slices.Clone(l.spares), best, best+1)
+	return s, true
 }
 
-// obtainSpare returns a file of at least size bytes: from the pool, else a new
-// one, else, if the disk is full and ballast is set, the last of the pool.
-func (l *Log) obtainSpare(size int64, ballast bool) (spare, error) {
-	if s, ok := l.takeSpare(size, false); ok {
+// obtainSpare returns a file of at least need bytes: from the pool, else a new
+// one, else, if the disk is full and it is not for points, one that is kept for
+// that, or whatever there is space for.
+func (l *Log) obtainSpare(need int64, leave int) (spare, error) {
+	size := max(l.o.SegmentSize, need)
+	if s, ok := l.takeSpare(size, leaveBallast); ok {
 		return s, nil
 	}
 	s, err := l.makeSpare(size)
 	if err == nil || !vfs.NoSpace(err) {
 		return s, err
 	}
-	if ballast {
-		if s, ok := l.takeSpare(size, true); ok {
+	if leave < leaveBallast {
+		s, ok := l.takeSpare(need, leave)
+		if !ok {
+			s, ok = l.makeLesser(size, need)
+		}
+		if ok {
+			l.w.reserve = true
 			return s, nil
 		}
 	}
 	return s, dsdb.Errorf(dsdb.KindUnavailable, "wal: no space for a new segment: %w", err)
 }
 
+// makeLesser makes a spare of less than size bytes, but at least need, if there is
+// space for any.
+func (l *Log) makeLesser(size, need int64) (s spare, ok bool) {
+	for !ok && size > need {
+		size = max(roundUp(size/4, pageSize), need)
+		var err error
+		if s, err = l.makeSpare(size); err != nil && !vfs.NoSpace(err) {
+			return s, false
+		}
+		ok = err == nil
+	}
+	return s, ok
+}
+
+// whole counts the spares that are as large as a segment. mu is held.
+func (l *Log) whole() (n int) {
+	for _, s := range l.spares {
+		if s.size >= l.o.SegmentSize {
+			n++
+		}
+	}
+	return n
+}
+
+// restock has points go on behind what was written into the ballast: not before
+// there is another one.
+func (l *Log) restock() error {
+	err := l.prepare(min(leaveBallast, l.o.MaxSpare))
+	if vfs.NoSpace(err) {
+		return dsdb.Errorf(dsdb.KindUnavailable, "wal: no space but for what makes space: %w", err)
+	}
+	l.w.reserve = err != nil
+	return err
+}
+
+// Yield gives the space of a spare back, for files that must be written on a full
+// disk, and reports whether there was one. PrepareSpare makes it anew.
+func (l *Log) Yield() (bool, error) {
+	s, ok := l.takeSpare(0, leaveNone)
+	if !ok {
+		return false, nil
+	}
+	return true, l.fs.Remove(s.path)
+}
+
+// Yield is Log.Yield for a log in dir that is not open.
+func Yield(fs vfs.FS, dir string) (bool, error) {
+	names, err := fs.List(dir)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if _, ok := parseName(name, sparePrefix, segmentExt); ok {
+			return true, fs.Remove(path.Join(dir, name))
+		}
+	}
+	return false, nil
+}
+
 // newSegment describes the segment to open and the batch it begins with.
 type newSegment struct {
-	header  segmentHeader
-	first   batchHeader // seq, records, flags
-	body    []byte      // with room for the batch header in front
-	room    int64       // bytes wanted behind the first batch
-	ballast bool        // the last spare may be taken
+	header segmentHeader
+	first  batchHeader // seq, records, flags
+	body   []byte      // with room for the batch header in front
+	room   int64       // bytes wanted behind the first batch
+	leave  int         // spares that are not for it
 }
 
 // After a batch of at most smallBatch bytes come zeros up to writeAhead.
@@ -185,8 +274,7 @@ func (s *segment) put(batch []byte) error {
 func (l *Log) openSegment(n newSegment) (*segment, error) {
 	l.finish(&n.first, n.body, n.header.seq, pageSize)
 	used := pageSize + int64(len(n.body))
-	size := max(l.o.SegmentSize, used+roundUp(n.room, pageSize))
-	s, err := l.obtainSpare(size, n.ballast)
+	s, err := l.obtainSpare(used+roundUp(n.room, pageSize), n.leave)
 	if err != nil {
 		return nil, err
 	}

@@ -45,4 +45,5 @@ type Update struct {
 	Installing *GroupState
 	Reset      *GroupState // a snapshot was installed: forget all entries, go on from this state
 	Remove     bool        // the replica left this node; its id is refused ever after
+	Vital      bool        // its entries may use the space that is kept for when the disk is full; what has no entries may
 }

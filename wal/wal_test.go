@@ -304,7 +304,7 @@ func TestZerosAreWrittenAheadOfSmallBatches(t *testing.T) {
 	if n := count(1 + writeAhead/pageSize); n != 2+writeAhead/pageSize { // the first zeros lie behind the group
 		t.Errorf("%d writes for %d batches of a page", n, 1+writeAhead/pageSize)
 	}
-	for l.Stats().Spares < 2 { // the last one is kept for a full disk
+	for l.Stats().Spares < 3 { // the last two are kept for a full disk
 		count(1)
 		_, last := l.Bounds(1)
 		write(t, l, Update{Group: 1, Truncate: &Position{last, 1}, Conf: []byte("voters")})

@@ -3,6 +3,7 @@ package wal
 import (
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
@@ -13,6 +14,9 @@ type writer struct {
 	buf     []byte // room for the batch header, then records
 	records uint32
 	entries bool                    // among them are entries
+	bulk    bool                    // among those of the Write are some that are not Vital
+	vital   bool                    // it has updates, and no such entries
+	reserve bool                    // the active segment is not for points unless there is another ballast
 	rest    int64                   // bytes that further batches of the same Write need at most
 	staged  map[dsdb.GroupID]staged // groups as they will be after the batch
 	dirty   []*group                // groups whose lazily written state is not on disk
@@ -24,7 +28,8 @@ func (w *writer) begin() {
 		w.buf = nil
 	}
 	w.buf = append(w.buf[:0], make([]byte, batchHeaderSize)...)
-	w.records, w.entries, w.rest = 0, false, 0
+	w.records, w.rest = 0, 0
+	w.entries, w.bulk, w.vital = false, false, false
 	if w.staged == nil {
 		w.staged = map[dsdb.GroupID]staged{}
 	}
@@ -41,7 +46,8 @@ func (w *writer) add(r record) {
 // contradicts the group's state (KindInvalid, KindNotFound, KindConflict, KindCorrupt for a
 // suspect group) or is too large (KindTooLarge) is refused together with the
 // others of its batch. KindUnavailable means that the disk is full: nothing
-// of the Write was written, and the same Write can succeed later. After any
+// of the Write was written, and the same Write can succeed later. One of Vital
+// updates alone may find space that others do not. After any
 // other error the log is dead and every later call returns that error.
 //
 // Without sync, hard states and truncations are only remembered: readers see
@@ -59,12 +65,13 @@ func (l *Log) Write(us []Update, sync bool) error {
 	if len(us) == 0 {
 		return l.mark()
 	}
+	bulk := slices.ContainsFunc(us, func(u Update) bool { return len(u.Entries) > 0 && !u.Vital })
 	for first := true; len(us) > 0; first = false {
 		n, err := l.encode(us)
 		if err != nil {
 			return err
 		}
-		us = us[n:]
+		us, l.w.bulk, l.w.vital = us[n:], bulk, !bulk
 		if first { // space for all of them is found now or not at all
 			l.w.rest = batchBytes(us)
 		}
@@ -254,6 +261,11 @@ func (l *Log) commit() error {
 	var h batchHeader
 	w.buf, h.bodyLen = padBatch(w.buf)
 	h.records = w.records
+	if w.bulk && w.reserve {
+		if err := l.restock(); err != nil {
+			return err
+		}
+	}
 	seg := l.active()
 	if seg.end+int64(len(w.buf))+w.rest > seg.size {
 		var err error
@@ -299,7 +311,11 @@ func (l *Log) rotate() (*segment, error) {
 	prev := l.active()
 	body := make([]byte, batchHeaderSize, 1<<16)
 	body, records := l.table.appendCheckpoint(body)
-	n := newSegment{room: int64(len(l.w.buf)) + l.w.rest, ballast: !l.w.entries,
+	leave := leaveBallast
+	if l.w.vital {
+		leave = leaveRoom
+	}
+	n := newSegment{room: int64(len(l.w.buf)) + l.w.rest, leave: leave,
 		header: segmentHeader{cluster: l.o.ClusterID, node: l.o.NodeUUID, seq: prev.seq + 1,
 			prevSeq: prev.seq, prevEnd: uint64(prev.end), prevBatch: l.lastBatch},
 		first: batchHeader{seq: l.lastBatch + 1, records: records, flags: flagCheckpoint}}
