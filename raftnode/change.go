@@ -99,8 +99,8 @@ func (c *Core) Change(id dsdb.GroupID, changes []Change, w Waiter) {
 	g := c.serving(id, w)
 	switch {
 	case g == nil:
-	case c.refuse != nil:
-		c.result(w, c.refuse)
+	case c.refusal(id) != nil:
+		c.result(w, c.refusal(id))
 	default:
 		c.guard(g, func() {
 			if err := c.change(g, changes, w); err != nil {

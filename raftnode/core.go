@@ -209,6 +209,7 @@ type Core struct {
 	keepers int             // groups whose log keeps flushed entries for others
 	dirty   []*group        // touched since the last Drain, in order of first touch
 	refuse  error           // why proposals are refused, nil if they are not
+	spared  bool            // those to the catalogue are not
 	out     Outputs
 	metrics *Metrics        // elections are counted there
 	scratch []byte          // data of proposals on their way into raft
@@ -264,7 +265,7 @@ func (c *Core) Step(from Sender, e Envelope) {
 	c.inform(g, e)
 	c.refused(g, e)
 	c.dismissed(g, e)
-	if c.refuse != nil && needsLog(e.Message) {
+	if c.refusal(g.id) != nil && needsLog(e.Message) {
 		return
 	}
 	c.guard(g, func() { _ = g.node.Step(e.Message) }) // an error means that raft dropped it, as the network may
@@ -306,8 +307,8 @@ func (c *Core) Propose(id dsdb.GroupID, data []byte, w Waiter) {
 	g := c.serving(id, w)
 	switch {
 	case g == nil:
-	case c.refuse != nil:
-		c.result(w, c.refuse)
+	case c.refusal(id) != nil:
+		c.result(w, c.refusal(id))
 	case len(data) > MaxProposal:
 		c.result(w, dsdb.Errorf(dsdb.KindTooLarge, "proposal of %d bytes: at most %d are allowed", len(data), MaxProposal))
 	default:
@@ -401,11 +402,30 @@ func (c *Core) ApplyDone(t ApplyTask, err error) {
 // applied: they are told KindTimeout. Said again and again it hands on the groups
 // led here that get on without this node.
 func (c *Core) Refuse(err error) {
-	c.refuse = err
-	if err == nil {
-		return
+	c.refuse, c.spared = err, false
+	c.endRefused()
+}
+
+// RefusePoints is Refuse for all groups but that of the catalogue.
+func (c *Core) RefusePoints(err error) {
+	c.refuse, c.spared = err, true
+	c.endRefused()
+}
+
+// refusal returns why proposals to a group are refused, nil if they are not.
+func (c *Core) refusal(id dsdb.GroupID) error {
+	if c.spared && id == dsdb.MetaGroup {
+		return nil
 	}
+	return c.refuse
+}
+
+func (c *Core) endRefused() {
 	for _, g := range c.sorted() {
+		err := c.refusal(g.id)
+		if err == nil {
+			continue
+		}
 		g.failProposals(c, err, unknownOutcome(err))
 		if g.failed == nil {
 			c.guard(g, func() { c.relieve(g) })

@@ -451,6 +451,15 @@ func (h *Host) tick() {
 	}
 }
 
+// Refusing returns why points are refused here at present: there is no space for
+// the log, or it does not answer. nil: they are not.
+func (h *Host) Refusing() error {
+	if err := h.writer.refusing.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // prepare keeps space for the log reserved.
 func (h *Host) prepare() {
 	t := time.NewTicker(time.Second)

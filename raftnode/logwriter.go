@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -39,18 +40,20 @@ type LogWriter struct {
 	waiting []Queued
 	writing []Queued // what was taken last
 	taken   bool     // it is not stored yet
+	ahead   []Queued // what is written ahead of its turn while there is no space
 	full    bool     // there was no space
 	proven  bool     // nothing was written since the last mark
 	updates []wal.Update
 }
 
-// Written is what came of a Write: the appends are stored, or the log is Full, or
-// it has Failed.
+// Written is what came of a Write: the appends are stored, or the log is Full but
+// for some of them, or it has Failed.
 type Written struct {
 	stored  []Queued // valid until the next Take
 	Updates int      // stored by the write; of 0 the log knows nothing
 	Again   bool     // it was full and is not any more: the cores are to take proposals again, Refuse(nil)
-	Full    error    // there is no space: the cores are to Refuse with it until Again, and Write is called again in RetryEvery
+	Full    error    // there is no space for the rest: the cores are to RefusePoints with it until Again, and Write is called again in RetryEvery
+	Dry     bool     // nor is there any for what is vital: they are to Refuse
 	Failed  error    // the log is at its end: Fail
 }
 
@@ -123,34 +126,123 @@ func writeLength(qs []Queued) int {
 // Write makes durable what was taken. If the last attempt found no space it
 // first does what may make some.
 func (w *LogWriter) Write() Written {
-	var err error
+	r := Written{}
 	if w.full {
-		err = w.makeRoom()
+		if err := w.makeRoom(); err != nil {
+			return w.unwritten(&r, err, true)
+		}
+		n, err := w.goAhead()
+		if err != nil {
+			return w.unwritten(&r, err, true)
+		}
+		r.stored, r.Updates = w.ahead, n
 	}
+	us, err := w.put(w.writing)
+	if err != nil {
+		return w.unwritten(&r, err, false)
+	}
+	if len(r.stored) > 0 {
+		w.writing = append(slices.Clone(r.stored), w.writing...)
+	}
+	r.stored, r.Updates, r.Again = w.writing, r.Updates+us, w.full
+	w.taken, w.full = false, false
+	return r
+}
+
+// unwritten is what came of a Write that ended with err, when nothing but what is in
+// r was written.
+func (w *LogWriter) unwritten(r *Written, err error, dry bool) Written {
+	if dsdb.KindOf(err) == dsdb.KindUnavailable {
+		w.full = true
+		r.Full, r.Dry = err, dry
+		return *r
+	}
+	w.writing = append(slices.Clone(r.stored), w.writing...) // who waits for them is told by Fail
+	return Written{Failed: err}
+}
+
+// put stores the updates of qs, frees what they allow, and returns how many there were.
+func (w *LogWriter) put(qs []Queued) (n int, err error) {
 	us, freed := w.updates[:0], false
-	for i := range w.writing {
-		if a := &w.writing[i].Append; !a.Empty {
+	for i := range qs {
+		if a := &qs[i].Append; !a.Empty {
+			a.Update.Vital = vital(&a.Update)
 			us = append(us, a.Update)
 			freed = freed || a.Update.Truncate != nil || a.Update.Reset != nil || a.Update.Remove
 		}
 	}
 	defer func() { clear(us); w.updates = us }()
-	if err == nil {
-		err = w.store(us)
-	}
-	switch {
-	case dsdb.KindOf(err) == dsdb.KindUnavailable:
-		w.full = true
-		return Written{Full: err}
-	case err == nil && freed:
+	if err = w.store(us); err == nil && freed {
 		err = w.log.Recycle()
 	}
-	if err != nil {
-		return Written{Failed: err}
+	return len(us), err
+}
+
+// vital reports whether an update may use the space that the log keeps for when the
+// disk is full: those of the catalogue, in which is dropped what takes space, and
+// entries without data, without which a new leader does not know what is committed.
+func vital(u *wal.Update) bool {
+	return u.Group == dsdb.MetaGroup || !slices.ContainsFunc(u.Entries, func(e wal.Entry) bool { return len(e.Data) > 0 })
+}
+
+// goAhead writes, ahead of their turn, the appends of the catalogue, those without
+// entries, and the removal of groups. It returns the number of updates.
+func (w *LogWriter) goAhead() (n int, err error) {
+	w.ahead = w.ahead[:0]
+	var writing, waiting []Queued
+	l := newLane(w.writing, w.waiting)
+	writing, w.ahead = l.part(w.writing, w.ahead)
+	waiting, w.ahead = l.part(w.waiting, w.ahead)
+	if n, err = w.put(w.ahead); err != nil {
+		w.ahead = w.ahead[:0]
+		return 0, err
 	}
-	r := Written{stored: w.writing, Updates: len(us), Again: w.full}
-	w.taken, w.full = false, false
-	return r
+	w.writing, w.waiting = writing, waiting
+	return n, nil
+}
+
+// lane parts the appends that go ahead from those that have to wait. Behind one that
+// waits those of the same group wait too, unless a removal of the group follows: that
+// goes ahead, and nothing becomes of what waited before it.
+type lane struct {
+	behind   map[dsdb.GroupID]bool // something of the group waits
+	removals map[dsdb.GroupID]int  // that are still to come
+}
+
+func newLane(queues ...[]Queued) lane {
+	l := lane{map[dsdb.GroupID]bool{}, map[dsdb.GroupID]int{}}
+	for _, qs := range queues {
+		for i := range qs {
+			if u := &qs[i].Append.Update; u.Remove {
+				l.removals[u.Group]++
+			}
+		}
+	}
+	return l
+}
+
+// part returns those of qs that wait, and ahead with the others appended.
+func (l *lane) part(qs, ahead []Queued) (wait, goes []Queued) {
+	for _, q := range qs {
+		u := &q.Append.Update
+		if q.Core == nil && !u.Remove { // it waits for all before it
+			wait = append(wait, q)
+			continue
+		}
+		if u.Remove {
+			l.removals[u.Group]--
+			l.behind[u.Group] = false
+		} else if l.behind[u.Group] || u.Group != dsdb.MetaGroup && len(u.Entries) > 0 {
+			l.behind[u.Group] = true
+			if l.removals[u.Group] == 0 {
+				wait = append(wait, q)
+				continue
+			}
+			q.Append.Update, q.Append.Empty = wal.Update{Group: u.Group}, true
+		}
+		ahead = append(ahead, q)
+	}
+	return wait, ahead
 }
 
 // makeRoom writes the truncations that wait ahead of their turn, also those of the

@@ -129,6 +129,29 @@ func TestLogWriter(t *testing.T) {
 			}
 			return of, last
 		}, 2, "write truncate of 2: no space|write truncate of 2|recycle", ""},
+		{"the catalogue, what has no entries and removals go ahead, but not of one group", []error{full, nil, full, nil}, func(w *LogWriter, waiter func(string) Waiter) (of int, last Written) {
+			vote := Queued{Core: core, Append: Append{Update: wal.Update{Group: 1, HardState: &wal.HardState{Term: 2}}}}
+			other := vote
+			other.Append.Update.Group = 3
+			w.Add(entries(1, 10), entries(2, 10))
+			writes(w, core, 1)
+			w.Add(vote, other, entries(dsdb.MetaGroup, 10), entries(2, 10), Erase(2, waiter("erased")))
+			if of, last = writes(w, core, 1); last.Full != full || last.Dry || of != 4 || !w.Take() {
+				return -1, last
+			}
+			if more, last := writes(w, core, 1); !last.Again {
+				return more, last
+			}
+			return of, last
+		}, 4, "write entries of 1 entries of 2: no space|recycle|" +
+			"write entries of 3 entries of 0 remove of 2|recycle|write entries of 1: no space|recycle|write entries of 1", "erased: <nil>"},
+		{"unless there is no space for them either", []error{full, full, nil, nil}, func(w *LogWriter, waiter func(string) Waiter) (of int, last Written) {
+			w.Add(entries(1, 10), entries(dsdb.MetaGroup, 10))
+			if of, last = writes(w, core, 2); last.Full != full || !last.Dry || of > 0 {
+				return -1, last
+			}
+			return writes(w, core, 1)
+		}, 2, "write entries of 1 entries of 0: no space|recycle|write entries of 0: no space|recycle|write entries of 0|write entries of 1", ""},
 		{"the end of the log is marked once", []error{nil, full, nil}, func(w *LogWriter, _ func(string) Waiter) (of int, last Written) {
 			w.Add(entries(1, 10))
 			of, last = writes(w, core, 1)

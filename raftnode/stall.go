@@ -36,7 +36,7 @@ func (w *writer) timed(write func()) {
 	defer s.mu.Unlock() // checkStall must not say the contrary behind the cores' back
 	s.under = false
 	if s.checks >= stallAfter {
-		w.refuse(nil)
+		w.refuse(evRefuse, nil)
 		w.host.opt.Logger.Warn("the disk of the log answers again")
 	}
 }
@@ -54,7 +54,7 @@ func (w *writer) checkStall() {
 		return
 	}
 	err := dsdb.Errorf(dsdb.KindUnavailable, "the disk of the log does not answer")
-	w.refuse(err)
+	w.refuse(evRefuse, err)
 	switch s.checks {
 	case stallAfter:
 		w.host.opt.Logger.Error("a write to the log hangs", "seconds", stallAfter)

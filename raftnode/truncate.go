@@ -142,7 +142,7 @@ func (s *sending) needed() uint64 {
 // tick moves a group's clock.
 func (c *Core) tick(g *group) {
 	c.endSetbacks(g)
-	if c.advanceClock(g) && (c.refuse == nil || g.seen.leading) { // else it could not store its own vote
+	if c.advanceClock(g) && (c.refusal(g.id) == nil || g.seen.leading) { // else it could not store its own vote
 		g.node.Tick()
 		if g.clock.raft%2 == 0 {
 			g.publishPeers()

@@ -24,6 +24,7 @@ const (
 	evStored
 	evApplied
 	evRefuse
+	evRefusePoints
 	evApplyWait
 	evMatched
 	evChange
@@ -207,6 +208,8 @@ func (w *worker) feed(e *event) {
 		w.core.ApplyDone(*e.task, e.err)
 	case evRefuse:
 		w.core.Refuse(e.err)
+	case evRefusePoints:
+		w.core.RefusePoints(e.err)
 	case evApplyWait:
 		w.core.Applied(e.group, e.index, e.waiter)
 	case evMatched:

@@ -2,6 +2,7 @@ package raftnode
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -10,12 +11,13 @@ import (
 // writer gives the LogWriter of a host its goroutine and its clock: whatever
 // arrived while the last write was being synced goes into the next.
 type writer struct {
-	host  *Host
-	log   *LogWriter // of the goroutine
-	in    inbox[Queued]
-	stall stall
-	stop  chan struct{} // closed by close: a write without space is given up
-	done  sync.WaitGroup
+	host     *Host
+	log      *LogWriter // of the goroutine
+	in       inbox[Queued]
+	stall    stall
+	refusing atomic.Pointer[error] // why points are refused; nil, or of nil: they are not
+	stop     chan struct{}         // closed by close: a write without space is given up
+	done     sync.WaitGroup
 }
 
 func newWriter(h *Host) *writer {
@@ -97,7 +99,8 @@ func (w *writer) write() error {
 			return r.Failed
 		}
 		if r.Full != nil {
-			w.refuse(r.Full)
+			w.deliver(&r)
+			w.full(&r)
 			if !w.pause() {
 				return r.Full
 			}
@@ -106,11 +109,7 @@ func (w *writer) write() error {
 			continue
 		}
 		if r.Again {
-			w.refuse(nil)
-		}
-		if r.Updates > 0 {
-			w.host.metrics.Batches.Add(1)
-			w.host.metrics.Updates.Add(uint64(r.Updates))
+			w.refuse(evRefuse, nil)
 		}
 		w.deliver(&r)
 		return nil
@@ -129,15 +128,29 @@ func (w *writer) pause() bool {
 	}
 }
 
+// full makes all workers refuse what there is no space for.
+func (w *writer) full(r *Written) {
+	if r.Dry {
+		w.refuse(evRefuse, r.Full)
+		return
+	}
+	w.refuse(evRefusePoints, r.Full)
+}
+
 // refuse makes all workers refuse proposals with err, or accept them again.
-func (w *writer) refuse(err error) {
+func (w *writer) refuse(kind eventKind, err error) {
+	w.refusing.Store(&err)
 	for _, k := range w.host.workers {
-		k.push(event{kind: evRefuse, err: err})
+		k.push(event{kind: kind, err: err})
 	}
 }
 
 // deliver tells what has become durable: each worker at once of all of its own.
 func (w *writer) deliver(r *Written) {
+	if r.Updates > 0 {
+		w.host.metrics.Batches.Add(1)
+		w.host.metrics.Updates.Add(uint64(r.Updates))
+	}
 	for _, k := range w.host.workers {
 		if as := r.Of(k.core); len(as) > 0 {
 			k.push(event{kind: evStored, appends: as})
@@ -151,7 +164,7 @@ func (w *writer) fail(err error) {
 	w.in.close()
 	in, _ := w.in.swap(nil)
 	w.log.Add(in...)
-	w.refuse(w.log.Fail(err))
+	w.refuse(evRefuse, w.log.Fail(err))
 	select {
 	case <-w.stop: // closed while there was no space; what was not written was not acknowledged
 	default:

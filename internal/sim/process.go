@@ -184,8 +184,12 @@ func (p *process) store() {
 		if !full {
 			p.node.cluster.count("disks full")
 		}
-		p.core.Refuse(r.Full)
-		p.wake()
+		if r.Dry {
+			p.core.Refuse(r.Full)
+		} else {
+			p.core.RefusePoints(r.Full)
+		}
+		p.note(&r)
 		p.after(raftnode.RetryEvery, p.store)
 	default:
 		if r.Again {
@@ -197,9 +201,16 @@ func (p *process) store() {
 
 // stored tells who is to know what has become durable.
 func (p *process) stored(r *raftnode.Written) {
-	n, as := p.node, r.Of(p.core)
 	p.writing = false
 	p.batches++
+	p.note(r)
+	p.write()
+	p.mark(p.batches)
+}
+
+// note tells those whom it concerns what a write has stored.
+func (p *process) note(r *raftnode.Written) {
+	n, as := p.node, r.Of(p.core)
 	for _, a := range as {
 		if a.Update.Create != nil {
 			n.created[a.Update.Create.Replica] = true
@@ -213,8 +224,6 @@ func (p *process) stored(r *raftnode.Written) {
 	p.core.StorageDone(as)
 	r.Tell()
 	p.wake()
-	p.write()
-	p.mark(p.batches)
 }
 
 // mark has the log mark its end if a batch is the last for a while.
