@@ -11,6 +11,7 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/planner"
 )
@@ -69,6 +70,22 @@ func (n *Node) cutOff() string {
 		return fmt.Sprintf("%s, and %d/%d data nodes", lack, reached, all)
 	}
 	return ""
+}
+
+// noSpace says that points are refused here for want of space, and that no data node
+// can be expected to take them instead, with what is to be done; else it is nil.
+func (n *Node) noSpace() error {
+	why := n.host.Refusing()
+	if !vfs.NoSpace(why) {
+		return nil
+	}
+	view := n.meta.View()
+	for _, node := range view.NodesOf(meta.DataNode) {
+		if p, _ := view.ProcessOf(node.ID); !n.is(node.ID) && !p.DataFull && n.up(node.ID) {
+			return nil
+		}
+	}
+	return dsdb.Errorf(dsdb.KindUnavailable, "no points are taken: the disk is full: drop databases or shards, shorten retention policies, or give it more space: %w", why)
 }
 
 // up reports whether a node is this one, or one that is connected and heard of.

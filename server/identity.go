@@ -12,7 +12,9 @@ import (
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
+	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/wal"
 )
 
 // founder is the replica of the meta group on the node that founds a cluster,
@@ -88,7 +90,24 @@ func (n *Node) begin(id meta.Identity) error {
 	id.Epoch++
 	n.id, n.dataID = id, id.DataID
 	n.door.admitter.member.Store(&id)
-	return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, id)
+	return n.makeRoom(func() error { return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, id) })
+}
+
+// makeRoom runs a write of small files, and again if there is no space for it and the
+// log can give some: it is kept for this. The log takes it again when there is more.
+func (n *Node) makeRoom(write func() error) error {
+	err := write()
+	if !vfs.NoSpace(err) {
+		return err
+	}
+	yield := func() (bool, error) { return wal.Yield(n.fs, n.cfg.Data.WALDir) }
+	if n.wal != nil {
+		yield = n.wal.Yield
+	}
+	if made, why := yield(); why != nil || !made {
+		return errors.Join(err, why)
+	}
+	return write()
 }
 
 // renounce writes down that the cluster has refused the folders of this node, and

@@ -20,7 +20,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 	m := newMachine(t)
 	disk := vfs.NewMem(1)
 	m.fs = disk
-	disk.SetCapacity(64 << 10) // for the small files, not for the log
+	disk.SetCapacity(16 << 10) // for the small files, not for the log
 	m.launch()
 	eventually(t, "the node says what it waits for", func() bool {
 		return strings.Contains(m.log.String(), "waiting for the log to take the catalogue's entries; the disk of ")
@@ -63,8 +63,7 @@ func TestFullDisk(t *testing.T) {
 		if dsdb.KindOf(err) != dsdb.KindTimeout { // one that needs a new shard is not refused at once
 			wantError(t, err, dsdb.KindUnavailable, "write failed: ")
 		}
-		_, err = c.query("", "CREATE DATABASE other")
-		wantError(t, err, dsdb.KindUnavailable, "no space")
+		c.mustQuery("", "CREATE DATABASE other") // the catalogue has space of its own
 		got := c.mustQuery("db", "SELECT count(n) FROM cpu")
 		if n := count(got); n < acked {
 			t.Errorf("%d points are read on the full disk, %d were acknowledged", n, acked)

@@ -234,6 +234,9 @@ func (n *Node) Ready(ctx context.Context) error {
 	if why := n.cutOff(); why != "" {
 		return dsdb.Errorf(dsdb.KindUnavailable, "%s", why)
 	}
+	if why := n.noSpace(); why != nil {
+		return why
+	}
 	return n.admit()
 }
 

@@ -153,7 +153,7 @@ func (n *Node) startMeta(ctx context.Context) error {
 		return nil
 	}
 	n.id.Begun = true
-	return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, n.id)
+	return n.makeRoom(func() error { return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, n.id) })
 }
 
 // spaceLeft says how much space there is for the log, if that is so little that
@@ -313,11 +313,11 @@ func (n *Node) flushMeta() error {
 	if n.meta.View().Index == n.meta.FlushedIndex() {
 		return nil
 	}
-	if err := n.meta.Flush(); err != nil {
+	if err := n.makeRoom(n.meta.Flush); err != nil {
 		return err
 	}
 	if !mutant.CatalogueNotCopied {
-		if err := n.meta.WriteCopy(n.cfg.Data.Dir); err != nil {
+		if err := n.makeRoom(func() error { return n.meta.WriteCopy(n.cfg.Data.Dir) }); err != nil {
 			return err
 		}
 	}
