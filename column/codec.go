@@ -29,17 +29,33 @@ func (b *WriteBatch) Append(dst []byte) []byte {
 	}
 	dst = append(dst, entryVersion)
 	dst = binary.AppendUvarint(dst, uint64(tables))
-	var scratch []uint64
+	var s scratch
 	for i := range b.Tables {
 		if t := &b.Tables[i]; t.Rows() > 0 {
-			dst, scratch = t.append(dst, scratch)
+			dst = t.append(dst, &s)
 		}
 	}
 	return dst
 }
 
-// append appends one table; scratch is room for a column, grown as needed.
-func (t *Table) append(dst []byte, scratch []uint64) ([]byte, []uint64) {
+// scratch is room to encode in, no more of it than a table needs: most batches
+// under load are of one row.
+type scratch struct {
+	column       []uint64 // a value for each row
+	ints, deltas []uint64 // for each row of a block
+}
+
+func (s *scratch) grow(rows int) {
+	if cap(s.column) < rows {
+		block := min(rows, blockRows)
+		room := make([]uint64, rows+2*block)
+		s.column, s.ints, s.deltas = room[:rows:rows], room[rows:rows+block], room[rows+block:]
+	}
+	s.column = s.column[:rows]
+}
+
+// append appends one table.
+func (t *Table) append(dst []byte, s *scratch) []byte {
 	rows := t.Rows()
 	if len(t.Series) != rows {
 		panic("BUG: column: a table with fewer series than times")
@@ -48,27 +64,24 @@ func (t *Table) append(dst []byte, scratch []uint64) ([]byte, []uint64) {
 	dst = binary.AppendUvarint(dst, uint64(rows))
 	dst = binary.AppendUvarint(dst, uint64(len(t.Columns)))
 	dst = t.Keys.append(dst)
-	if cap(scratch) < rows {
-		scratch = make([]uint64, rows)
+	s.grow(rows)
+	for i, key := range t.Series {
+		s.column[i] = uint64(key)
 	}
-	scratch = scratch[:rows]
-	for i, s := range t.Series {
-		scratch[i] = uint64(s)
-	}
-	dst = appendInts(dst, scratch, t.Keys.Len())
+	dst = s.appendInts(dst, s.column, t.Keys.Len())
 	for i, at := range t.Times {
-		scratch[i] = uint64(at)
+		s.column[i] = uint64(at)
 	}
-	dst = appendInts(dst, scratch, 0)
+	dst = s.appendInts(dst, s.column, 0)
 	for i := range t.Columns {
-		dst = t.Columns[i].append(dst, scratch)
+		dst = t.Columns[i].append(dst, s)
 	}
-	return dst, scratch
+	return dst
 }
 
-// append appends the column of len(scratch) rows.
-func (c *Column) append(dst []byte, scratch []uint64) []byte {
-	rows := len(scratch)
+// append appends the column of len(s.column) rows.
+func (c *Column) append(dst []byte, s *scratch) []byte {
+	rows := len(s.column)
 	if len(c.Bits) != rows {
 		panic("BUG: column: a column with more or fewer values than the table has rows")
 	}
@@ -81,15 +94,15 @@ func (c *Column) append(dst []byte, scratch []uint64) []byte {
 	dst = append(dst, kind)
 	if nulls > 0 {
 		dst = appendBitmap(dst, c.Valid, rows)
-		bits = gatherValid(scratch[:0], c.Bits, c.Valid)
+		bits = gatherValid(s.column[:0], c.Bits, c.Valid)
 	}
 	switch c.Type {
 	case dsdb.Float:
-		return appendFloats(dst, bits)
+		return s.appendFloats(dst, bits)
 	case dsdb.String:
-		return appendStrings(dst, bits, c.Bytes, scratch[:len(bits)])
+		return s.appendStrings(dst, bits, c.Bytes)
 	}
-	return appendInts(dst, bits, 0)
+	return s.appendInts(dst, bits, 0)
 }
 
 // kindNulls marks a column that a bitmap of valid rows precedes.
@@ -132,8 +145,8 @@ func appendBitmap(dst []byte, b Bitmap, rows int) []byte {
 }
 
 // appendStrings appends the lengths as an integer block, and then the bytes of
-// all strings. lengths is scratch and may be the memory of refs.
-func appendStrings(dst []byte, refs []uint64, bytes []byte, lengths []uint64) []byte {
+// all strings. refs may lie in s.column.
+func (s *scratch) appendStrings(dst []byte, refs []uint64, bytes []byte) []byte {
 	total := uint64(0)
 	for _, r := range refs {
 		total += r & 0xffffffff
@@ -142,10 +155,11 @@ func appendStrings(dst []byte, refs []uint64, bytes []byte, lengths []uint64) []
 	for _, r := range refs {
 		dst = append(dst, bytes[r>>32:r>>32+r&0xffffffff]...)
 	}
+	lengths := s.column[:len(refs)]
 	for i, r := range refs {
 		lengths[i] = r & 0xffffffff
 	}
-	return appendInts(dst, lengths, 0)
+	return s.appendInts(dst, lengths, 0)
 }
 
 func appendBytes[T string | []byte](dst []byte, s T) []byte {

@@ -28,11 +28,10 @@ const maxPacked = 57
 
 // appendInts appends values as blocks. If period > 0 the values may count in
 // cycles of that period, as series do in a batch that visits them in turn.
-func appendInts(dst []byte, values []uint64, period int) []byte {
-	var deltas [blockRows]uint64
+func (s *scratch) appendInts(dst []byte, values []uint64, period int) []byte {
 	for len(values) > 0 {
 		n := min(len(values), blockRows)
-		dst = appendBlock(dst, values[:n], deltas[:n-1], uint64(period))
+		dst = appendBlock(dst, values[:n], s.deltas[:n-1], uint64(period))
 		values = values[n:]
 	}
 	return dst
@@ -339,20 +338,19 @@ var pow10 = [maxDigits + 1]float64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e
 
 // appendFloats appends the bits of float64 values: a block of decimals as
 // integers, any other block as it is. Every block reads back bit for bit.
-func appendFloats(dst []byte, values []uint64) []byte {
-	var ints, deltas [blockRows]uint64
+func (s *scratch) appendFloats(dst []byte, values []uint64) []byte {
 	for len(values) > 0 {
 		n := min(len(values), blockRows)
-		block := values[:n]
+		block, ints, deltas := values[:n], s.ints[:n], s.deltas[:n-1]
 		values = values[n:]
-		if digits, ok := decimals(ints[:n], block); ok {
+		if digits, ok := decimals(ints, block); ok {
 			dst = append(dst, byte(digits))
-			dst = appendBlock(dst, ints[:n], deltas[:n-1], 0)
+			dst = appendBlock(dst, ints, deltas, 0)
 			continue
 		}
 		if least, greatest := extent(block); least == greatest {
 			dst = append(dst, floatsBits)
-			dst = appendBlock(dst, block, deltas[:n-1], 0)
+			dst = appendBlock(dst, block, deltas, 0)
 			continue
 		}
 		dst = append(dst, floatsRaw)

@@ -56,8 +56,8 @@ type reader struct {
 	err     error
 	rows    int // of the tables so far
 	slots   int
-	keys    int // bytes
-	scratch [blockRows]uint64
+	keys    int      // bytes
+	scratch []uint64 // for a block
 }
 
 func (r *reader) fail(format string, args ...any) {
@@ -154,12 +154,20 @@ func (r *reader) table(t *Table) {
 	}
 }
 
+// room returns scratch memory for n values.
+func (r *reader) room(n int) []uint64 {
+	if cap(r.scratch) < n {
+		r.scratch = make([]uint64, n)
+	}
+	return r.scratch[:n]
+}
+
 // series reads the series of each row, which must be in the key table.
 func (r *reader) series(t *Table, rows int) {
 	t.Series = resize(t.Series, rows)
 	keys := uint64(t.Keys.Len())
 	for done := 0; done < rows && r.err == nil; done += blockRows {
-		block := r.scratch[:min(blockRows, rows-done)]
+		block := r.room(min(blockRows, rows-done))
 		r.block(block)
 		out := t.Series[done : done+len(block)]
 		for i, v := range block {
@@ -176,7 +184,7 @@ func (r *reader) times(t *Table, rows int) {
 	t.Times = resize(t.Times, rows)
 	t.MinTime, t.MaxTime = math.MaxInt64, math.MinInt64
 	for done := 0; done < rows && r.err == nil; done += blockRows {
-		block := r.scratch[:min(blockRows, rows-done)]
+		block := r.room(min(blockRows, rows-done))
 		r.block(block)
 		out := t.Times[done : done+len(block)]
 		for i, v := range block {
