@@ -527,3 +527,30 @@ func TestNobodySpeaksForAReplicaOfAnotherNode(t *testing.T) {
 		}
 	}
 }
+
+// Under load followers hear what is committed with the entries that follow: only
+// when none do are they told by messages of their own. A read is not held up.
+func TestCommitIsToldWithWhatFollows(t *testing.T) {
+	tr := newTrio(t)
+	tr.tick(3, 0, 1, 2)
+	a := tr.propose(0, "a")
+	first := tr.take(1)
+	b := tr.propose(0, "b")
+	second := tr.take(1)
+	tr.boxes[2] = nil
+	tr.deliver(1, first...)
+	tr.deliver(0, tr.take(0)...)
+	if a.told != 1 || b.told != 0 || len(tr.boxes[1]) > 0 {
+		t.Fatalf("a is told %d times, b %d, and node 1 gets %v", a.told, b.told, tr.boxes[1])
+	}
+	tr.read(0)
+	tr.deliver(1, tr.take(1)...)
+	if got := tr.sms[1].payloads(); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("asked for a read index node 1 has applied %q", got)
+	}
+	tr.deliver(1, second...)
+	tr.converse(0, 1)
+	if got := tr.sms[1].payloads(); b.told != 1 || !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("b is told %d times, and node 1 has applied %q", b.told, got)
+	}
+}
