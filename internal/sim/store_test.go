@@ -528,8 +528,15 @@ func (s *store) finalReads() {
 	}
 }
 
-// compare checks that the replicas of each group are equal, and nothing else is left.
+// compare checks that the replicas of each group are equal, and nothing else is left:
+// a read that went on at another node may still wait at the first for a moment.
 func (s *store) compare() {
+	s.RunUntil(10*time.Second, func() bool {
+		return !slices.ContainsFunc(s.members, func(m *member) bool {
+			return m.node != s.scrapped && m.alive() &&
+				slices.ContainsFunc(m.proc.groups, func(g dsdb.GroupID) bool { return m.node.Status(g).Waiting > 0 })
+		})
+	})
 	var catalogue []byte
 	dumps := map[dsdb.ShardID][]byte{}
 	for _, m := range s.members {
