@@ -149,12 +149,7 @@ func TestHintBelowAFence(t *testing.T) {
 	left, others := hintCluster(t, register)
 	left.hint("seen,k=a v=1i 10\ntaken,k=a v=2i 10")
 	left.halt()
-	for _, m := range others {
-		m.launch()
-	}
-	for _, m := range others {
-		m.ready()
-	}
+	startAll(others...)
 	others[0].insist("db", "cpu,host=a n=2i 30")
 	others[0].mustQuery("db", "DELETE FROM seen WHERE k = 'b'; DELETE FROM taken WHERE k = 'b'")
 	others[0].typed("db", "cpu")

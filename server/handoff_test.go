@@ -32,11 +32,8 @@ func (m *machine) insist(db, lines string) {
 // one is left.
 func hintCluster(t *testing.T, prepare ...func(m *machine)) (left *machine, others []*machine) {
 	t.Helper()
-	first := newMachine(t, soon).start()
-	others = []*machine{first, newMachine(t, soon, joins(first)).start()}
-	left = newMachine(t, soon, joins(first)).start()
-	agree(t, append(others, left)...)
-	allVote(t, append(others, left)...)
+	nodes := newCluster(t, 3, soon)
+	left, others = nodes[2], nodes[:2]
 	left.mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
 	left.insist("db", "cpu,host=a n=1i,m=1i 10\ncpu,host=a n=1i 20\ncpu,host=gone n=1i 10")
 	for _, do := range prepare {
@@ -77,12 +74,7 @@ func TestHintsComeLate(t *testing.T) {
 	}
 	left.halt()
 
-	for _, m := range others {
-		m.launch()
-	}
-	for _, m := range others {
-		m.ready()
-	}
+	startAll(others...)
 	others[0].insist("db", "cpu,host=a n=2i 30")
 	others[0].mustQuery("db", "DROP SERIES FROM cpu WHERE host = 'gone'; DELETE FROM cpu WHERE time = 40")
 	left.start()
@@ -117,12 +109,7 @@ func TestHintsOfWhatIsNotStored(t *testing.T) {
 	})
 	left.hint("dropped,host=a n=1i 10\ndeleted,host=a n=1i 10\nmatched,host=a n=1i 10\nkept,host=a n=1i 10")
 	left.halt()
-	for _, m := range others {
-		m.launch()
-	}
-	for _, m := range others {
-		m.ready()
-	}
+	startAll(others...)
 	others[0].insist("db", "cpu,host=a n=1i 50")
 	others[0].mustQuery("db", "DROP MEASUREMENT dropped; DELETE FROM deleted; DELETE FROM /^mat/; DROP MEASUREMENT never")
 	left.start()

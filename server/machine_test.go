@@ -118,6 +118,16 @@ func (m *machine) start() *machine {
 	return m.ready()
 }
 
+// startAll starts machines that cannot begin to serve alone.
+func startAll(all ...*machine) {
+	for _, m := range all {
+		m.launch()
+	}
+	for _, m := range all {
+		m.ready()
+	}
+}
+
 // refused starts the machine, which must fail with the words.
 func (m *machine) refused(words ...string) {
 	m.t.Helper()

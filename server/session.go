@@ -235,15 +235,10 @@ func (s *session) candidates(sh meta.Shard) []dsdb.NodeID {
 }
 
 func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID) (exec.Source, error) {
-	here, stale := s.n.is(node), s.level.Read == httpd.ReadStale
-	if here {
-		if stale { // first: what is read later is no older
-			asked := s.n.routes.age()
-			at, known := s.n.asOf(ctx, id.Group())
-			s.staleness.add(atMost(s.level.Staleness, asked, at, known))
-		}
+	if s.n.is(node) {
+		s.noteAge(ctx, node, id) // first: what is read later is no older
 		src, err := s.n.openLocal(ctx, id, s.level)
-		if stale && err == nil && s.n.filesOnly(id) {
+		if s.level.Read == httpd.ReadStale && err == nil && s.n.filesOnly(id) {
 			s.staleness.lacks(id)
 		}
 		return unclosed{src}, err
@@ -252,12 +247,18 @@ func (s *session) openOn(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID)
 	if err != nil {
 		return nil, err
 	}
-	if stale {
-		asked := s.n.routes.age()
-		at, known := s.n.asOfOn(ctx, node, id.Group())
-		s.staleness.add(atMost(s.level.Staleness, asked, at, known))
-	}
+	s.noteAge(ctx, node, id)
 	return r.Source(id), nil
+}
+
+// noteAge notes how old a replica is that is to be read, if that may be stale.
+func (s *session) noteAge(ctx context.Context, node dsdb.NodeID, id dsdb.ShardID) {
+	if s.level.Read != httpd.ReadStale {
+		return
+	}
+	asked := s.n.routes.age()
+	at, known := s.n.asOfOn(ctx, node, id.Group())
+	s.staleness.add(atMost(s.level.Staleness, asked, at, known))
 }
 
 // unclosed is a source that belongs to its session.

@@ -90,8 +90,11 @@ func (n *Node) asOf(ctx context.Context, g dsdb.GroupID) (at time.Duration, know
 	return n.routes.fresh.AsOf(g)
 }
 
-// asOfOn is asOf for the replica on another node.
+// asOfOn is asOf for the replica on any node.
 func (n *Node) asOfOn(ctx context.Context, node dsdb.NodeID, g dsdb.GroupID) (at time.Duration, known bool) {
+	if n.is(node) {
+		return n.asOf(ctx, g)
+	}
 	asked := n.routes.age()
 	ctx, cancel := context.WithTimeout(ctx, pingWait)
 	defer cancel()
