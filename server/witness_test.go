@@ -132,8 +132,7 @@ func TestWitnessesComeAndGo(t *testing.T) {
 // may hold. When it is back it gets the rest from the other copy.
 func TestWitnessKeepsNoMoreThanTheLogMayHold(t *testing.T) {
 	t.Parallel()
-	const limit = 256 << 10
-	small := func(c *config.Config) { c.Data.WALMaxSize = limit }
+	small := func(c *config.Config) { c.Data.WALMaxSize = 2 << 20 } // a start takes a quarter of that, a page for each batch
 	nodes := []*machine{newMachine(t, small).start()}
 	for range 2 {
 		nodes = append(nodes, newMachine(t, small, joins(nodes[0])).start())
@@ -160,7 +159,7 @@ func TestWitnessKeepsNoMoreThanTheLogMayHold(t *testing.T) {
 			t.Errorf("a witness keeps %d entries of what a copy lacks", kept(m))
 		}
 	}
-	text := strings.Repeat("x", 16<<10)
+	text := strings.Repeat("x", 32<<10)
 	for i := range 30 {
 		nodes[1].mustWrite("db", strings.ReplaceAll(spread(now+i), "n=1i", fmt.Sprintf("s=%q", text)))
 	}
@@ -175,7 +174,7 @@ func TestWitnessKeepsNoMoreThanTheLogMayHold(t *testing.T) {
 // may hold. When it is back it gets the rest by a snapshot.
 func TestLogHoldsNoMoreForACopyThatIsAway(t *testing.T) {
 	t.Parallel()
-	const limit = 256 << 10
+	const limit = 1 << 20
 	small := func(c *config.Config) { c.Data.WALMaxSize, c.Data.CacheSnapshotMemory = limit, 64<<10 }
 	nodes := []*machine{newMachine(t, small).start()}
 	for range 2 {
@@ -188,7 +187,7 @@ func TestLogHoldsNoMoreForACopyThatIsAway(t *testing.T) {
 	nodes[0].mustWrite("slow", spread(now))
 	nodes[0].halt()
 	nodes[1].mustWrite("slow", spread(now+1))
-	text := strings.Repeat("x", 16<<10)
+	text := strings.Repeat("x", 32<<10)
 	for i := range 40 {
 		nodes[1].mustWrite("fast", strings.ReplaceAll(spread(now+i), "n=1i", fmt.Sprintf("s=%q", text)))
 	}
