@@ -230,8 +230,8 @@ func (c *DropShard) apply(d *Data) error {
 }
 
 // successors returns the nodes for the shard that is to take the place of
-// another: those that are to stay, or, if there is none, new ones; and that for
-// its witness, 0 if it is to have none.
+// another: those that are to stay, or, if there is none, new ones, or, if no node
+// is to stay at all, its own; and that for its witness, 0 if it is to have none.
 func (d *Data) successors(ref ShardRef) (nodes []dsdb.NodeID, witness dsdb.NodeID) {
 	for _, r := range ref.Shard.Replicas {
 		switch p, _ := d.ProcessOf(r.Node); {
@@ -244,6 +244,9 @@ func (d *Data) successors(ref ShardRef) (nodes []dsdb.NodeID, witness dsdb.NodeI
 	}
 	if len(nodes) == 0 {
 		p := newPlacer(d, nil)
+		if len(p.nodes) == 0 {
+			return ref.Shard.Owners(), 0
+		}
 		p.begin(ref.Group.ID)
 		nodes = p.place(ref.Policy.ReplicaN)
 		witness = p.witness(ref.Policy.ReplicaN, nodes)

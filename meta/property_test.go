@@ -107,15 +107,16 @@ func randomMembership(r *rand.Rand) Command {
 		group, replica = dsdb.MetaGroup, dsdb.ReplicaID(r.IntN(8))
 	}
 	kind := []NodeKind{MetaNode, DataNode}[r.IntN(2)]
-	switch r.IntN(14) {
+	switch r.IntN(18) {
 	case 0, 1, 2:
 		return &JoinCluster{UUID: uuid, Meta: r.IntN(3) > 0, Data: r.IntN(3) > 0, Addresses: at, Epoch: epoch}
 	case 3:
-		return &JoinCluster{UUID: uuid, Data: true, Addresses: at, Epoch: epoch, Replace: node}
+		data := r.IntN(2) == 0
+		return &JoinCluster{UUID: uuid, Meta: !data, Data: data, Addresses: at, Epoch: epoch, Replace: node}
 	case 4:
 		return &BootNode{UUID: uuid, Addresses: at, Epoch: epoch, Nonce: uint64(r.IntN(2)), Found: r.IntN(4) == 0}
 	case 5:
-		return &DropNode{ID: node, Kind: kind, Force: r.IntN(2) == 0, Now: 1}
+		return &DropNode{ID: node, Kind: kind, Force: r.IntN(2) == 0, Lost: r.IntN(2) == 0, Now: 1}
 	case 6:
 		return &RemoveNode{ID: node}
 	case 7:
@@ -130,6 +131,14 @@ func randomMembership(r *rand.Rand) Command {
 		return &ReplicaFailed{Group: group, Replica: replica, Reason: "log"}
 	case 12:
 		return &SetRoles{UUID: uuid, Meta: r.IntN(2) == 0, Data: r.IntN(2) == 0}
+	case 13:
+		return &SucceedShard{ID: dsdb.ShardID(r.IntN(60)), Replica: replica}
+	case 14:
+		return &SucceedCatalogue{UUID: uuid, Lost: []dsdb.NodeID{node}}
+	case 15:
+		return &NoteDisk{Node: node, Full: r.IntN(2) == 0}
+	case 16:
+		return &ResumeCatalogue{Shard: dsdb.ShardID(group), Replica: replica}
 	}
 	return &RemoveReplica{Group: group, Replica: replica}
 }

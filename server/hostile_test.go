@@ -13,6 +13,7 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/ql"
 )
 
 // No name becomes a part of a path: those of databases and policies are refused if
@@ -51,6 +52,23 @@ func TestTSEC11NamesAreNoPaths(t *testing.T) {
 		}
 	}
 	c.close()
+}
+
+// A deletion is carried out however deep its condition is nested, if the statement
+// can be parsed: in each pair of brackets may be an AND in an OR.
+func TestNestedConditionOfADeletion(t *testing.T) {
+	t.Parallel()
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db")
+	c.mustWrite("db", "m,a=1 v=1 1\nm,a=2 v=2 2\nm,a=3 v=3 3")
+	nested := "a = '1'"
+	for range ql.MaxDepth {
+		nested = "(" + nested + ") AND a <> '4' OR a = '4'"
+	}
+	c.mustQuery("db", "DELETE WHERE "+nested)
+	c.mustQuery("db", "DROP SERIES WHERE "+strings.Replace(nested, "'1'", "'2'", 1))
+	c.expect("db", "SELECT v FROM m", "m time=3 v=3")
 }
 
 // Who talks HTTP/2 to a plain address without being asked is not listened to.

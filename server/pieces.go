@@ -12,18 +12,24 @@ import (
 )
 
 // An entry of the log should not be larger than this, so that others need not
-// wait long behind it; larger parts are divided by rows.
+// wait long behind it; larger parts are divided by rows. Series keys count as they
+// are, not by the little that they take encoded: of more than column.MaxEntryKeys
+// no replica would read the entry.
 const (
 	entryBytes = 4 << 20
 	entryRows  = 1 << 20
+	entryKeys  = column.MaxEntryKeys / 4
 )
 
 // pieces divides a batch by rows, if it takes so many bytes, so that entries of
 // its parts are not too large if its rows are alike. It returns the batch itself
 // if it is small enough, or has one row.
 func pieces(b *column.WriteBatch, size int) []*column.WriteBatch {
-	rows := b.Rows()
-	n := min(max(1+size/entryBytes, 1+rows/entryRows), rows)
+	rows, keys := b.Rows(), 0
+	for i := range b.Tables {
+		keys += len(b.Tables[i].Keys.Bytes)
+	}
+	n := min(max(1+size/entryBytes, 1+rows/entryRows, 1+keys/entryKeys), rows)
 	if n <= 1 {
 		return []*column.WriteBatch{b}
 	}

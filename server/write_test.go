@@ -262,6 +262,32 @@ func TestUnevenRowsAreDivided(t *testing.T) {
 	}
 }
 
+// Series keys that are long and alike take next to nothing in an entry, and all of
+// their bytes when that is read: what no replica could read is not proposed.
+func TestLongKeysAreDivided(t *testing.T) {
+	const series, length = 1100, 62_000 // more than column.MaxEntryKeys together
+	var lines strings.Builder
+	long := strings.Repeat("x", length)
+	for i := range series {
+		fmt.Fprintf(&lines, "m,a=%s,z=%d v=1 1\n", long, i)
+	}
+	var b column.WriteBatch
+	if _, err := new(lineproto.Parser).Parse(&b, []byte(lines.String()), lineproto.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for _, part := range pieces(&b, len(b.Append(nil))) {
+		var read column.WriteBatch
+		if err := read.Decode(part.Append(nil)); err != nil {
+			t.Error(err)
+		}
+		rows += read.Rows()
+	}
+	if rows != series {
+		t.Errorf("%d of %d rows can be read", rows, series)
+	}
+}
+
 // What is said of a write that did not succeed: whether it may have, and what of
 // it is stored.
 func TestWordsOfAWriteThatFailed(t *testing.T) {

@@ -24,8 +24,9 @@ const (
 	withPrepared = 0x40
 )
 
-// maxExprDepth bounds the nesting of a condition in a log entry.
-const maxExprDepth = 100
+// maxExprDepth bounds the nesting of a condition in a log entry, well above that of
+// any statement: no replica would get past an entry that is nested deeper.
+const maxExprDepth = 1000
 
 // AppendWrite appends the log entry that writes b, proposed as id. A shard
 // applies one entry of each id; the zero id makes an entry that is always applied.
