@@ -30,32 +30,41 @@ type machine struct {
 	started chan error
 }
 
-// reserved keeps addresses that tests have been given, so that no two are alike.
+// The ports of tests lie below those that Linux gives to connections, one of which
+// could else take that of a node that does not run. A process of tests claims them
+// block by block, by listening at the first of each until it ends, so that processes
+// side by side have none in common. Each port is given once.
+const (
+	firstPort, lastPort = 10000, 32000
+	portBlock           = 100
+)
+
 var reserved struct {
-	mu   sync.Mutex
-	seen map[string]bool
+	mu     sync.Mutex
+	claims []net.Listener
+	next   int // port; a multiple of portBlock: the block is used up
 }
 
-// freeAddress returns an address of loopback on which nobody listens. Its port
-// lies below those that Linux gives to connections, one of which could else take
-// it while no node listens there.
+// freeAddress returns an address of loopback on which nobody listens.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	reserved.mu.Lock()
 	defer reserved.mu.Unlock()
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10000+mathrand.IntN(22000))
-		ln, err := net.Listen("tcp", address)
-		if err != nil {
+	listen := func(port int) (net.Listener, error) { return net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)) }
+	for range 10 * (lastPort - firstPort) {
+		if reserved.next%portBlock == 0 {
+			block := firstPort + mathrand.IntN((lastPort-firstPort)/portBlock)*portBlock
+			if claim, err := listen(block); err == nil {
+				reserved.claims = append(reserved.claims, claim)
+				reserved.next = block + 1
+			}
 			continue
 		}
-		ln.Close()
-		if !reserved.seen[address] {
-			if reserved.seen == nil {
-				reserved.seen = map[string]bool{}
-			}
-			reserved.seen[address] = true
-			return address
+		ln, err := listen(reserved.next)
+		reserved.next++
+		if err == nil {
+			ln.Close()
+			return ln.Addr().String()
 		}
 	}
 	t.Fatal("there is no free port")
@@ -90,7 +99,12 @@ func (m *machine) launch() {
 		m.client.node = n
 		m.started <- err
 	}()
-	m.t.Cleanup(m.halt)
+	m.t.Cleanup(func() {
+		m.halt()
+		if m.t.Failed() {
+			m.t.Logf("%s:\n%s", m.cfg.Meta.BindAddress, book.tail())
+		}
+	})
 }
 
 // outcome waits until the machine serves, or returns why it does not.

@@ -285,6 +285,12 @@ func (b *logBook) String() string {
 	return b.text.String()
 }
 
+// tail returns what was logged last.
+func (b *logBook) tail() string {
+	lines := strings.SplitAfter(b.String(), "\n")
+	return strings.Join(lines[max(0, len(lines)-100):], "")
+}
+
 // clear frees what was logged so far.
 func (b *logBook) clear() {
 	b.mu.Lock()

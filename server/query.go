@@ -32,8 +32,12 @@ func (n *Node) Execute(ctx context.Context, r *httpd.QueryRequest) (exec.Result,
 	return res, nil
 }
 
-// retryFor is how long a statement is begun again because nodes fail.
-const retryFor = 10 * time.Second
+// retryFor is how long a statement is begun again because nodes fail, pardonPause
+// how long it waits before it asks those again that have failed it, for want of others.
+const (
+	retryFor    = 10 * time.Second
+	pardonPause = 100 * time.Millisecond
+)
 
 // retryDamaged is how often a statement is begun again because it has met damage
 // that it had met before. Each new one is a step on: the replica that the file
@@ -58,7 +62,7 @@ func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Tim
 			s.staleness.tell(r, n.routes.age())
 			return res, nil
 		}
-		again := s.lost(err, failed)
+		again := s.lost(err, failed) || s.pardon(err, failed)
 		if meansDamage(err) {
 			if damage[err.Error()] {
 				repeated++

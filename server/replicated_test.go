@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
 	"github.com/dasudian/dsdb/server/httpd"
+	"github.com/dasudian/dsdb/server/rpc"
 )
 
 // openCluster opens count nodes in this process, connected over loopback: the
@@ -261,4 +263,22 @@ func restartsUnderLoad(t *testing.T, replicas int) {
 			t.Errorf("%d points in the end, %d were acknowledged and %d tried", got, acked.Load(), tried.Load())
 		}
 	}
+}
+
+// The only copy of some points lies on a node that fails a query for a moment, as a
+// busy one does: it is asked again, not taken for gone.
+func TestOnlyCopyIsAskedAgain(t *testing.T) {
+	t.Parallel()
+	nodes := openCluster(t, 2)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 1")
+	nodes[0].mustWrite("db", "cpu n=1i 1")
+	holder := leaderOf(t, nodes, shardOf(nodes[0]).ID)
+	asked := atomic.Int64{}
+	nodes[holder].node.peers.HandleStream(methodQuery, func(ctx context.Context, from rpc.Process, s *rpc.Stream) error {
+		if asked.Add(1) <= 2 {
+			return dsdb.Errorf(dsdb.KindUnavailable, "not now")
+		}
+		return nodes[holder].node.serveQuery(ctx, from, s)
+	})
+	nodes[1-holder].expect("db", "SELECT n FROM cpu", "cpu time=1 n=1")
 }

@@ -40,7 +40,8 @@ type session struct {
 	sources map[dsdb.ShardID]*sharedSource
 	remotes map[dsdb.NodeID]*exec.Remote
 	failed  outages
-	losses  int // how many more there are than when the session began
+	losses  int  // how many more there are than when the session began
+	nobody  bool // of some shard no replica was left to be asked
 
 	staleness staleness // of what is read at ReadStale
 }
@@ -171,6 +172,9 @@ func (s *session) find(ctx context.Context, id dsdb.ShardID) (exec.Source, error
 		}
 	}
 	if first == nil {
+		s.mu.Lock()
+		s.nobody = true
+		s.mu.Unlock()
 		first = dsdb.Errorf(dsdb.KindUnavailable, "no replica of shard %d can be reached: %w", id, s.outage(ref.Shard))
 	}
 	return nil, s.n.withAway(id.Group(), first)
@@ -298,6 +302,17 @@ func (s *session) lost(err error, failed outages) bool {
 	defer s.mu.Unlock()
 	maps.Copy(failed, s.failed)
 	return s.losses > 0 || dsdb.KindOf(err) == dsdb.KindCanceled // by a node that is stopping
+}
+
+// pardon reports whether a statement can do better by asking nodes again that have
+// failed it: all that have some shard did, and are there; they were too slow, perhaps.
+func (s *session) pardon(err error, failed outages) bool {
+	s.mu.Lock()
+	stranded := s.nobody && dsdb.KindOf(err) == dsdb.KindUnavailable
+	s.mu.Unlock()
+	before := len(failed)
+	maps.DeleteFunc(failed, func(r unread, _ error) bool { return stranded && r.shard == 0 && s.n.up(r.node) })
+	return len(failed) < before && pauseFor(s.ctx, pardonPause) == nil
 }
 
 // openLocal opens a snapshot of this node's replica of a shard. It reports
