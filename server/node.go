@@ -157,6 +157,7 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	n.damage.lost = nil // a group that is unknown from here on is new
+	n.wal.Noted()
 	return n.openAPI()
 }
 

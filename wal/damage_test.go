@@ -267,6 +267,44 @@ func TestLostRemovalIsNotUndone(t *testing.T) {
 	}
 }
 
+// A group was created in a lost batch, of which nothing else tells. That it may be so
+// is reported by each start, whatever became of the other groups, until somebody has
+// noted which they are.
+func TestDamageIsReportedUntilItIsNoted(t *testing.T) {
+	mem := vfs.NewMem(1)
+	l, _ := open(t, mem, small())
+	write(t, l, create(1, 1))
+	off := l.active().end
+	write(t, l, create(2, 2), Update{Group: 2, Entries: entries(11, 13, 2, 50)})
+	write(t, l, Update{Group: 1, Entries: entries(11, 13, 2, 50)})
+	mem.Crash(0)
+	flip(t, mem, segmentFile(1), off+70, 1)
+	for start := range 3 {
+		var r Report
+		if l, r = open(t, mem, small()); len(r.Corrupt) != 1 {
+			t.Fatalf("start %d: report %+v", start, r)
+		}
+		if start == 0 {
+			write(t, l, Update{Group: 1, Remove: true})
+		}
+		if err := l.Recycle(); err != nil {
+			t.Fatal(err)
+		}
+		mem.Crash(0)
+	}
+	l, _ = open(t, mem, small())
+	l.Noted()
+	if err := l.Recycle(); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	l, r := open(t, mem, small())
+	defer l.Close()
+	if len(r.Corrupt) > 0 || l.Stats().Segments > 2 {
+		t.Errorf("when it is noted: %d segments, report %+v", l.Stats().Segments, r)
+	}
+}
+
 func TestDamagedRecordIsReportedWhenRead(t *testing.T) {
 	mem := vfs.NewMem(1)
 	o := small()

@@ -23,7 +23,8 @@ type Report struct {
 	TornCopy string // where its first bytes (at most 8 MiB) are kept
 	// Corrupt lists damage to what was durable once. If there is any, groups may
 	// be missing of which nothing else tells: a replica that the catalogue
-	// places on this node and that is not in the log must be replaced too.
+	// places on this node and that is not in the log must be replaced too. It is
+	// reported by each Open until one of those logs is told that it is Noted.
 	Corrupt []Range
 	// Suspect lists, ascending, the groups whose state or entries may be
 	// incomplete. They must not vote or acknowledge anything; Write refuses
@@ -121,6 +122,7 @@ func (r *recovery) run() error {
 	if err := r.start(); err != nil {
 		return err
 	}
+	l.segs[0].kept = len(r.report.Corrupt) > 0
 	r.reportSuspects()
 	return l.Recycle()
 }

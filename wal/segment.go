@@ -29,6 +29,7 @@ type segment struct {
 	end     int64  // offset behind the last batch
 	live    int    // runs of entries of groups that lie here
 	freedAt uint64 // the batch that took away the last of them
+	kept    bool   // it shows damage, as do others behind it perhaps: see Noted
 }
 
 // release takes one run of entries away.
@@ -344,13 +345,24 @@ func (l *Log) Recycle() error {
 	return nil
 }
 
+// Noted says that the caller has noted, durably, what follows for him from the damage
+// that Open reported: of groups that are not in the log. Until then no segment is
+// freed, so that another Open reports it again.
+func (l *Log) Noted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.segs {
+		s.kept = false
+	}
+}
+
 // takeFree removes the oldest segments from the list as long as what freed
 // them is durable.
 func (l *Log) takeFree() []*segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
-	for n < len(l.segs)-1 && l.segs[n].live == 0 && (l.segs[n].freedAt <= l.lastBatch || mutant.RecycleEarly) {
+	for n < len(l.segs)-1 && l.segs[n].live == 0 && !l.segs[n].kept && (l.segs[n].freedAt <= l.lastBatch || mutant.RecycleEarly) {
 		n++
 	}
 	free := l.segs[:n:n]

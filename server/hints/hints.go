@@ -117,6 +117,7 @@ func (q *Queue) openLog() error {
 	for _, r := range report.Corrupt {
 		q.o.Logger.Error("hinted handoff: damage: points acknowledged at consistency any may be lost", "where", r.String())
 	}
+	l.Noted()
 	q.log = l
 	for _, g := range l.Groups() {
 		if err := q.recover(g, slices.Contains(report.Suspect, g)); err != nil {
