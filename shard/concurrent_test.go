@@ -113,3 +113,16 @@ func sameTimes(s *Shard, descending bool) error {
 	}
 	return nil
 }
+
+// Who has looked a shard up before it was closed is told so, and not given what is
+// left of it without its files.
+func TestAClosedShardIsNotRead(t *testing.T) {
+	m := newMachine(t, 5)
+	m.apply(AppendWrite(nil, m.id(), hosts(100)))
+	m.flush()
+	m.apply(AppendWrite(nil, m.id(), hosts(1)))
+	check(t, m.shard.Close())
+	if _, err := m.shard.Source(); dsdb.KindOf(err) != dsdb.KindNotLeader {
+		t.Errorf("a source of a closed shard: %v", err)
+	}
+}

@@ -28,28 +28,33 @@ type Source struct {
 }
 
 // Source returns a snapshot of the shard for a query. It reads the index if
-// nothing has needed it yet, and reports what is wrong with its files.
+// nothing has needed it yet, and reports what is wrong with its files, and
+// KindNotLeader if the shard is closed: whoever looked for it before that is not to
+// take what is left for all there is, and may ask another replica.
 func (s *Shard) Source() (*Source, error) {
 	s.rest.used.Store(true)
 	for {
+		if src, err := s.source(); src != nil || err != nil {
+			return src, err
+		}
 		if err := s.load(); err != nil {
 			return nil, err
-		}
-		if src := s.source(); src != nil {
-			return src, nil
 		}
 	}
 }
 
-// source returns a snapshot, nil if the index is to be loaded again: a snapshot
-// of another replica was installed, or the shard rests.
-func (s *Shard) source() *Source {
+// source returns a snapshot, nil if the index is to be loaded first: nothing has
+// needed it yet, a snapshot of another replica was installed, or the shard rests.
+func (s *Shard) source() (*Source, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.index == nil {
-		return nil
+	switch {
+	case s.closed && !mutant.ClosedShardRead:
+		return nil, dsdb.Errorf(dsdb.KindNotLeader, "shard %d is closed", s.o.ID)
+	case s.index == nil:
+		return nil, nil
 	}
-	return s.sourceLocked()
+	return s.sourceLocked(), nil
 }
 
 // sourceLocked returns a snapshot; s.mu is held.

@@ -362,7 +362,7 @@ func (l *Log) takeFree() []*segment {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
-	for n < len(l.segs)-1 && l.segs[n].live == 0 && !l.segs[n].kept && (l.segs[n].freedAt <= l.lastBatch || mutant.RecycleEarly) {
+	for n < len(l.segs)-1 && l.segs[n].live == 0 && (!l.segs[n].kept || mutant.DamageForgotten) && (l.segs[n].freedAt <= l.lastBatch || mutant.RecycleEarly) {
 		n++
 	}
 	free := l.segs[:n:n]

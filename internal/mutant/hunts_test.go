@@ -13,6 +13,7 @@ var hunts = []hunt{
 	{"torn-equals-corrupt", "wal", "TestCheckpointProvesGroups"},
 	{"recycle-early", "wal", "TestPowerCut"},
 	{"reuse-replica-id", "raftnode", "TestRemove"},
+	{"damage-forgotten", "wal", "TestDamageIsReportedUntilItIsNoted"},
 
 	{"ack-before-sync", "raftnode", "TestNothingIsPromisedBeforeItIsDurable"},
 	{"skip-vote-persist", "raftnode", "TestVoteOutlivesItsProcess"},
@@ -51,6 +52,7 @@ var hunts = []hunt{
 	{"hint-overwrites-newer", "shard", "TestScripts"},
 	{"hint-resurrects", "shard", "TestScripts"},
 	{"fence-ignored", "shard", "TestScripts"},
+	{"closed-shard-read", "shard", "TestAClosedShardIsNotRead"},
 	{"fence-ignored", "server", "TestWhoFreesTypesMayDie"},
 
 	{"stale-epoch-accepted", "meta", "TestScripts"},

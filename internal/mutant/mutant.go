@@ -28,6 +28,7 @@ const (
 	TornEqualsCorrupt = false // damage in the middle of the log is taken for an unfinished write at its end
 	RecycleEarly      = false // a segment of the log is written again before what made it needless is durable
 	ReuseReplicaID    = false // a replica may come back under the id of one that has left the node
+	DamageForgotten   = false // damage to the log is reported by one start alone, whether it was noted what it took or not
 )
 
 // Of raft groups.
@@ -70,6 +71,7 @@ const (
 	HintOverwritesNewer    = false // a hint counts like a write of when it comes
 	HintResurrects         = false // a hint brings back what was deleted since it was made
 	FenceIgnored           = false // a write is applied that counts on types of fields which are being freed
+	ClosedShardRead        = false // a shard that was closed meanwhile is read without its files
 )
 
 // Of catalogue, coordinator and transport.

@@ -25,6 +25,7 @@ var (
 	TornEqualsCorrupt = plant("torn-equals-corrupt")
 	RecycleEarly      = plant("recycle-early")
 	ReuseReplicaID    = plant("reuse-replica-id")
+	DamageForgotten   = plant("damage-forgotten")
 )
 
 // Of raft groups.
@@ -67,6 +68,7 @@ var (
 	HintOverwritesNewer    = plant("hint-overwrites-newer")
 	HintResurrects         = plant("hint-resurrects")
 	FenceIgnored           = plant("fence-ignored")
+	ClosedShardRead        = plant("closed-shard-read")
 )
 
 // Of catalogue, coordinator and transport.
