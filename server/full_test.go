@@ -27,7 +27,6 @@ func TestFullDiskIsMadeRoomOn(t *testing.T) {
 			cfg.Data.WALMaxSize = 4 << 20
 			cfg.Retention.Enabled, cfg.Retention.CheckInterval = true, config.Duration(100*time.Millisecond)
 			c := open(t, disk, cfg)
-			c.patience = 5 * time.Second
 			c.mustQuery("", "CREATE DATABASE small; CREATE DATABASE big")
 			c.mustWrite("small", "m v=1 1")
 			random := rand.New(rand.NewPCG(1, 1))
@@ -39,6 +38,8 @@ func TestFullDiskIsMadeRoomOn(t *testing.T) {
 				return hex.EncodeToString(b)
 			}
 			fill := func() (err error) {
+				c.patience = 5 * time.Second
+				defer func() { c.patience = *patience }()
 				for i := 0; err == nil && i < 10000; i++ {
 					err = c.write("big", "m s=\""+text()+"\" "+strconv.Itoa(i))
 				}
@@ -62,7 +63,6 @@ func TestFullDiskIsMadeRoomOn(t *testing.T) {
 			for range 4 {
 				fillDisk(disk)
 				c = c.reopen()
-				c.patience = 5 * time.Second
 				c.expect("small", "SELECT count(v) FROM m", "m time=0 count=1")
 				_ = fill()
 			}

@@ -272,6 +272,12 @@ func TestDamagedLeaderIsFoundOut(t *testing.T) {
 	flip(t, nodes[leader].fs, file, 8*(len(readAll(t, nodes[leader].fs, file))/2))
 	victim.start()
 	eventually(t, "the damaged leader is replaced", func() bool {
+		damaged := nodes[leader].node
+		for _, m := range nodes { // it may lose its place before it finds out
+			if sh, err := damaged.shards.get(id); err == nil && damaged.readable(id, sh) == nil && m.node != damaged && m.node.host.Status(id.Group()).Leading {
+				_ = m.node.host.Transfer(t.Context(), id.Group(), old.ID)
+			}
+		}
 		r, found := nodes[leader].replica(t, id)
 		return found && r.ID != old.ID
 	})

@@ -78,7 +78,7 @@ func newMachine(t testing.TB, change ...func(*config.Config)) *machine {
 	cfg := quietConfig()
 	cfg.HTTP.Enabled = true
 	cfg.HTTP.BindAddress, cfg.Meta.BindAddress, cfg.Meta.HTTPBindAddress = freeAddress(t), freeAddress(t), freeAddress(t)
-	cfg.Coordinator.WriteTimeout = config.Duration(5 * time.Second)
+	cfg.Coordinator.WriteTimeout = config.Duration(30 * time.Second)
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -131,6 +131,17 @@ func (m *machine) start() *machine {
 	m.launch()
 	return m.ready()
 }
+
+// restartWith ends the machine and starts it again with another configuration.
+func (m *machine) restartWith(change func(*config.Config)) *machine {
+	m.t.Helper()
+	m.halt()
+	change(&m.cfg)
+	return m.start()
+}
+
+// hasty has a node give up soon what takes a majority, where there is none.
+func hasty(c *config.Config) { c.Coordinator.WriteTimeout = config.Duration(2 * time.Second) }
 
 // startAll starts machines that cannot begin to serve alone.
 func startAll(all ...*machine) {

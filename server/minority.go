@@ -15,8 +15,12 @@ import (
 // that its catalogue includes, once that is at least the one that it is given.
 const methodCatalogue = "catalogue"
 
-// askWait bounds asking the data nodes for their catalogues.
-const askWait = time.Second
+// askWait bounds asking the data nodes for their catalogues, tellWait telling those
+// that are reached of a drop.
+const (
+	askWait  = time.Second
+	tellWait = 5 * time.Second
+)
 
 // currentCatalogue returns when this node's catalogue is good for a read at a
 // level that needs no stale answers. It is so if the meta group says so. While
@@ -48,7 +52,9 @@ func (n *Node) dataCatalogue(ctx context.Context) bool {
 	if away >= least {
 		return false // which need not be found out by waiting for them
 	}
-	newest, silent := n.askCatalogues(ctx, nodes, 0)
+	asking, enough := context.WithTimeout(ctx, askWait)
+	defer enough()
+	newest, silent := n.askCatalogues(asking, nodes, 0)
 	if silent >= least {
 		return false
 	}
@@ -62,15 +68,15 @@ func (n *Node) dataCatalogue(ctx context.Context) bool {
 func (n *Node) tellDrop(ctx context.Context) {
 	view := n.meta.View()
 	reached := slices.DeleteFunc(view.NodesOf(meta.DataNode), func(node meta.Node) bool { return !n.up(node.ID) })
+	ctx, cancel := context.WithTimeout(ctx, tellWait)
+	defer cancel()
 	n.askCatalogues(ctx, reached, view.Index)
 }
 
 // askCatalogues asks data nodes which entry of the meta group is the last that
-// their catalogues include, and gives each some time to have atLeast. It returns
-// the newest, and how many do not answer.
+// their catalogues include, and gives each until ctx ends to have atLeast. It
+// returns the newest, and how many do not answer.
 func (n *Node) askCatalogues(ctx context.Context, nodes []meta.Node, atLeast uint64) (newest uint64, silent int) {
-	ctx, cancel := context.WithTimeout(ctx, askWait)
-	defer cancel()
 	answers := make(chan uint64, len(nodes)) // 0: none
 	for _, node := range nodes {
 		go func() {

@@ -42,10 +42,12 @@ func TestNewerEntryWaitsForANewerProgram(t *testing.T) {
 	eventually(t, "SHOW CLUSTER says so", func() bool {
 		return strings.Count(nodes[1].mustQuery("", "SHOW CLUSTER"), "status=up, needs an upgrade") == 3
 	})
-	if err := nodes[0].write("db", "m v=3 2"); err == nil || !strings.Contains(err.Error(), "upgrade this node") {
-		t.Errorf("a write: %v", err)
-	}
-	nodes[0].mustWrite("db", "m v=4 7200000000001")
+	nodes[0].restartWith(hasty)
+	eventually(t, "who writes is told", func() bool {
+		err := nodes[0].write("db", "m v=3 2")
+		return err != nil && strings.Contains(err.Error(), "upgrade this node")
+	})
+	nodes[0].insist("db", "m v=4 7200000000001")
 	nodes[1].halt()
 	nodes[1].start()
 	eventually(t, "the one that was started again waits too", waits)

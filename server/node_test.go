@@ -27,7 +27,7 @@ import (
 )
 
 // patience is how long a test waits for what is to happen.
-var patience = flag.Duration("patience", 30*time.Second, "how long tests wait for what is to happen")
+var patience = flag.Duration("patience", 2*time.Minute, "how long tests wait for what is to happen")
 
 // Most tests wait for elections and the like rather than compute, so that more
 // of them than there are processors run at a time, unless -parallel says how many.
@@ -140,6 +140,18 @@ func (c *client) mustWrite(db, lines string) {
 	if err := c.write(db, lines); err != nil {
 		c.t.Fatalf("write %q into %s: %v", lines, db, err)
 	}
+}
+
+// insist writes, however long it takes until there is a leader.
+func (c *client) insist(db, lines string) {
+	c.t.Helper()
+	c.insistAs("", db, lines)
+}
+
+// insistAs is insist at a consistency level.
+func (c *client) insistAs(level, db, lines string) {
+	c.t.Helper()
+	eventually(c.t, "a write at consistency "+level, func() bool { return c.writeAs(level, db, lines) == nil })
 }
 
 // query runs statements and returns their rows as text, one a line:

@@ -306,26 +306,21 @@ func TestPointsWithoutAQuorumOfMetaNodes(t *testing.T) {
 	t.Parallel()
 	onlyMeta := func(c *config.Config) {
 		c.Data.Enabled = false
-		c.Coordinator.WriteTimeout = config.Duration(time.Second)
 	}
 	first := newMachine(t, onlyMeta).start()
 	metas := []*machine{first, newMachine(t, joins(first), onlyMeta).start(), newMachine(t, joins(first), onlyMeta).start()}
-	data := newMachine(t, joins(first), func(c *config.Config) {
-		c.Meta.Enabled = false
-		c.Coordinator.WriteTimeout = config.Duration(time.Second)
-	}).start()
+	data := newMachine(t, joins(first), dataOnly).start()
 	agree(t, append(metas, data)...)
 	allVote(t, metas...)
 	data.mustQuery("", "CREATE DATABASE db")
 	data.mustWrite("db", "m v=1 1")
+	data.restartWith(hasty)
 	eventually(t, "all know the same catalogue", func() bool { return metas[2].node.meta.View().Index == data.node.meta.View().Index })
 	metas[0].halt()
 	metas[1].halt()
 	for i, m := range []*machine{data, metas[2]} {
-		m.mustWrite("db", fmt.Sprintf("m v=%d 1", i))
-		if err := m.node.Ready(t.Context()); err != nil {
-			t.Errorf("node %d takes points, and says: %v", i, err)
-		}
+		m.insist("db", fmt.Sprintf("m v=%d 1", i))
+		eventually(t, fmt.Sprintf("node %d takes points, and says so", i), func() bool { return m.node.Ready(t.Context()) == nil })
 		for _, level := range []httpd.ReadConsistency{"", httpd.ReadLeader, httpd.ReadStale} {
 			if got, err := m.ask(readLevel{Read: level}, "db", "SELECT v FROM m"); err != nil || got != fmt.Sprintf("m time=1 v=%d", i) {
 				t.Errorf("through node %d, read consistency %q: %q %v; catalogues %d and %d", i, level, got, err, data.node.meta.View().Index, metas[2].node.meta.View().Index)

@@ -69,7 +69,7 @@ func startDaemon(t *testing.T, dir string) *process {
 	p := launch(t, dir)
 	began := time.Now()
 	for p.url == "" {
-		if time.Since(began) > 30*time.Second || p.hasEnded() {
+		if time.Since(began) > *patience || p.hasEnded() {
 			p.kill()
 			t.Fatalf("the daemon does not get ready:\n%s", p.logged())
 		}
@@ -86,7 +86,8 @@ func launch(t *testing.T, dir string) *process {
 	cmd := exec.Command(dsdbd(t), "run")
 	cmd.Env = append(os.Environ(), "DSDB_META_DIR="+dir+"/meta", "DSDB_DATA_DIR="+dir+"/data", "DSDB_DATA_WAL_DIR="+dir+"/wal",
 		"DSDB_HTTP_BIND_ADDRESS=127.0.0.1:0", "DSDB_LOGGING_LEVEL=debug", "DSDB_LOGGING_FORMAT=json",
-		"DSDB_DATA_CACHE_SNAPSHOT_MEMORY_SIZE=64k", "DSDB_DATA_WAL_MAX_SIZE=16m", "DSDB_DATA_COMPACT_FULL_WRITE_COLD_DURATION=50ms")
+		"DSDB_DATA_CACHE_SNAPSHOT_MEMORY_SIZE=64k", "DSDB_DATA_WAL_MAX_SIZE=16m", "DSDB_DATA_COMPACT_FULL_WRITE_COLD_DURATION=50ms",
+		"DSDB_COORDINATOR_WRITE_TIMEOUT="+patience.String())
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +95,7 @@ func launch(t *testing.T, dir string) *process {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: cmd, ended: make(chan struct{}), http: &http.Client{Transport: &http.Transport{}, Timeout: 20 * time.Second}}
+	p := &process{t: t, cmd: cmd, ended: make(chan struct{}), http: &http.Client{Transport: &http.Transport{}, Timeout: *patience}}
 	go func() {
 		defer close(p.ended)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
@@ -152,7 +153,7 @@ func (p *process) terminate() int {
 	}
 	select {
 	case <-p.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(*patience):
 		p.t.Fatalf("SIGTERM is ignored:\n%s", p.logged())
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -329,7 +330,7 @@ func TestSecondDaemonOnTheSameFoldersIsRefused(t *testing.T) {
 	second := launch(t, dir)
 	select {
 	case <-second.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(*patience):
 		t.Fatalf("it goes on:\n%s", second.logged())
 	}
 	if code := second.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(second.logged(), dir+"/meta is in use by another dsdbd") {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,9 +23,11 @@ func settled(t testing.TB, nodes []*machine, replicas int) {
 		}
 	}()
 	for _, m := range nodes {
+		wait := 5 * time.Second
 		eventually(t, "the replicas agree", func() bool {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
+			wait *= 2 // the machine may be slow
 			var ids []dsdb.ShardID
 			whole := true
 			for _, g := range m.node.meta.View().Groups() {
@@ -33,8 +36,11 @@ func settled(t testing.TB, nodes []*machine, replicas int) {
 					whole = whole && len(sh.Replicas) == replicas
 				}
 			}
+			if !whole {
+				return false
+			}
 			last = m.node.compareAll(ctx, ids)
-			return whole && last.Agree && len(last.Shards) > 0
+			return last.Agree && len(last.Shards) > 0
 		})
 	}
 }
@@ -117,9 +123,7 @@ func TestS19NodeWithDamagedLogIsMadeWhole(t *testing.T) {
 		write(whole)
 		other.start()
 	}
-	for _, r := range nodes[0].node.meta.View().MetaReplicas {
-		if r.Role != meta.Voter {
-			t.Errorf("replica %+v of the catalogue", r)
-		}
-	}
+	eventually(t, "the catalogue knows that all its replicas vote", func() bool {
+		return !slices.ContainsFunc(nodes[0].node.meta.View().MetaReplicas, func(r meta.Replica) bool { return r.Role != meta.Voter })
+	})
 }

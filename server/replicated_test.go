@@ -25,7 +25,7 @@ func openCluster(t testing.TB, count int) []*client {
 	for i := range count {
 		cfg := quietConfig()
 		cfg.Meta.BindAddress, cfg.Meta.HTTPBindAddress = freeAddress(t), freeAddress(t)
-		cfg.Coordinator.WriteTimeout = config.Duration(10 * time.Second)
+		cfg.Coordinator.WriteTimeout = config.Duration(30 * time.Second)
 		if i > 0 {
 			cfg.Meta.Join = nodes[0].node.cfg.Meta.HTTPBindAddress
 		}
@@ -94,9 +94,7 @@ func TestNodesGo(t *testing.T) {
 	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
 	nodes[1].mustWrite("db", "cpu,host=a n=1i 1\ncpu,host=b n=2i 2")
 	for _, level := range []string{"", "any", "one", "quorum", "all"} {
-		if err := nodes[2].writeAs(level, "db", "cpu,host=c n=3i 3"); err != nil {
-			t.Errorf("consistency %q: %v", level, err)
-		}
+		nodes[2].insistAs(level, "db", "cpu,host=c n=3i 3")
 	}
 	gone := leaderOf(t, nodes, nodes[0].node.meta.View().Groups()[0].Group.Shards[0].ID)
 	nodes[gone].close()

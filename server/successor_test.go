@@ -205,27 +205,40 @@ func newOrphan(t *testing.T) *orphan {
 	settled(t, nodes, 3)
 	ref := first.node.meta.View().Groups()[0]
 	o := &orphan{cfg: first.cfg, disk: first.fs.(*vfs.Mem), group: ref.Group.Shards[0].ID.Group()}
-	eventually(t, "the first node leads the shard", func() bool {
-		for _, m := range nodes {
-			if mine, _ := ref.Group.Shards[0].On(first.node.dataID); m != first && m.node.host.Status(o.group).Leading {
-				_ = m.node.host.Transfer(t.Context(), o.group, mine.ID)
+	lead := func() {
+		eventually(t, "the first node leads the shard", func() bool {
+			for _, m := range nodes {
+				if mine, _ := ref.Group.Shards[0].On(first.node.dataID); m != first && m.node.host.Status(o.group).Leading {
+					_ = m.node.host.Transfer(t.Context(), o.group, mine.ID)
+				}
 			}
-		}
-		return first.node.host.Status(o.group).Leading
-	})
+			return first.node.host.Status(o.group).Leading
+		})
+	}
+	lead()
 	o.early = first.proposeOnce(t, o.group, "m,host=a v=-1 4")
 	first.flushAll()
 	first.mustWrite("db", "m,host=a v=4 4\nm,host=d v=5 5")
 	first.mustQuery("db", "DELETE FROM m WHERE host = 'b'")
 	for _, m := range nodes[1:] {
 		o.lost = append(o.lost, m.node.dataID)
-		m.halt()
 	}
-	done := make(chan error)
-	go func() { done <- first.write("db", "m,host=e v=6 6") }()
+	done := make(chan error, 1)
 	eventually(t, "the log has a write that nobody acknowledged", func() bool {
+		lead()
+		nodes[1].halt()
+		nodes[2].halt()
+		go func() { done <- first.write("db", "m,host=e v=6 6") }()
 		st := first.node.host.Status(o.group)
-		return st.Last > st.Commit
+		for ; st.Leading && st.Last == st.Commit; st = first.node.host.Status(o.group) {
+			time.Sleep(time.Millisecond)
+		}
+		if st.Last > st.Commit {
+			return true
+		}
+		startAll(nodes[1:]...) // it was too slow, and leads no more
+		<-done
+		return false
 	})
 	o.want = "m time=1 host=a v=1\nm time=3 host=c v=3\nm time=4 host=a v=4\nm time=5 host=d v=5\nm time=6 host=e v=6"
 	first.halt()

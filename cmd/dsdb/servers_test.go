@@ -49,7 +49,6 @@ func TestServersToTry(t *testing.T) {
 // A server that takes connections and says nothing does not keep the next one
 // from being tried.
 func TestServerThatHangsIsPassedOver(t *testing.T) {
-	pingWait = 50 * time.Millisecond
 	t.Cleanup(func() { pingWait = 5 * time.Second })
 	hangs, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
 	if err != nil {
@@ -59,10 +58,16 @@ func TestServerThatHangsIsPassedOver(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	defer srv.Close()
 	o := &options{host: hangs.Addr().String() + "," + srv.Listener.Addr().String()}
-	c, err := connect(t.Context(), o)
+	var c *client
+	for pingWait = 50 * time.Millisecond; pingWait < time.Minute; pingWait *= 2 { // on a busy machine the other one is slow
+		if c, err = connect(t.Context(), o); err == nil {
+			break
+		}
+	}
 	if err != nil || c.base != srv.URL {
 		t.Errorf("%v, at %s", err, c.base)
 	}
+	pingWait = 50 * time.Millisecond
 	o.host = hangs.Addr().String()
 	if _, err := connect(t.Context(), o); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a server that hangs alone: %v", err)
