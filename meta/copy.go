@@ -22,16 +22,28 @@ func (s *Store) WriteCopy(dir string) error {
 	return nil
 }
 
-// RestoreCopy makes dir the folder of a Store from the copy in from, and returns
-// the catalogue. The error wraps fs.ErrNotExist if there is no copy, and has
-// KindCorrupt if it is not what was written.
-func RestoreCopy(fs vfs.FS, from, dir string) (*Data, error) {
-	name := path.Join(from, CopyFile)
+// ReadCopy returns the catalogue of the copy in dir. The error wraps fs.ErrNotExist if
+// there is none, and has KindCorrupt if it is not what was written.
+func ReadCopy(fs vfs.FS, dir string) (*Data, error) {
+	d, _, err := readCopy(fs, dir)
+	return d, err
+}
+
+// readCopy is ReadCopy, with the bytes of the copy.
+func readCopy(fs vfs.FS, dir string) (*Data, []byte, error) {
+	name := path.Join(dir, CopyFile)
 	b, err := vfs.ReadFile(fs, name)
 	if err != nil {
-		return nil, fmt.Errorf("meta: read copy: %w", err)
+		return nil, nil, fmt.Errorf("meta: read copy: %w", err)
 	}
 	d, err := DecodeSnapshot(name, b)
+	return d, b, err
+}
+
+// RestoreCopy makes dir the folder of a Store from the copy in from, and returns
+// the catalogue, with the errors of ReadCopy.
+func RestoreCopy(fs vfs.FS, from, dir string) (*Data, error) {
+	d, b, err := readCopy(fs, from)
 	if err != nil {
 		return nil, err
 	}

@@ -409,8 +409,8 @@ func (s *storage) load(state wal.GroupState, flushed uint64) error {
 	if commit > s.last {
 		return dsdb.Errorf(dsdb.KindCorrupt, "the log of raft group %d ends at %d, but %d was committed and %d flushed", s.group, s.last, hard.Commit, flushed)
 	}
-	if state.Truncated != birth && flushed < state.Truncated.Index {
-		return dsdb.Errorf(dsdb.KindCorrupt, "the log of raft group %d begins after %d, but only %d was flushed: files of the replica are missing", s.group, state.Truncated.Index, flushed)
+	if err := FilesMissing(s.group, state, flushed); err != nil {
+		return err
 	}
 	s.hard.Term, s.hard.Vote, s.hard.Commit = &hard.Term, &hard.Vote, &commit
 	return nil

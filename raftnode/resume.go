@@ -34,8 +34,8 @@ func (p Prefix) Lost() bool { return p.Known > p.Last }
 func PrefixOf(log DamagedLog, g dsdb.GroupID, flushed uint64) (Prefix, error) {
 	state, known := log.State(g)
 	_, last := log.Bounds(g)
-	if cut := state.Truncated; known && cut != birth && cut.Index > flushed {
-		return Prefix{}, dsdb.Errorf(dsdb.KindCorrupt, "the log of raft group %d begins after %d, but only %d was flushed: files of the replica are missing", g, cut.Index, flushed)
+	if err := FilesMissing(g, state, flushed); known && err != nil {
+		return Prefix{}, err
 	}
 	rest := log.Rest(g)
 	p := Prefix{Flushed: flushed, Last: max(flushed, birth.Index), Ends: known && rest.Ends}
@@ -52,6 +52,15 @@ func PrefixOf(log DamagedLog, g dsdb.GroupID, flushed uint64) (Prefix, error) {
 	p.Short = known && state.Installing == nil && max(flushed, state.HardState.Commit) > last
 	_, p.Done, _ = resumption(log, g, p) // an error comes back when it is tried
 	return p, nil
+}
+
+// FilesMissing reports KindCorrupt if the log of a group begins behind what its state
+// machine has flushed, nil if it does not.
+func FilesMissing(g dsdb.GroupID, state wal.GroupState, flushed uint64) error {
+	if cut := state.Truncated; cut != birth && flushed < cut.Index {
+		return dsdb.Errorf(dsdb.KindCorrupt, "the log of raft group %d begins after %d, but only %d was flushed: files of the replica are missing", g, cut.Index, flushed)
+	}
+	return nil
 }
 
 // Resume makes a state machine, which holds what it has flushed, ready to go on as

@@ -33,6 +33,7 @@ import (
 //     be taken for those of dropped ones.
 //  4. The catalogue applies what is whole, and flushes it.
 //  5. The log is told where the groups go on, of all of them at once.
+//  6. The folder of the points, if it was lost, says again whose it is.
 
 // LossOptions are how a loss is to be accepted.
 type LossOptions struct {
@@ -51,11 +52,22 @@ func AcceptLoss(ctx context.Context, cfg config.Config, fs vfs.FS, o LossOptions
 	if err := n.lockFolders(); err != nil {
 		return nil, err
 	}
-	if n.id, err = n.identity(); err != nil {
+	p := &lossPlan{n: n}
+	n.id, err = n.identity()
+	if errors.Is(err, errPointsLost) && o.Accept {
+		p.loss.Points, err = cfg.Data.Dir, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	if n.dataID = n.id.DataID; n.id.ClusterID == 0 {
 		return nil, fmt.Errorf("%s is not that of a node that has started before", cfg.Meta.Dir)
+	}
+	if n.logGone(n.id) {
+		if !n.lastOne(n.id) {
+			return nil, n.lostLog(n.id)
+		}
+		p.loss.Log = cfg.Data.WALDir
 	}
 	open := n.readLog
 	if o.Accept {
@@ -67,7 +79,6 @@ func AcceptLoss(ctx context.Context, cfg config.Config, fs vfs.FS, o LossOptions
 	if n.meta, err = meta.Open(fs, n.catalogueDir()); err != nil {
 		return nil, fmt.Errorf("%w; %s, and then this again", err, n.wayOut())
 	}
-	p := &lossPlan{n: n}
 	p.loss.Damage = n.damage.lost
 	if err := p.survey(); err != nil {
 		return nil, err
@@ -128,6 +139,11 @@ func (p *lossPlan) carryOut(ctx context.Context, o LossOptions) error {
 	}
 	if err := p.unmark(); err != nil {
 		return err
+	}
+	if p.loss.Points != "" { // its shards come from others, or stay out of service
+		if err := meta.WriteIdentity(n.fs, p.loss.Points, n.id); err != nil {
+			return err
+		}
 	}
 	return n.endRecord()
 }

@@ -129,7 +129,7 @@ func TestCatalogueBehindTheShards(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := tryOpen(t, copied, quietConfig())
-	wantError(t, err, dsdb.KindCorrupt, "have dsdbd recover tell")
+	wantError(t, err, dsdb.KindCorrupt, "has lost the log")
 	for _, accept := range []bool{false, true} {
 		l, err := acceptLoss(t, copied, accept)
 		if err != nil || len(l.Apart) != 2 || l.Apart[1].Folder != "/node/data/lost/2" {

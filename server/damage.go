@@ -53,9 +53,6 @@ func (n *Node) logReport(r wal.Report, d time.Duration) {
 		attrs = append(attrs, "corrupt", r.Corrupt, "suspect", r.Suspect)
 	}
 	n.log.Log(context.Background(), level, text, attrs...)
-	if _, err := n.fs.Stat(path.Join(n.cfg.Meta.Dir, "catalogue")); r.Segments == 0 && err == nil {
-		n.log.Warn("THE LOG FOLDER IS EMPTY, THOUGH THE NODE IS NOT NEW: what was not flushed into files when the log was lost is lost with it", "folder", n.cfg.Data.WALDir)
-	}
 	n.damage = damage{suspect: map[dsdb.GroupID]bool{}, lost: r.Corrupt}
 	for _, g := range r.Suspect {
 		n.damage.suspect[g] = true
@@ -149,7 +146,15 @@ func (n *Node) filesOnly(id dsdb.ShardID) bool {
 	}
 	sh, err := n.shards.get(id)
 	ref, found := n.meta.View().Shard(id)
-	return err == nil && found && sh.Damage() == nil && len(ref.Shard.Replicas) == 1
+	return err == nil && found && sh.Damage() == nil && len(ref.Shard.Replicas) == 1 && !n.filesMissing(id)
+}
+
+// filesMissing reports whether the log of a shard, which is whole, begins behind what
+// the shard has in its files.
+func (n *Node) filesMissing(id dsdb.ShardID) bool {
+	sh, err := n.shards.get(id)
+	st, known := n.wal.State(id.Group())
+	return err == nil && known && raftnode.FilesMissing(id.Group(), st, sh.FlushedIndex()) != nil
 }
 
 // openFiles opens what a shard has in its files.

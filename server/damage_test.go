@@ -224,8 +224,7 @@ func TestFlippedBitInLastWriteOfAnIdleLog(t *testing.T) {
 	}
 }
 
-// A file that is gone is noticed. Only of the log as a whole nobody can tell
-// what it held: a loud warning is all that can be had.
+// A file that is gone is noticed.
 func TestLostFiles(t *testing.T) {
 	t.Parallel()
 	disk := vfs.NewMem(1)
@@ -243,9 +242,8 @@ func TestLostFiles(t *testing.T) {
 			continue
 		}
 		got, errs := c.answers()
-		warned := strings.HasPrefix(file, "/node/wal/wal-") && strings.Contains(c.log.String(), "THE LOG FOLDER IS EMPTY")
 		for i := range want {
-			if errs[i] == nil && got[i] != want[i] && !warned {
+			if errs[i] == nil && got[i] != want[i] {
 				t.Errorf("%s lost: wrong answer to %s:\n%s\nwant:\n%s\n%s", file, everything[i], got[i], want[i], c.log)
 			}
 		}
@@ -283,24 +281,24 @@ func TestDamagedShardLeavesOthersInService(t *testing.T) {
 	c.close()
 }
 
-// With the log gone, a catalogue that is older than the shards would give their
-// numbers, and so their points, to other databases: the node does not start.
-func TestLostLogAndOldCatalogue(t *testing.T) {
+// A catalogue that is older than the shards would give their numbers, and so their
+// points, to other databases: the node does not start.
+func TestCatalogueOlderThanAShard(t *testing.T) {
 	disk := vfs.NewMem(1)
 	c := open(t, disk, quietConfig())
 	c.mustQuery("", "CREATE DATABASE db")
 	c.mustWrite("db", "cpu usage=1 10")
-	if err := disk.RemoveAll("/node/wal"); err != nil {
+	c.close()
+	if err := disk.MkdirAll("/node/data/shard/2"); err != nil {
 		t.Fatal(err)
 	}
-	copied := disk.CrashClone(100, 1)
-	_, err := tryOpen(t, copied, quietConfig())
-	wantError(t, err, dsdb.KindCorrupt, "the catalogue has given out 0 only")
-	c.close()
+	_, err := tryOpen(t, disk, quietConfig())
+	wantError(t, err, dsdb.KindCorrupt, "the catalogue has given out 1 only")
 }
 
-// A copy of the folders without the log, taken when everything was flushed,
-// is complete, can be written to, and goes on across restarts.
+// A copy of the folders without the log, taken when everything was flushed, is
+// complete. The node does not know that; told to go on it can be written to, and
+// goes on across restarts, of which each tells what was accepted.
 func TestCopyWithoutLog(t *testing.T) {
 	t.Parallel()
 	disk := vfs.NewMem(1)
@@ -321,11 +319,16 @@ func TestCopyWithoutLog(t *testing.T) {
 	if err := copied.RemoveAll("/node/wal"); err != nil {
 		t.Fatal(err)
 	}
-	c = open(t, copied, quietConfig())
-	if !strings.Contains(c.log.String(), "THE LOG FOLDER IS EMPTY") {
-		t.Errorf("no warning in the log:\n%s", c.log)
+	_, err := tryOpen(t, copied, quietConfig())
+	wantError(t, err, dsdb.KindCorrupt, "/node/wal has lost the log of this node")
+	if l, err := acceptLoss(t, copied, true); err != nil || l.Log != "/node/wal" || len(l.Apart)+len(l.Left) > 0 {
+		t.Fatalf("%v %q", err, l.Lines())
 	}
+	c = open(t, copied, quietConfig())
 	for range 3 {
+		if !strings.Contains(c.log.String(), "the log in /node/wal is gone") {
+			t.Errorf("no warning in the log:\n%s", c.log)
+		}
 		got, errs := c.answers()
 		for i := range want {
 			if errs[i] != nil || got[i] != want[i] {

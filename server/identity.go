@@ -61,15 +61,8 @@ func (n *Node) identity() (meta.Identity, error) {
 	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return id, err
 	}
-	for _, dir := range []string{path.Join(n.cfg.Data.Dir, "shard"), n.cfg.Data.WALDir} {
-		names, err := n.fs.List(dir)
-		if err != nil {
-			return id, err
-		}
-		if len(names) > 0 && !mutant.BlankMetaAccepted {
-			return id, fmt.Errorf("%s holds data, but %s has no %s: is meta.dir the folder that belongs to it? Restore the file, or have dsdbd recover make %[2]s anew from what %[4]s knows of it, or move the data away to start anew",
-				dir, n.cfg.Meta.Dir, meta.IdentityFile, n.cfg.Data.Dir)
-		}
+	if err := n.lostMeta(); err != nil && !mutant.BlankMetaAccepted {
+		return id, err
 	}
 	if id.UUID == "" {
 		id.UUID = newUUID()
@@ -127,6 +120,9 @@ func (n *Node) checkDataFolder(id meta.Identity) error {
 	got, err := meta.ReadIdentity(n.fs, n.cfg.Data.Dir)
 	if dsdb.KindOf(err) == dsdb.KindCorrupt {
 		return dsdb.Errorf(dsdb.KindCorrupt, "data.dir: %w: the file is damaged: if the folder belongs to the one of %s, copy that file there", err, path.Join(n.cfg.Meta.Dir, meta.IdentityFile))
+	}
+	if errors.Is(err, iofs.ErrNotExist) {
+		return n.lostData(id)
 	}
 	if err != nil {
 		return fmt.Errorf("data.dir: %w", err)

@@ -48,6 +48,8 @@ func (n *Node) becomeMember(ctx context.Context, id meta.Identity) (meta.Identit
 		if n.opt.Replace != 0 {
 			return id, fmt.Errorf("--replace %d wants -join: the address of a node of the cluster", n.opt.Replace)
 		}
+		n.log.Info("founding a cluster: the folders are empty, and there is no -join. If this node has run before, stop it: its disk is not mounted, or its folders are lost",
+			"meta", n.cfg.Meta.Dir, "data", n.cfg.Data.Dir, "wal", n.cfg.Data.WALDir)
 		return n.foundCluster(id)
 	}
 	if n.addrs.TCP == "" || n.addrs.MetaHTTP == "" {

@@ -15,9 +15,11 @@ import (
 	"github.com/dasudian/dsdb/wal"
 )
 
-// Loss is what a node has to go on without, since its log is damaged and nobody
-// else has what was in it.
+// Loss is what a node has to go on without, since its log is damaged, or a folder of it
+// is gone, and nobody else has what was in it.
 type Loss struct {
+	Points    string // the folder of the points, if that is gone
+	Log       string // the folder of the log, if that is gone
 	Damage    []wal.Range
 	Catalogue *raftnode.Prefix // nil: it is whole, or comes from other nodes
 	Shards    []ShardLoss
@@ -41,11 +43,19 @@ type ApartShard struct {
 }
 
 // Any reports whether there is something that the node goes on without.
-func (l *Loss) Any() bool { return l.Catalogue != nil || len(l.Shards)+len(l.Apart) > 0 }
+func (l *Loss) Any() bool {
+	return l.Points+l.Log != "" || l.Catalogue != nil || len(l.Shards)+len(l.Apart) > 0
+}
 
 // Lines tells it, a line for each thing.
 func (l *Loss) Lines() []string {
 	var out []string
+	if l.Points != "" {
+		out = append(out, fmt.Sprintf("the folder of the points, %s, is gone: copies come from the other nodes, as far as these have some", l.Points))
+	}
+	if l.Log != "" {
+		out = append(out, fmt.Sprintf("the log in %s is gone: what was not flushed into files is lost", l.Log))
+	}
 	for _, r := range l.Damage {
 		out = append(out, "damage: "+r.String())
 	}

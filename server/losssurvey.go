@@ -37,7 +37,7 @@ func (p *lossPlan) survey() error {
 			return err
 		}
 	}
-	bad = bad || prefix.Short || !known && n.id.Replica != founder
+	bad = bad || prefix.Short || !known && (n.id.Begun || n.id.Replica != founder)
 	if lone == nil {
 		if err := p.surveyUnknown(); err != nil {
 			return err
@@ -91,6 +91,11 @@ func (p *lossPlan) surveyUnknown() error {
 	return nil
 }
 
+// filesLost says what helps a shard whose log is whole and begins behind its files.
+func filesLost(id dsdb.ShardID) string {
+	return fmt.Sprintf("put its folder back from a copy, or give its points up by DROP SHARD %d", id)
+}
+
 // lostFolder, in the folder of the points, is where shards are put that belong to
 // nobody any more.
 const lostFolder = "lost"
@@ -129,17 +134,17 @@ func (p *lossPlan) surveyShard(s resumedShard) error {
 	if err != nil {
 		return err
 	}
-	prefix, err := raftnode.PrefixOf(n.wal, g, flushed)
-	if err != nil {
-		return err
-	}
-	if !bad && !prefix.Short {
+	prefix, lost := raftnode.PrefixOf(n.wal, g, flushed)
+	if lost == nil && !bad && !prefix.Short {
 		return nil
 	}
 	for _, r := range s.Shard.Replicas {
 		if r.ID != s.replica {
 			return fmt.Errorf("%s has a copy of it, from which this one is made anew", nodeName(n.meta.View(), r.Node))
 		}
+	}
+	if lost != nil {
+		return fmt.Errorf("%w; %s", lost, filesLost(s.Shard.ID))
 	}
 	if err := raftnode.OnlyVoter(n.wal, g, s.replica); err != nil {
 		return err

@@ -140,6 +140,9 @@ func (n *Node) open(ctx context.Context) error {
 	if err := n.begin(id); err != nil {
 		return err
 	}
+	if n.logGone(n.id) {
+		return n.lostLog(n.id)
+	}
 	if err := n.openLog(n.id); err != nil {
 		return err
 	}

@@ -285,8 +285,12 @@ func (n *Node) serves(ctx context.Context, g dsdb.GroupID) error {
 	if all, err2 := n.members(g); err2 == nil && len(all) > 1 {
 		return &dsdb.Error{Kind: dsdb.KindNotLeader, Text: err.Error(), Err: err}
 	}
-	if g != dsdb.MetaGroup && n.filesOnly(dsdb.ShardID(g)) {
+	switch id := dsdb.ShardID(g); {
+	case g == dsdb.MetaGroup:
+	case n.filesOnly(id):
 		err = dsdb.Errorf(dsdb.KindOf(err), "%w; what is in its files can be read with read_consistency=stale; dsdbd recover, on the stopped node, tells what is lost, and with -accept-loss has it go on without", err)
+	case n.filesMissing(id):
+		err = dsdb.Errorf(dsdb.KindOf(err), "%w; %s", err, filesLost(id))
 	}
 	return &final{err}
 }

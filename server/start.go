@@ -132,15 +132,15 @@ func (n *Node) peerOptions() rpc.Options {
 
 // startMeta starts this node's replica of the meta group. The founder's begins
 // with itself, any other blank: the leader sends it the catalogue. A replica
-// that the log has forgotten must not begin again, for it may have voted.
+// that the log has forgotten must not begin again, for it may have voted, and what
+// it acknowledged was in there.
 func (n *Node) startMeta(ctx context.Context) error {
 	spec := raftnode.GroupSpec{ID: dsdb.MetaGroup, Replica: n.id.Replica, Node: n.id.Peer(), New: true, StateMachine: n.meta}
 	if n.id.Replica == founder {
 		spec.Founders = []raftnode.Peer{{Replica: founder, Node: n.id.MetaID}}
 	}
-	if _, known := n.wal.State(dsdb.MetaGroup); !known && n.id.Begun && (n.id.Replica != founder || len(n.meta.View().Processes) > 1) {
-		return dsdb.Errorf(dsdb.KindCorrupt, "%s has lost the log of this node, with votes and writes that others count on: move the node's folders away and start it with --replace %d: it gets everything from the others",
-			n.cfg.Data.WALDir, n.id.Peer())
+	if _, known := n.wal.State(dsdb.MetaGroup); !known && n.id.Begun {
+		return n.lostLog(n.id)
 	}
 	defer n.phase.sayWhile(n.log, func() string { return "the log to take the catalogue's entries" + n.spaceLeft() })()
 	if err := n.host.Start(ctx, []raftnode.GroupSpec{spec}); err != nil {

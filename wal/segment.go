@@ -1,7 +1,9 @@
 package wal
 
 import (
+	"errors"
 	"fmt"
+	iofs "io/fs"
 	"path"
 	"slices"
 	"strconv"
@@ -61,6 +63,18 @@ func parseName(name, prefix, ext string) (n uint64, ok bool) {
 	}
 	n, err := strconv.ParseUint(digits, 16, 64)
 	return n, err == nil
+}
+
+// Exists reports whether there is a log in dir, whole or not.
+func Exists(fs vfs.FS, dir string) (bool, error) {
+	names, err := fs.List(dir)
+	if errors.Is(err, iofs.ErrNotExist) {
+		return false, nil
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		_, is := parseName(name, livePrefix, segmentExt)
+		return is
+	}), err
 }
 
 // makeSpare creates a preallocated file under a name of its own. If space is

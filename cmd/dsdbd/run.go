@@ -111,9 +111,10 @@ func printConfig(args []string) int {
 
 func recoverNode(args []string) int {
 	f := newFlags("dsdbd recover", "Mends a node that does not start. Run it as the user of the daemon, which must not run.\n"+
-		"Without a flag: if the folder of the catalogue, [meta] dir, was lost, makes it anew from the copy in [data] dir and the log;\n"+
+		"Without a flag: if the folder of the catalogue, [meta] dir, was lost, makes it anew from the copy in [data] dir and the log,\n"+
+		"and if [data] dir has lost no more than node.json, that;\n"+
 		"else tells what is lost with a damaged log, and changes nothing.\n"+
-		"With -accept-loss: has the node go on without that, as far as no other node has it.\n"+
+		"With -accept-loss: has the node go on without that, as far as no other node has it, and without a [data] dir that was lost.\n"+
 		"With -without: has the cluster go on from the catalogue on this node, when most meta nodes are lost for good.")
 	without := f.String("without", "", "`ID[,…]` of the meta nodes that are lost for good")
 	accept := f.Bool("accept-loss", false, "go on without what is lost with a damaged log; run it without this flag first, to see what that is")
@@ -130,13 +131,15 @@ func recoverNode(args []string) int {
 		return fail(err)
 	case *without != "":
 		return refound(c, *without)
-	case *accept || server.Identified(c, vfs.OS()):
+	}
+	lost := server.Unidentified(c, vfs.OS())
+	if *accept || lost == "" {
 		return acceptLoss(c, *accept)
 	}
 	if err := server.Recover(c, vfs.OS()); err != nil {
 		return fail(err)
 	}
-	fmt.Printf("%s was made anew; start dsdbd\n", c.Meta.Dir)
+	fmt.Printf("%s was made anew; start dsdbd\n", lost)
 	return 0
 }
 

@@ -202,7 +202,7 @@ func (x *exchange) check(g *greeting) error {
 		return refusef(badProtocol, "the other process speaks protocol %d to %d, this one %d to %d: one of them needs another program",
 			g.oldest, g.newest, oldestProtocol, newestProtocol)
 	case g.process.Cluster != x.self.process.Cluster:
-		return refusef(badCluster, "the process at %s is of cluster %d, this one of %d",
+		return refusef(badCluster, "the process at %s is of cluster %d, this one of %d: if they were of one before, one of them has lost its folders, or their disk is not mounted",
 			g.process.Addr, g.process.Cluster, x.self.process.Cluster)
 	case mutant.VersionsMustMatch && g.process.Version != x.self.process.Version:
 		return refusef(badProtocol, "the process at %s is of version %s", g.process.Addr, g.process.Version)
