@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/server/rpc"
 )
 
 // away says which nodes a shard cannot do without, and what can be done, if no
@@ -40,8 +42,12 @@ func (n *Node) away(id dsdb.ShardID) string {
 	for _, node := range nodes {
 		names = append(names, nodeName(view, node))
 	}
-	list := strings.Join(names, " and ")
+	list, soon := strings.Join(names, " and "), n.perhapsSoon(view, kept)
 	switch p, _ := view.ProcessOf(nodes[0]); {
+	case soon != "" && votes > 1:
+		return fmt.Sprintf("shard %d has no majority of its replicas without %s: %s", id, list, soon)
+	case soon != "" && p.ReplacedBy == 0:
+		return fmt.Sprintf("the only copy of shard %d is on %s: %s", id, list, soon)
 	case votes > 1 && len(kept) == 0:
 		return fmt.Sprintf("shard %d has no majority of its replicas without %s, which were given up: it is about to go on from the best copy that is left", id, list)
 	case votes > 1:
@@ -50,6 +56,28 @@ func (n *Node) away(id dsdb.ShardID) string {
 		return fmt.Sprintf("the only copy of shard %d was on %s, which was replaced: DROP DATA SERVER %d FORCE gives its points up", id, list, nodes[0])
 	}
 	return fmt.Sprintf("the only copy of shard %d is on %s: bring it back, or give its points up by DROP DATA SERVER %d FORCE", id, list, nodes[0])
+}
+
+// perhapsSoon says of one of some nodes that are away why it may be back in a moment, so
+// that nobody should give up what it has; "" if nothing speaks for that. A node that has
+// just started itself has not met those that are there, so it waits for as long as one
+// must be silent to be dead.
+func (n *Node) perhapsSoon(view *meta.Data, nodes []dsdb.NodeID) string {
+	known := map[string]rpc.PeerStatus{}
+	for _, st := range n.peers.Status() {
+		known[st.Process.UUID] = st
+	}
+	for _, node := range nodes {
+		p, _ := view.ProcessOf(node)
+		switch st := known[p.UUID]; {
+		case p.Gone():
+		case st.Starting:
+			return nodeName(view, node) + " is starting"
+		case st.Since.IsZero() && time.Since(n.began) < time.Duration(n.cfg.Meta.DeadTimeout):
+			return fmt.Sprintf("nothing was heard of %s since this node was started", nodeName(view, node))
+		}
+	}
+	return ""
 }
 
 // dropAll names the statements that give nodes up.

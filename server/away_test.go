@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/meta"
@@ -63,6 +64,45 @@ func TestLostCopiesAreTold(t *testing.T) {
 	}
 	eventually(t, "the shard goes on", func() bool { return nodes[2].write("two", "m v=3 2") == nil })
 	nodes[0].expect("two", "SELECT * FROM m", "m time=1 v=1\nm time=2 v=3")
+}
+
+// Nobody is told to give points up while the node that has them is starting, nor by a
+// node that has just started itself and has not heard of it yet.
+func TestPointsOfAStartingNodeAreNotToBeGivenUp(t *testing.T) {
+	t.Parallel()
+	nodes := []*machine{newMachine(t).start()}
+	nodes = append(nodes, newMachine(t, joins(nodes[0]), func(c *config.Config) { c.Data.Enabled = false }).start(),
+		newMachine(t, joins(nodes[0]), func(c *config.Config) { c.Data.Enabled = false }).start())
+	agree(t, nodes...)
+	allVote(t, nodes...)
+	holder, asked := nodes[0], nodes[2]
+	asked.mustQuery("", "CREATE DATABASE one")
+	asked.mustWrite("one", "m v=1 1")
+	holder.halt()
+	asked.halt()
+	asked.cfg.Coordinator.WriteTimeout = config.Duration(500 * time.Millisecond)
+	asked.start()
+	name := fmt.Sprintf("node %d (%s)", holder.node.id.DataID, holder.cfg.Meta.BindAddress)
+	told := func(words, never string) {
+		t.Helper()
+		eventually(t, "who writes is told: "+words, func() bool {
+			err := asked.write("one", "m v=2 2")
+			if err == nil || strings.Contains(err.Error(), never) {
+				t.Fatalf("told %v, waiting for %q", err, words)
+			}
+			return strings.Contains(err.Error(), words)
+		})
+	}
+	told("the only copy of shard 1 is on "+name+": nothing was heard of "+name+" since this node was started", "FORCE")
+	waits := newMachine(t, joins(newMachine(t)))
+	waits.cfg.Meta.BindAddress, waits.cfg.Meta.HTTPBindAddress = holder.cfg.Meta.BindAddress, holder.cfg.Meta.HTTPBindAddress
+	waits.launch()
+	told("the only copy of shard 1 is on "+name+": "+name+" is starting", "FORCE")
+	waits.halt()
+	asked.halt()
+	asked.cfg.Meta.DeadTimeout = 1 // so that it has heard of nobody for long enough
+	asked.start()
+	told(fmt.Sprintf("give its points up by DROP DATA SERVER %d FORCE", holder.node.id.DataID), "starting")
 }
 
 // Who asks all replicas of a shard and finds none that leads tells users so, in

@@ -348,7 +348,7 @@ func (d *door) servePeer(w http.ResponseWriter, r *http.Request) {
 		p.ServeHTTP(w, r)
 		return
 	}
-	http.Error(w, "this node is starting", http.StatusServiceUnavailable)
+	http.Error(w, rpc.Starting, http.StatusServiceUnavailable)
 }
 
 // admitPeers lets other nodes in.

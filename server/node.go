@@ -71,6 +71,7 @@ type Node struct {
 	id      meta.Identity // settled when the node has become a member
 	dataID  dsdb.NodeID   // 0: it stores no points
 	addrs   config.Addresses
+	began   time.Time // when it was started
 	phase   phase
 	release []func() error // undoes Open, last first
 
@@ -103,7 +104,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (*Node, error) {
 		o.Wall = time.Now
 	}
 	for {
-		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger, logSyncs: newLogSyncs()}
+		n := &Node{cfg: cfg, opt: o, fs: o.FS, log: o.Logger, logSyncs: newLogSyncs(), began: time.Now()}
 		n.queries.Limit = machineMemory(os.ReadFile) / 100 * queriesShare
 		n.shards = newShards(n)
 		n.control = newControl(n)

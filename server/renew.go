@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"net"
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
@@ -65,6 +67,7 @@ func (n *Node) renew(ctx context.Context, damage error) error {
 	defer j.client.CloseIdleConnections()
 	for {
 		var trouble []string
+		answered := false
 		for _, address := range list {
 			id, err := j.renew(ctx, address)
 			if err == nil {
@@ -75,9 +78,14 @@ func (n *Node) renew(ctx context.Context, damage error) error {
 			if !retryable(err) {
 				return fmt.Errorf("%w; %w", damage, err)
 			}
+			answered = answered || !errors.As(err, new(net.Error))
 			trouble = append(trouble, fmt.Sprintf("%s: %v", address, err))
 		}
-		n.phase.say(n.log, fmt.Sprintf("the other nodes, for its copy of the catalogue is damaged (%s); if there are no others any more, stop dsdbd; %s", strings.Join(trouble, "; "), n.wayOut()))
+		waits := fmt.Sprintf("the other nodes, for its copy of the catalogue is damaged (%s)", strings.Join(trouble, "; "))
+		if !answered && time.Since(n.began) >= time.Duration(n.cfg.Meta.DeadTimeout) {
+			waits += "; if there are no others any more, stop dsdbd; " + n.wayOut()
+		}
+		n.phase.say(n.log, waits)
 		if err := pauseFor(ctx, joinBackOff); err != nil {
 			return err
 		}

@@ -127,3 +127,28 @@ func TestS19NodeWithDamagedLogIsMadeWhole(t *testing.T) {
 		return !slices.ContainsFunc(nodes[0].node.meta.View().MetaReplicas, func(r meta.Replica) bool { return r.Role != meta.Voter })
 	})
 }
+
+// A node that wants the catalogue from others is told what helps if there are none any
+// more when they have been silent for long, and not while all of them are starting.
+func TestCatalogueIsNotGivenUpAtOnce(t *testing.T) {
+	t.Parallel()
+	first := newMachine(t).start()
+	m := newMachine(t, joins(first)).start()
+	agree(t, first, m)
+	m.halt()
+	first.halt()
+	if err := m.fs.RemoveAll("/node/meta/catalogue"); err != nil {
+		t.Fatal(err)
+	}
+	const asks, advice = "waiting for the other nodes, for its copy of the catalogue is damaged", "if there are no others any more, stop dsdbd"
+	m.launch()
+	eventually(t, "it asks the others", func() bool { return strings.Contains(m.log.String(), asks) })
+	m.halt()
+	if got := m.log.String(); strings.Contains(got, advice) {
+		t.Errorf("at once: %s", got)
+	}
+	m.cfg.Meta.DeadTimeout = 1
+	m.launch()
+	eventually(t, "they have been silent for long", func() bool { return strings.Contains(m.log.String(), advice) })
+	m.halt()
+}

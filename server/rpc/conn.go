@@ -163,6 +163,12 @@ func (q *peer) upgrade(raw net.Conn, addr string, cl class) (*conn, error) {
 	return c, p.admit(c, &g, q)
 }
 
+// Starting is what a process says that listens and does not talk to others yet.
+const Starting = "this node is starting"
+
+// errStarting is that the other side said so.
+var errStarting = errors.New(Starting)
+
 // request asks for the upgrade and reads the answer.
 func request(c *conn, addr string) error {
 	_, err := fmt.Fprintf(c, "GET /peer HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", addr, upgrade)
@@ -186,6 +192,9 @@ func request(c *conn, addr string) error {
 			return nil
 		}
 		body, _ := c.r.ReadSlice('\n')
+		if string(bytes.TrimSpace(body)) == Starting {
+			return errStarting
+		}
 		return fmt.Errorf("answer to the upgrade: %.100q %.200q", text, bytes.TrimSpace(body))
 	}
 	return errors.New("answer to the upgrade: too many header lines")

@@ -66,6 +66,7 @@ type liveness struct {
 	probing bool
 	lost    bool   // raft has been told that the process is down
 	refusal string // what the last attempt to connect to it was refused with, "" if it was not
+	starts  bool   // it said then that it is starting
 }
 
 // reporting paces what raft is told about dropped messages.
@@ -291,7 +292,7 @@ func (q *peer) attach(c *conn, g *greeted) {
 			q.since = time.Now()
 		}
 		q.live[c] = struct{}{}
-		q.refusal = ""
+		q.refusal, q.starts = "", false
 	}
 	for _, o := range old {
 		o.Close()
@@ -324,6 +325,7 @@ func (q *peer) refused(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var x *refusal
+	q.starts = errors.Is(err, errStarting)
 	if q.refusal = ""; errors.As(err, &x) {
 		q.refusal = x.Error()
 	}
@@ -498,6 +500,7 @@ type PeerStatus struct {
 	Since         time.Time // it is up, or was heard of last
 	Known         bool      // by the catalogue
 	Refusal       string    // what the last attempt to connect to it was refused with; "": it was not
+	Starting      bool      // what it answered to that
 }
 
 // Status returns what is known of the other processes, ordered by UUID.
@@ -509,7 +512,7 @@ func (p *Peers) Status() []PeerStatus {
 	out := make([]PeerStatus, len(peers))
 	for i, q := range peers {
 		q.mu.Lock()
-		out[i] = PeerStatus{q.process, q.isUp(), q.auth, q.lastUp(), q.known, q.refusal}
+		out[i] = PeerStatus{q.process, q.isUp(), q.auth, q.lastUp(), q.known, q.refusal, q.starts}
 		q.mu.Unlock()
 	}
 	return out
