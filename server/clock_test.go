@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -118,6 +119,28 @@ func TestS27ClockStepsByAnHour(t *testing.T) {
 				t.Errorf("clock by %v: a point of an hour and a half ago on node %d: %d", by, i, code)
 			}
 		}
+	}
+}
+
+// A node whose clock is an hour ahead is told of by the others, and tells of them.
+func TestS27ClockOfANodeDiffers(t *testing.T) {
+	t.Parallel()
+	right, ahead := newMachine(t).start(), newMachine(t)
+	joins(right)(&ahead.cfg)
+	ahead.wall = func() time.Time { return time.Now().Add(time.Hour) }
+	ahead.start()
+	for _, c := range []struct {
+		at, other *machine
+		off       float64
+		words     string
+	}{{right, ahead, 3600, "ahead of"}, {ahead, right, -3600, "behind"}} {
+		gauge := fmt.Sprintf("dsdb_peer_clock_offset_seconds{node=%q}", fmt.Sprint(c.other.node.id.DataID))
+		eventually(t, "the clocks are compared", func() bool {
+			got, there := scrape(t, c.at)[gauge]
+			return there && math.Abs(got-c.off) < 60
+		})
+		want := fmt.Sprintf("the clock of node %d (%s) is 1h0m0s %s", c.other.node.id.DataID, c.other.cfg.Meta.BindAddress, c.words)
+		eventually(t, "the log says: "+want, func() bool { return strings.Contains(c.at.log.String(), want) })
 	}
 }
 

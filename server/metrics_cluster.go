@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -43,6 +44,7 @@ var (
 	peersKnown  = desc("peers", "Other processes that the catalogue has.")
 	peersUp     = desc("peers_up", "Other processes of the cluster that this one is connected to and hears of.")
 	peersProven = desc("peers_authenticated", "1 if other processes must prove that they are of the cluster, else 0.")
+	peersClock  = desc("peer_clock_offset_seconds", "By how much the clock of another node is ahead of this one's, when they were compared last; negative: behind.", "node")
 	metaLeads   = desc("meta_leader", "1 if this node leads the meta nodes, else 0.")
 	rpcOut      = desc("rpc_sent_bytes_total", "Bytes sent to other nodes.")
 	rpcIn       = desc("rpc_received_bytes_total", "Bytes received from other nodes.")
@@ -67,7 +69,7 @@ func (c *clusterCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v.Load()))
 	}
 	c.groups(ch, gauge)
-	c.peers(gauge)
+	c.peers(ch, gauge)
 	m := c.n.host.Metrics()
 	counter(raftProposed, &m.Proposals)
 	counter(raftRefused, &m.Refused)
@@ -121,7 +123,7 @@ func behind(st *raftnode.GroupStatus, p *raftnode.PeerProgress) uint64 {
 	return raftnode.Lacked(st.Commit, p.Match)
 }
 
-func (c *clusterCollector) peers(gauge func(*prometheus.Desc, float64)) {
+func (c *clusterCollector) peers(ch chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64)) {
 	known, up := 0, 0
 	for _, p := range c.n.peers.Status() {
 		if p.Known {
@@ -129,6 +131,10 @@ func (c *clusterCollector) peers(gauge func(*prometheus.Desc, float64)) {
 		}
 		if p.Up {
 			up++
+		}
+		if p.Up && p.Compared {
+			name := strconv.FormatUint(uint64(cmp.Or(p.Process.DataID, p.Process.MetaID)), 10)
+			ch <- prometheus.MustNewConstMetric(peersClock, prometheus.GaugeValue, p.Clock.Seconds(), name)
 		}
 	}
 	gauge(peersKnown, float64(known))

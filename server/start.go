@@ -116,7 +116,7 @@ func (n *Node) catalogueDir() string { return path.Join(n.cfg.Meta.Dir, "catalog
 // peerOptions describe this process to the others.
 func (n *Node) peerOptions() rpc.Options {
 	secret, _ := n.cfg.Meta.Secret() // was read when the configuration was checked
-	o := rpc.Options{Secret: secret, TLS: n.door.outgoing, Logger: n.log, SnapshotRate: n.snapshotRate(),
+	o := rpc.Options{Secret: secret, TLS: n.door.outgoing, Logger: n.log, SnapshotRate: n.snapshotRate(), Wall: n.opt.Wall,
 		Self: rpc.Process{Cluster: n.id.ClusterID, UUID: n.id.UUID, MetaID: n.id.MetaID, DataID: n.id.DataID,
 			Epoch: n.id.Epoch, Addr: n.addrs.TCP, Version: n.opt.Version},
 		Raft: func() rpc.Raft {

@@ -20,7 +20,7 @@ const (
 	quietRounds = 4
 )
 
-// methodPing is the call that every process answers, with nothing.
+// methodPing is the call that every process answers, with the time by its clock.
 const methodPing = "ping"
 
 // answerTime is how long an earlier start of a process has to show that it is
@@ -87,7 +87,8 @@ func (p *Peers) listen() {
 }
 
 // round notes that a round is over. A peer that is connected and not heard of is
-// pinged, as is one that there is no connection to ping yet.
+// pinged, as is one that there is no connection to ping yet, or whose clock is to be
+// looked at.
 func (q *peer) round() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -101,7 +102,7 @@ func (q *peer) round() {
 	case quiet == quietRounds+1:
 		q.owner.opt.Logger.Warn("a node is connected and does not answer: does it, or its machine, hang?", "peer", who(q.roles, q.process.Addr, q.uuid))
 	}
-	if (quiet > 1 || q.calls.connection() == nil) && q.hearing.pinging.CompareAndSwap(false, true) {
+	if (q.clock.due() || quiet > 1 || q.calls.connection() == nil) && q.hearing.pinging.CompareAndSwap(false, true) {
 		q.owner.start(q.ping)
 	}
 }
@@ -111,8 +112,18 @@ func (q *peer) ping() {
 	defer q.hearing.pinging.Store(false)
 	ctx, cancel := context.WithTimeout(q.ctx, quietRounds*q.owner.opt.PingEvery)
 	defer cancel()
-	if calls, err := q.calls.get(ctx); err == nil {
-		_, _ = calls.do(ctx, methodPing, nil) // what comes back is heard, an error too
+	calls, err := q.calls.get(ctx)
+	if err != nil {
+		return
+	}
+	sent, began := q.owner.opt.Wall().UnixNano(), time.Now()
+	answer, err := calls.do(ctx, methodPing, nil) // what comes back is heard, an error too
+	if err != nil {
+		return
+	}
+	took, after := time.Since(began), q.owner.opt.Wall().UnixNano()
+	if ahead, known := offset(answer, sent, after, took); known {
+		q.compare(ahead)
 	}
 }
 

@@ -46,6 +46,7 @@ type peer struct {
 	mu sync.Mutex // guards what follows
 	record
 	liveness
+	clock     clock
 	reporting reporting
 }
 
@@ -494,13 +495,15 @@ func errClosed() error { return dsdb.Errorf(dsdb.KindUnavailable, "the node is s
 
 // PeerStatus is what is known of another process.
 type PeerStatus struct {
-	Process       Process   // ids and what else only the process itself tells are 0 until it has
-	Up            bool      // there is a connection, and something was heard not long ago
-	Authenticated string    // "secret", "certificate" or "none"
-	Since         time.Time // it is up, or was heard of last
-	Known         bool      // by the catalogue
-	Refusal       string    // what the last attempt to connect to it was refused with; "": it was not
-	Starting      bool      // what it answered to that
+	Process       Process       // ids and what else only the process itself tells are 0 until it has
+	Up            bool          // there is a connection, and something was heard not long ago
+	Authenticated string        // "secret", "certificate" or "none"
+	Since         time.Time     // it is up, or was heard of last
+	Known         bool          // by the catalogue
+	Refusal       string        // what the last attempt to connect to it was refused with; "": it was not
+	Starting      bool          // what it answered to that
+	Clock         time.Duration // by how much its clock is ahead of this process's
+	Compared      bool          // with that; else Clock is not known
 }
 
 // Status returns what is known of the other processes, ordered by UUID.
@@ -512,7 +515,7 @@ func (p *Peers) Status() []PeerStatus {
 	out := make([]PeerStatus, len(peers))
 	for i, q := range peers {
 		q.mu.Lock()
-		out[i] = PeerStatus{q.process, q.isUp(), q.auth, q.lastUp(), q.known, q.refusal, q.starts}
+		out[i] = PeerStatus{q.process, q.isUp(), q.auth, q.lastUp(), q.known, q.refusal, q.starts, q.clock.ahead, q.clock.compared}
 		q.mu.Unlock()
 	}
 	return out

@@ -110,6 +110,9 @@ type Options struct {
 	Files        func(g dsdb.GroupID) (fs vfs.FS, dir string, err error)
 	SnapshotRate int64         // bytes per second of all outgoing snapshots together; 0: 64 MiB
 	PingEvery    time.Duration // see isUp; 0: 1 s
+	// Wall tells the date and time, which is compared with that of other processes;
+	// nil: time.Now.
+	Wall func() time.Time
 }
 
 // Node is a role of a process as the catalogue has it.
@@ -191,6 +194,9 @@ func New(o Options) *Peers {
 	if o.PingEvery <= 0 {
 		o.PingEvery = pingEvery
 	}
+	if o.Wall == nil {
+		o.Wall = time.Now
+	}
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails, as crypto/rand says
 	p := &Peers{
@@ -203,7 +209,9 @@ func New(o Options) *Peers {
 	}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.HandleStream(snapshotMethod, p.receive)
-	p.Handle(methodPing, func(context.Context, Process, []byte) ([]byte, error) { return nil, nil })
+	p.Handle(methodPing, func(context.Context, Process, []byte) ([]byte, error) {
+		return appendTime(nil, o.Wall().UnixNano()), nil
+	})
 	p.start(p.listen)
 	return p
 }
