@@ -40,7 +40,7 @@ func newCommand(op string) Command {
 		&CreateDatabase{}, &DropDatabase{},
 		&CreateRetentionPolicy{}, &UpdateRetentionPolicy{}, &DropRetentionPolicy{},
 		&EnsureShardGroups{}, &DeleteShardGroup{}, &DropShard{}, &PruneShardGroups{},
-		&SucceedShard{}, &SucceedCatalogue{}, &ResumeCatalogue{}, &NoteDisk{},
+		&SucceedShard{}, &NoteReturn{}, &SucceedCatalogue{}, &ResumeCatalogue{}, &NoteDisk{},
 		&RegisterFields{}, &RevokeFields{}, &DropMeasurement{},
 		&CreateUser{}, &DropUser{}, &SetPassword{}, &SetAdmin{}, &SetPrivilege{},
 	} {

@@ -20,13 +20,14 @@ type Controller struct {
 	o       ControllerOptions
 	started int64 // when it was first told the time; all times are in milliseconds
 	seen    map[string]*observation
-	met     map[string]int64 // processes, and since when they are known: nobody is dead who had no time to report
+	met     map[string]int64 // processes, and since when they, or their last start, are known: nobody is dead who had no time to report
 	leaders map[dsdb.GroupID]*leadership
 	said    map[string]int64           // actions, and when they were last returned
 	filling map[dsdb.ReplicaID]filling // learners of shards
 	gaveUp  map[dsdb.NodeID]int64      // nodes on which a learner was given up, and when
 	moved   map[dsdb.GroupID]int64     // groups that were balanced, and when
 	steady  map[string]start           // processes, and how long they have run
+	orphans map[dsdb.ShardID]uint64    // shards of lost nodes that were to go on from one replica, and the index of the catalogue by which this was decided
 	evened  int64                      // when leaders were last balanced
 	delays  []Delay                    // of the last Step
 }
@@ -62,7 +63,7 @@ type leadership struct {
 func NewController(o ControllerOptions) *Controller {
 	return &Controller{o: o, started: -1, seen: make(map[string]*observation), met: make(map[string]int64), leaders: make(map[dsdb.GroupID]*leadership),
 		said: make(map[string]int64), filling: make(map[dsdb.ReplicaID]filling),
-		gaveUp: make(map[dsdb.NodeID]int64), moved: make(map[dsdb.GroupID]int64), steady: make(map[string]start)}
+		gaveUp: make(map[dsdb.NodeID]int64), moved: make(map[dsdb.GroupID]int64), steady: make(map[string]start), orphans: make(map[dsdb.ShardID]uint64)}
 }
 
 // Observe takes in a report that came at now, in milliseconds of a clock that
@@ -100,12 +101,12 @@ func (c *Controller) begin(now int64) {
 	}
 }
 
-// Liveness tells whether a process can be reckoned with, and when its last
-// report came, or, if none did, when it or the controller began.
+// Liveness tells whether a process can be reckoned with, and when its last report
+// came, or, if that is later, when it was known to have started or the controller began.
 func (c *Controller) Liveness(now int64, uuid string) (l Liveness, last int64) {
 	last = max(c.started, c.met[uuid])
 	if o := c.seen[uuid]; o != nil {
-		last = o.at
+		last = max(last, o.at)
 	}
 	switch silence := time.Duration(now-last) * time.Millisecond; {
 	case silence >= c.o.DeadAfter:
@@ -153,10 +154,16 @@ func (c *Controller) forget(now int64, d *Data) {
 	}
 	for i := range d.Processes {
 		p := &d.Processes[i]
-		if _, known := c.met[p.UUID]; !known && !p.Gone() {
+		at, ran := c.steady[p.UUID]
+		if _, known := c.met[p.UUID]; !p.Gone() && (!known || ran && at.epoch != p.Epoch) {
 			c.met[p.UUID] = now
 		} else if p.Gone() {
 			delete(c.met, p.UUID)
+		}
+	}
+	for id := range c.orphans {
+		if ref, found := d.Shard(id); !found || !d.GivenUp(&ref.Shard) {
+			delete(c.orphans, id)
 		}
 	}
 	for uuid := range c.steady {

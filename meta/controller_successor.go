@@ -19,10 +19,13 @@ func (s *step) succeed(ref ShardRef) bool {
 	if !s.d.GivenUp(&ref.Shard) {
 		return false
 	}
-	if s.leader(group) != nil || !over(s.now, s.started, s.o.SuspectAfter) {
+	s.noteReturns(ref)
+	self := s.leader(dsdb.MetaGroup)
+	if self == nil || s.leader(group) != nil || !over(s.now, s.started, s.o.SuspectAfter) {
 		return false
 	}
 	var best *LeftReplica
+	var members []Member // of the group, as any of the copies knows it
 	var awaited []string // nodes with a copy that have not told of it
 	dead := false        // the majority
 	for _, r := range ref.Shard.Replicas {
@@ -40,6 +43,7 @@ func (s *step) succeed(ref ShardRef) bool {
 			return false
 		}
 		dead = dead || len(left.Members.Voters) > 0
+		members = append(append(members, left.Members.Voters...), left.Members.Outgoing...)
 		if !r.Witness && !s.d.lost(r.Node) && left.Index > 0 && (best == nil || left.ahead(best)) {
 			best = left
 		}
@@ -48,11 +52,47 @@ func (s *step) succeed(ref ShardRef) bool {
 	case len(awaited) > 0:
 		s.hinder(ref, fmt.Sprintf("shard %d has lost its majority, and waits for what %s has of it", ref.Shard.ID, strings.Join(awaited, " and ")))
 	case best != nil && dead:
-		s.propose(&SucceedShard{ID: ref.Shard.ID, Replica: best.Replica},
+		s.orphans[ref.Shard.ID] = s.d.Index
+		s.propose(&SucceedShard{ID: ref.Shard.ID, Replica: best.Replica, Term: self.report.Term, Replicas: ref.Shard.Replicas, Absent: s.absent(ref, members)},
 			"shard %d goes on from replica %d on %s, entries up to %d; what only the lost nodes had is gone", ref.Shard.ID, best.Replica, s.name(ref.Shard.nodeOf(best.Replica)), best.Index)
 		return true
 	}
 	return len(awaited) > 0
+}
+
+// absent returns which nodes with replicas of a shard, and members of its group, are
+// counted as lost.
+func (s *step) absent(ref ShardRef, members []Member) (all []Absence) {
+	for _, r := range ref.Shard.Replicas {
+		members = append(members, memberOf(r))
+	}
+	for _, m := range members {
+		if a, absent := s.d.absence(m.Node); absent && s.lost(m.Node) {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, func(a, b Absence) int { return cmp.Compare(a.Node, b.Node) })
+	return slices.Compact(all)
+}
+
+// noteReturns voids what was decided for a shard, and may yet come to pass, if it is
+// led after all, or a node that was given up is there. A start of that node voids it by
+// itself, and so does an election of another leader of the meta group.
+func (s *step) noteReturns(ref ShardRef) {
+	since, decided := s.orphans[ref.Shard.ID]
+	if !decided {
+		return
+	}
+	led := s.leader(ref.Shard.ID.Group()) != nil
+	for _, r := range ref.Shard.Replicas {
+		n := s.nodes[r.Node]
+		if n == nil || r.Role == Failed || !s.d.lost(r.Node) {
+			continue
+		}
+		if p, _ := s.d.Process(n.uuid); (led || n.live == Up) && p.DataSeen <= since {
+			s.propose(&NoteReturn{r.Node}, "%s was given up, and is still needed: what was decided without it is void", s.name(r.Node))
+		}
+	}
 }
 
 // ahead reports whether raft would prefer one log to another; of equals the older

@@ -28,6 +28,7 @@ type world struct {
 	groups map[dsdb.GroupID]*fakeGroup
 	watch  map[dsdb.ReplicaID]bool // the witnesses that there were ever
 	late   []Action                // actions under way
+	asked  map[*SucceedShard]int64 // shards without a leader that were to go on from one replica, and when
 	force  bool                    // nodes are dropped by force now and then
 	log    []string
 }
@@ -35,6 +36,7 @@ type world struct {
 type fakeProcess struct {
 	name string
 	up   bool
+	told bool // it has announced its start
 	full bool // of its disk
 }
 
@@ -44,6 +46,7 @@ type fakeGroup struct {
 	commit   uint64
 	founder  dsdb.ReplicaID // the first
 	leader   dsdb.ReplicaID // 0: none
+	led      int64          // when it had one last
 	voters   []Member
 	outgoing []Member // of a joint change that a script has interrupted
 	learners []Member
@@ -66,7 +69,7 @@ func testOptions() ControllerOptions {
 }
 
 func newWorld(t *testing.T, seed uint64, processes int) *world {
-	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 77)), groups: make(map[dsdb.GroupID]*fakeGroup), watch: make(map[dsdb.ReplicaID]bool), c: NewController(testOptions())}
+	w := &world{t: t, r: rand.New(rand.NewPCG(seed, 77)), groups: make(map[dsdb.GroupID]*fakeGroup), watch: make(map[dsdb.ReplicaID]bool), asked: make(map[*SucceedShard]int64), c: NewController(testOptions())}
 	w.d = mustApply(t, NewData(), &CreateCluster{ID: 7})
 	for range processes {
 		w.join(true, true)
@@ -76,13 +79,19 @@ func newWorld(t *testing.T, seed uint64, processes int) *world {
 
 // try applies a command and reports whether it was accepted.
 func (w *world) try(c Command) bool {
-	next, verdict := w.d.Apply(Encode(dsdb.ProposalID{}, c))
+	now := *w.d
+	if g := w.groups[dsdb.MetaGroup]; g != nil {
+		now.Term = g.term
+	}
+	next, verdict := now.Apply(Encode(dsdb.ProposalID{}, c))
 	args, err := json.Marshal(c)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.logf("%s %s %s", c.op(), args, verdict.Reason)
-	w.d = next
+	d := *next
+	d.Index++
+	w.d = &d
 	w.follow()
 	return verdict.Err() == nil
 }
@@ -96,7 +105,7 @@ func (w *world) join(isMeta, isData bool) {
 	c := join(name)
 	c.Meta, c.Data = isMeta, isData
 	if w.try(c) {
-		w.procs = append(w.procs, &fakeProcess{name: name, up: true})
+		w.procs = append(w.procs, &fakeProcess{name: name, up: true, told: true})
 	}
 }
 
@@ -288,21 +297,40 @@ func (g *fakeGroup) report(w *world, all []Member) GroupReport {
 	return out
 }
 
-// second lets a second pass.
-func (w *world) second(lossy bool) {
+// live lets a second pass in which nothing is decided.
+func (w *world) live(lossy bool) {
 	w.now += 1000
+	for _, p := range w.procs {
+		if w.force {
+			w.announce(p)
+		}
+	}
 	for _, g := range w.sorted() {
 		w.run(g)
+		if g.leader != 0 {
+			g.led = w.now
+		}
 	}
 	for _, p := range w.procs {
 		if p.up && !(lossy && w.r.IntN(8) == 0) {
 			w.c.Observe(w.now, w.report(p))
 		}
 	}
+}
+
+// second lets a second pass.
+func (w *world) second(lossy bool) {
+	w.live(lossy)
 	under := w.late
 	w.late = nil
 	if g := w.groups[dsdb.MetaGroup]; g.leader != 0 {
-		under = append(under, w.c.Step(w.now, w.d)...)
+		wanted := w.c.Step(w.now, w.d)
+		for _, a := range wanted {
+			if c, is := a.Command.(*SucceedShard); is && w.groups[c.ID.Group()].leader == 0 { // else its leader was not heard
+				w.asked[c] = w.now
+			}
+		}
+		under = append(under, wanted...)
 	}
 	for _, a := range under {
 		switch {
@@ -322,11 +350,13 @@ func (w *world) second(lossy bool) {
 func (w *world) do(a Action) {
 	switch {
 	case a.Command != nil:
-		if c, is := a.Command.(*SucceedShard); is {
-			w.mayDie(w.groups[c.ID.Group()])
+		c, succeeds := a.Command.(*SucceedShard)
+		var before *fakeGroup
+		if succeeds {
+			before = w.groups[c.ID.Group()]
 		}
-		if g := w.groups[dsdb.MetaGroup]; w.quorum(g, g.voters) {
-			w.try(a.Command)
+		if g := w.groups[dsdb.MetaGroup]; w.quorum(g, g.voters) && w.try(a.Command) && succeeds {
+			w.mayDie(before, c)
 		}
 	case a.Transfer != nil:
 		g := w.groups[a.Transfer.Group]
@@ -380,6 +410,7 @@ func (g *fakeGroup) change(w *world, c *Change) {
 		w.t.Fatalf("group %d: %v removes the last replica with all entries\n%s", g.id, c.Steps, w.tail())
 	}
 	g.voters, g.learners = voters, learners
+	g.settle(w)
 }
 
 // disturb does something to the cluster.

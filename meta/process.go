@@ -56,13 +56,19 @@ type Process struct {
 	MetaState NodeState   `json:"meta_state,omitempty"`
 	DataState NodeState   `json:"data_state,omitempty"`
 	Addresses
-	MetaUnwanted bool        `json:"meta_unwanted,omitempty"` // of a role that is not active: the process gave it up itself, see SetRoles
-	DataUnwanted bool        `json:"data_unwanted,omitempty"`
-	DataFull     bool        `json:"data_full,omitempty"`   // of a data node: it gets a copy only if there are not enough others, see NoteDisk
-	DataLost     bool        `json:"data_lost,omitempty"`   // of a data node that was dropped: what it held was given up, see SucceedShard
-	Epoch        uint64      `json:"epoch"`                 // counts its starts
-	Nonce        uint64      `json:"nonce,omitempty"`       // random, of the start that Epoch counts
-	ReplacedBy   dsdb.NodeID `json:"replaced_by,omitempty"` // the first id of the process that took its place
+	MetaUnwanted bool `json:"meta_unwanted,omitempty"` // of a role that is not active: the process gave it up itself, see SetRoles
+	DataUnwanted bool `json:"data_unwanted,omitempty"`
+	DataFull     bool `json:"data_full,omitempty"` // of a data node: it gets a copy only if there are not enough others, see NoteDisk
+	Loss
+	Epoch      uint64      `json:"epoch"`                 // counts its starts
+	Nonce      uint64      `json:"nonce,omitempty"`       // random, of the start that Epoch counts
+	ReplacedBy dsdb.NodeID `json:"replaced_by,omitempty"` // the first id of the process that took its place
+}
+
+// Loss says of a data node whether it was given up.
+type Loss struct {
+	DataLost bool   `json:"data_lost,omitempty"` // it was dropped, and what it held was given up, see SucceedShard
+	DataSeen uint64 `json:"data_seen,omitempty"` // index of the catalogue at which it was there all the same, see NoteReturn; 0: it never was
 }
 
 // Has reports whether the process has the role, also if it is leaving.

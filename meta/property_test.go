@@ -107,7 +107,7 @@ func randomMembership(r *rand.Rand) Command {
 		group, replica = dsdb.MetaGroup, dsdb.ReplicaID(r.IntN(8))
 	}
 	kind := []NodeKind{MetaNode, DataNode}[r.IntN(2)]
-	switch r.IntN(18) {
+	switch r.IntN(19) {
 	case 0, 1, 2:
 		return &JoinCluster{UUID: uuid, Meta: r.IntN(3) > 0, Data: r.IntN(3) > 0, Addresses: at, Epoch: epoch}
 	case 3:
@@ -139,6 +139,8 @@ func randomMembership(r *rand.Rand) Command {
 		return &NoteDisk{Node: node, Full: r.IntN(2) == 0}
 	case 16:
 		return &ResumeCatalogue{Shard: dsdb.ShardID(group), Replica: replica}
+	case 17:
+		return &NoteReturn{Node: node}
 	}
 	return &RemoveReplica{Group: group, Replica: replica}
 }

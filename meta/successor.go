@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/internal/mutant"
 )
 
 // A shard of which too many replicas are lost for good has no majority any more,
@@ -21,12 +22,70 @@ type Origin struct {
 
 // SucceedShard has a shard go on from one of its replicas. The others are given
 // up: they are forgotten once the new group has a leader.
+//
+// It says what it was decided by, and is refused when that has changed: it may come
+// long after, when nodes that were given up are back, and the old group has
+// acknowledged what the replica does not have.
 type SucceedShard struct {
-	ID      dsdb.ShardID   `json:"id"`
-	Replica dsdb.ReplicaID `json:"replica"`
+	ID       dsdb.ShardID   `json:"id"`
+	Replica  dsdb.ReplicaID `json:"replica"`
+	Term     uint64         `json:"term,omitempty"`     // of the meta group, in which it was decided; 0 in what older programs have proposed
+	Replicas []Replica      `json:"replicas,omitempty"` // of the shard
+	Absent   []Absence      `json:"absent,omitempty"`   // the nodes that were counted as lost, by id
+}
+
+// Absence is what the catalogue knew of a data node when it was counted as lost.
+type Absence struct {
+	Node  dsdb.NodeID `json:"node"`
+	Epoch uint64      `json:"epoch"` // starts of its process
+	Seen  uint64      `json:"seen,omitempty"`
 }
 
 func (c *SucceedShard) op() string { return "SucceedShard" }
+
+// outdated returns why the shard is not any more as it was when this was decided.
+func (c *SucceedShard) outdated(d *Data, s *Shard) error {
+	if c.Term == 0 || mutant.LateSuccession {
+		return nil
+	}
+	if c.Term != d.Term {
+		return dsdb.Errorf(dsdb.KindConflict, "it was decided in term %d that shard %d is to go on from replica %d, and this is term %d", c.Term, c.ID, c.Replica, d.Term)
+	}
+	if !slices.Equal(c.Replicas, s.Replicas) {
+		return dsdb.Errorf(dsdb.KindConflict, "the replicas of shard %d have changed since it was to go on from replica %d", c.ID, c.Replica)
+	}
+	for _, a := range c.Absent {
+		if now, absent := d.absence(a.Node); !absent || now != a {
+			return dsdb.Errorf(dsdb.KindConflict, "node %d was there after it was decided that shard %d is to go on without it", a.Node, c.ID)
+		}
+	}
+	return nil
+}
+
+// absence returns what is known of a data node that was given up, or has left the cluster.
+func (d *Data) absence(node dsdb.NodeID) (Absence, bool) {
+	p, found := d.ProcessOf(node)
+	return Absence{node, p.Epoch, p.DataSeen}, found && p.DataID == node && (p.DataLost || !p.Has(DataNode))
+}
+
+// NoteReturn notes that a data node which was given up for good is there: decisions
+// that count on its loss and were taken before are void. It is no error if there is no
+// such node.
+type NoteReturn struct {
+	Node dsdb.NodeID `json:"node"`
+}
+
+func (c *NoteReturn) op() string { return "NoteReturn" }
+
+func (c *NoteReturn) apply(d *Data) error {
+	i := slices.IndexFunc(d.Processes, func(p Process) bool { return p.DataID == c.Node && p.DataLost })
+	if i < 0 {
+		return nil
+	}
+	d.Processes = slices.Clone(d.Processes)
+	d.Processes[i].DataSeen = d.Index + 1 // no version before has it
+	return nil
+}
 
 func (c *SucceedShard) apply(d *Data) error {
 	ref, found := d.Shard(c.ID)
@@ -42,6 +101,9 @@ func (c *SucceedShard) apply(d *Data) error {
 		return dsdb.Errorf(dsdb.KindConflict, "shard %d cannot go on from replica %d", c.ID, c.Replica)
 	case !slices.ContainsFunc(all, func(r Replica) bool { return d.lost(r.Node) }):
 		return dsdb.Errorf(dsdb.KindConflict, "none of the nodes of shard %d was given up", c.ID)
+	}
+	if err := c.outdated(d, &ref.Shard); err != nil {
+		return err
 	}
 	for k := range all {
 		all[k].Role = Failed

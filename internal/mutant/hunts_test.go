@@ -60,6 +60,7 @@ var hunts = []hunt{
 	{"last-copy-dropped", "server", "TestC3LastCopyIsKept"},
 	{"witness-counts-as-copy", "meta", "TestScripts"},
 	{"majority-ignored", "meta", "TestControllerScripts"},
+	{"late-succession", "meta", "TestDecisionToGoOnIsVoidOnceANodeIsBack"},
 	{"lag-ignored", "meta", "TestControllerScripts"},
 	{"voters-unbounded", "meta", "TestControllerScripts"},
 	{"dropped-comes-back", "server", "TestC2DroppedMetaNodeStaysAway"},

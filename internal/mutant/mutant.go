@@ -79,6 +79,7 @@ const (
 	StaleEpochAccepted  = false // a process starts from an older copy of its folders
 	LastCopyDropped     = false // a node may be dropped that holds the last copy of a shard
 	WitnessCountsAsCopy = false // a witness is taken for a copy of its shard
+	LateSuccession      = false // a shard goes on from one copy by a decision that has been overtaken
 	MajorityIgnored     = false // a shard goes on from one copy although a majority of its voters lives
 	LagIgnored          = false // the controller takes members for up to date however much they lack
 	VotersUnbounded     = false // every meta node votes, however many there are

@@ -76,6 +76,7 @@ var (
 	StaleEpochAccepted  = plant("stale-epoch-accepted")
 	LastCopyDropped     = plant("last-copy-dropped")
 	WitnessCountsAsCopy = plant("witness-counts-as-copy")
+	LateSuccession      = plant("late-succession")
 	MajorityIgnored     = plant("majority-ignored")
 	LagIgnored          = plant("lag-ignored")
 	VotersUnbounded     = plant("voters-unbounded")
