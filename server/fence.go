@@ -99,21 +99,21 @@ func serveFences(context.Context, rpc.Process, []byte) ([]byte, error) { return 
 func (n *Node) withoutFences(ctx context.Context) (old dsdb.NodeID) {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	view := n.meta.View()
-	nodes := append(view.NodesOf(meta.DataNode), view.NodesOf(meta.MetaNode)...)
-	answers := make(chan dsdb.NodeID, len(nodes))
-	for _, node := range nodes {
+	processes := n.meta.View().Processes
+	answers := make(chan dsdb.NodeID, len(processes))
+	for _, p := range processes {
+		node := p.ID()
 		go func() {
-			if !n.is(node.ID) && n.up(node.ID) {
-				if _, err := n.call(ctx, node.ID, methodFences, nil); err != nil && n.peers.Ping(ctx, node.ID) == nil {
-					answers <- node.ID
+			if !p.Gone() && !n.is(node) && n.up(node) {
+				if _, err := n.call(ctx, node, methodFences, nil); err != nil && n.peers.Ping(ctx, node) == nil {
+					answers <- node
 					return
 				}
 			}
 			answers <- 0
 		}()
 	}
-	for range nodes {
+	for range processes {
 		old = max(old, <-answers)
 	}
 	return old

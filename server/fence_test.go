@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/dasudian/dsdb"
@@ -181,9 +182,16 @@ func TestNoFenceBesideAnOlderProgram(t *testing.T) {
 	if !strings.Contains(nodes[0].log.String(), "until all nodes are upgraded") {
 		t.Error("nothing is said of it")
 	}
-	nodes[1].node.peers.Handle(methodFences, serveFences)
-	nodes[1].mustQuery("db", "DROP MEASUREMENT m")
-	nodes[1].typed("db")
+	var asked atomic.Int32
+	nodes[1].node.peers.Handle(methodFences, func(ctx context.Context, from rpc.Process, body []byte) ([]byte, error) {
+		asked.Add(1)
+		return serveFences(ctx, from, body)
+	})
+	nodes[0].mustQuery("db", "DROP MEASUREMENT m")
+	nodes[0].typed("db")
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the other process, which has both roles, was asked %d times", n)
+	}
 }
 
 // A catalogue that has lost the end of its log, with the fences in it, goes on until
