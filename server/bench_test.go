@@ -2,7 +2,10 @@ package server
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/internal/vfs"
@@ -52,5 +55,22 @@ func BenchmarkQueryOnePoint(b *testing.B) {
 		if err := eachRow(context.Background(), res, func(*column.Frame, int) {}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A measurement goes that has points in 200 shards of three replicas: each of them
+// takes a deletion and a fence.
+func BenchmarkDropMeasurement(b *testing.B) {
+	nodes := openCluster(b, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 3")
+	var lines strings.Builder
+	for week := range 200 {
+		fmt.Fprintf(&lines, "m v=1 %d\n", week*7*24*int(time.Hour))
+	}
+	for b.Loop() {
+		b.StopTimer()
+		nodes[0].mustWrite("db", lines.String())
+		b.StartTimer()
+		nodes[0].mustQuery("db", "DROP MEASUREMENT m")
 	}
 }

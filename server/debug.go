@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/dasudian/dsdb"
@@ -59,28 +58,15 @@ func (n *Node) serveVerify(w http.ResponseWriter, r *http.Request) {
 
 // compareAll compares the replicas of shards, some shards at a time.
 func (n *Node) compareAll(ctx context.Context, ids []dsdb.ShardID) verifyAnswer {
+	checks := make([]shardCheck, len(ids))
+	atOnce(verifyAtOnce, ids, func(i int, id dsdb.ShardID) { checks[i] = n.compare(ctx, id) })
 	a := verifyAnswer{Agree: true, Shards: []shardCheck{}}
-	next := make(chan dsdb.ShardID)
-	var mu sync.Mutex // guards a
-	var wg sync.WaitGroup
-	for range min(verifyAtOnce, len(ids)) {
-		wg.Go(func() {
-			for id := range next {
-				c := n.compare(ctx, id)
-				mu.Lock()
-				if c.Replicas != nil { // else it was dropped
-					a.Shards = append(a.Shards, c)
-					a.Agree = a.Agree && c.Agree
-				}
-				mu.Unlock()
-			}
-		})
+	for _, c := range checks {
+		if c.Replicas != nil { // else it was dropped
+			a.Shards = append(a.Shards, c)
+			a.Agree = a.Agree && c.Agree
+		}
 	}
-	for _, id := range ids {
-		next <- id
-	}
-	close(next)
-	wg.Wait()
 	slices.SortFunc(a.Shards, func(x, y shardCheck) int { return cmp.Compare(x.Shard, y.Shard) })
 	return a
 }

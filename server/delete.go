@@ -12,17 +12,20 @@ import (
 )
 
 // delete proposes the deletion to every shard that may hold such rows, and
-// forgets the field types of measurements that are gone.
+// forgets the field types of measurements that are gone. After an error some of the
+// shards may have deleted them.
 func (n *Node) delete(ctx context.Context, s *session, c *planner.Command) error {
 	d := c.Delete
 	if d.Nothing {
 		return nil
 	}
 	for _, t := range d.Targets {
-		for _, ps := range t.Shards {
-			if err := n.deleteFrom(ctx, s, ps.ID, &t, c); err != nil {
-				return err
-			}
+		ids := make([]dsdb.ShardID, len(t.Shards))
+		for i, ps := range t.Shards {
+			ids[i] = ps.ID
+		}
+		if err := changeShards(ids, func(id dsdb.ShardID) error { return n.deleteFrom(ctx, s, id, &t, c) }); err != nil {
+			return err
 		}
 	}
 	if c.Kind == planner.DropMeasurement {

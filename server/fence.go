@@ -61,21 +61,25 @@ func (w *write) prepareAnew(ctx context.Context, b *column.WriteBatch) error {
 // fence has the shards with fields of the measurements refuse what was prepared
 // before their types were revoked.
 func (n *Node) fence(ctx context.Context, db *meta.Database, measurements []string) error {
+	var ids []dsdb.ShardID
 	for _, g := range groupsOf(db) {
 		if !hasFields(g, measurements) {
 			continue
 		}
 		for _, s := range g.Shards {
-			v, err := n.propose(ctx, s.ID.Group(), func(id dsdb.ProposalID) []byte { return shard.AppendFence(nil, id, db.Fence) })
-			if err == nil {
-				err = v.Err()
-			}
-			if err != nil && dsdb.KindOf(err) != dsdb.KindNotFound { // dropped meanwhile
-				return err
-			}
+			ids = append(ids, s.ID)
 		}
 	}
-	return nil
+	return changeShards(ids, func(id dsdb.ShardID) error {
+		v, err := n.propose(ctx, id.Group(), func(pid dsdb.ProposalID) []byte { return shard.AppendFence(nil, pid, db.Fence) })
+		switch {
+		case err == nil:
+			return v.Err()
+		case dsdb.KindOf(err) == dsdb.KindNotFound: // dropped meanwhile
+			return nil
+		}
+		return err
+	})
 }
 
 func hasFields(g *meta.ShardGroup, measurements []string) bool {

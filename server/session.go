@@ -125,20 +125,9 @@ func (s *session) prepare(ctx context.Context, list []planner.Shard) {
 	if s.n.peers == nil || len(list) < 2 {
 		return
 	}
-	var wg sync.WaitGroup
-	next := make(chan dsdb.ShardID)
-	for range min(opensPerQuery, len(list)) {
-		wg.Go(func() {
-			for id := range next {
-				_, _ = s.open(ctx, id) // whoever needs the shard is told the error
-			}
-		})
-	}
-	for _, sh := range list {
-		next <- sh.ID
-	}
-	close(next)
-	wg.Wait()
+	atOnce(opensPerQuery, list, func(_ int, sh planner.Shard) {
+		_, _ = s.open(ctx, sh.ID) // whoever needs the shard is told the error
+	})
 }
 
 // prepareAll opens the shards that a plan names.
