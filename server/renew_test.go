@@ -27,7 +27,6 @@ func settled(t testing.TB, nodes []*machine, replicas int) {
 		eventually(t, "the replicas agree", func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
-			wait *= 2 // the machine may be slow
 			var ids []dsdb.ShardID
 			whole := true
 			for _, g := range m.node.meta.View().Groups() {
@@ -40,6 +39,7 @@ func settled(t testing.TB, nodes []*machine, replicas int) {
 				return false
 			}
 			last = m.node.compareAll(ctx, ids)
+			wait = min(2*wait, *patience) // the machine may be slow
 			return last.Agree && len(last.Shards) > 0
 		})
 	}
