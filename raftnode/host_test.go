@@ -250,6 +250,33 @@ func TestRestartSkipsWhatWasFlushed(t *testing.T) {
 	}
 }
 
+// Files that hold less than the log has forgotten, as after an older copy of them was
+// put back, are not gone on from: what is between is nowhere.
+func TestFilesOlderThanTheLogAreQuarantined(t *testing.T) {
+	log := newMemLog()
+	h, sm := openHost(t, log), new(ledger)
+	startSingle(t, h, 1, sm)
+	for i := range 5 {
+		propose(t, h, 1, fmt.Sprint(i))
+	}
+	if err := readNow(t.Context(), h, 1); err != nil {
+		t.Fatal(err)
+	}
+	sm.flushed = h.Status(1).Applied
+	h.Flushed(1)
+	if err := readNow(t.Context(), h, 1); err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
+	h = openHost(t, log)
+	if err := h.Start(t.Context(), []GroupSpec{single(1, &ledger{flushed: sm.flushed - 1})}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Status(1).Failed; dsdb.KindOf(err) != dsdb.KindCorrupt {
+		t.Errorf("status: %v", err)
+	}
+}
+
 // A flush that comes before the core knows of the apply is not forgotten.
 func TestFlushRightAfterApplyTruncates(t *testing.T) {
 	log := newMemLog()
