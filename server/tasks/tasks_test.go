@@ -265,7 +265,7 @@ func TestMaintainerRunEnds(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { d.Run(ctx) })
-	for deadline := time.Now().Add(20 * time.Second); d.store.shards[0].Stats().MemRows > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); d.store.shards[0].Stats().MemRows > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing was flushed")
 		}
