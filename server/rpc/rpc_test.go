@@ -286,7 +286,7 @@ func TestACallCanBeCanceled(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A deadline travels with the call.
-	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	go func() { <-entered }()
 	if _, err := a.Call(ctx, 21, "wait", nil); dsdb.KindOf(err) != dsdb.KindTimeout {
