@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -32,7 +33,7 @@ func atOnce[T any](limit int, list []T, do func(i int, x T)) {
 
 // changeShards changes shards, several at a time. When one fails no more are begun;
 // those that are under way then end as they do. The errors are joined in the order of
-// the list.
+// the list, those with the same text once.
 func changeShards(ids []dsdb.ShardID, change func(dsdb.ShardID) error) error {
 	errs := make([]error, len(ids))
 	var failed atomic.Bool
@@ -44,5 +45,12 @@ func changeShards(ids []dsdb.ShardID, change func(dsdb.ShardID) error) error {
 			failed.Store(true)
 		}
 	})
-	return errors.Join(errs...)
+	told := map[string]bool{}
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool {
+		if err == nil || told[err.Error()] {
+			return true
+		}
+		told[err.Error()] = true
+		return false
+	})...)
 }

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
@@ -10,6 +12,65 @@ import (
 	"github.com/dasudian/dsdb/planner"
 	"github.com/dasudian/dsdb/shard"
 )
+
+// deletion is what a statement has deleted so far. It is kept when the statement is
+// begun again: a shard that has deleted the rows is not asked again, for others may
+// have been written to it since.
+type deletion struct {
+	mu    sync.Mutex
+	done  map[deletedPart]bool
+	doubt bool // of some part nobody can tell
+}
+
+// deletedPart is one of the targets of a statement, by its ordinal, in one shard.
+type deletedPart struct {
+	target int
+	shard  dsdb.ShardID
+}
+
+// once runs a deletion unless that has been done.
+func (d *deletion) once(part deletedPart, do func() error) error {
+	d.mu.Lock()
+	done := d.done[part]
+	d.mu.Unlock()
+	if done && !mutant.DeletesTwice {
+		return nil
+	}
+	err := do()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch kind := dsdb.KindOf(err); {
+	case err == nil && d.done == nil:
+		d.done = map[deletedPart]bool{part: true}
+	case err == nil:
+		d.done[part] = true
+	case kind == dsdb.KindTimeout, kind == dsdb.KindCanceled:
+		d.doubt = true
+	}
+	return err
+}
+
+// doubtful reports whether nobody can tell of some shard whether it has deleted the
+// rows, or will: the statement must not be begun again.
+func (d *deletion) doubtful() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.doubt
+}
+
+// explain says of a statement that failed whether something may be deleted.
+func (d *deletion) explain(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case err == nil:
+	case d.doubt:
+		return fmt.Errorf("%w: the rows may have been deleted", err)
+	case len(d.done) > 0:
+		return fmt.Errorf("%w: some of the rows may have been deleted", err)
+	}
+	return err
+}
 
 // delete proposes the deletion to every shard that may hold such rows, and
 // forgets the field types of measurements that are gone. After an error some of the
@@ -19,21 +80,24 @@ func (n *Node) delete(ctx context.Context, s *session, c *planner.Command) error
 	if d.Nothing {
 		return nil
 	}
-	for _, t := range d.Targets {
+	for i, t := range d.Targets {
 		ids := make([]dsdb.ShardID, len(t.Shards))
-		for i, ps := range t.Shards {
-			ids[i] = ps.ID
+		for k, ps := range t.Shards {
+			ids[k] = ps.ID
 		}
-		if err := changeShards(ids, func(id dsdb.ShardID) error { return n.deleteFrom(ctx, s, id, &t, c) }); err != nil {
-			return err
+		err := changeShards(ids, func(id dsdb.ShardID) error {
+			return s.deleted.once(deletedPart{i, id}, func() error { return n.deleteFrom(ctx, s, id, &t, c) })
+		})
+		if err != nil {
+			return s.deleted.explain(err)
 		}
 	}
 	if c.Kind == planner.DropMeasurement {
-		return n.forgetEmptied(ctx, c.Database, func(m string) bool { return m == c.Name })
+		return s.deleted.explain(n.forgetEmptied(ctx, c.Database, func(m string) bool { return m == c.Name }))
 	}
-	return n.forgetEmptied(ctx, c.Database, func(m string) bool {
+	return s.deleted.explain(n.forgetEmptied(ctx, c.Database, func(m string) bool {
 		return slices.ContainsFunc(d.Targets, func(t planner.Target) bool { return t.Matches(m) })
-	})
+	}))
 }
 
 func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *planner.Target, c *planner.Command) error {
@@ -73,7 +137,7 @@ func (n *Node) deleteFrom(ctx context.Context, s *session, id dsdb.ShardID, t *p
 	case dsdb.KindOf(err) == dsdb.KindNotFound: // dropped meanwhile
 		return nil
 	case dsdb.KindOf(err) == dsdb.KindTimeout:
-		return dsdb.Errorf(dsdb.KindTimeout, "timeout: the rows may have been deleted")
+		return dsdb.Errorf(dsdb.KindTimeout, "timeout")
 	}
 	return err
 }

@@ -44,11 +44,18 @@ const (
 // belongs to answers nothing more if there are others.
 const retryDamaged = 3
 
+// statement is what is the same of a statement when it is begun again.
+type statement struct {
+	now     int64 // nanoseconds since 1970
+	deleted deletion
+}
+
 // answer runs a statement up to its first frame, again and without the replicas
 // that have failed if there is hope.
 func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Time) (exec.Result, error) {
 	failed := outages{}
 	damage := map[string]bool{} // that was met, by its text
+	st := &statement{now: n.opt.Wall().UnixNano()}
 	for repeated := 0; ; {
 		s, err := n.openSession(ctx, readLevel{r.Read, r.MaxStaleness}, failed)
 		if err != nil && aboutNodes(r.Statement) { // is what one asks when there is no quorum
@@ -57,6 +64,7 @@ func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Tim
 		if err != nil {
 			return nil, err
 		}
+		s.statement = st
 		res, err := n.run(ctx, s, r, began)
 		if err == nil && res != nil {
 			s.staleness.tell(r, n.routes.age())
@@ -70,7 +78,7 @@ func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Tim
 			damage[err.Error()] = true
 			again = again || repeated < retryDamaged
 		}
-		again = again && time.Since(began) < retryFor
+		again = again && time.Since(began) < retryFor && !st.deleted.doubtful()
 		if err2 := s.Close(); err == nil {
 			err = err2
 		}
@@ -83,7 +91,7 @@ func (n *Node) answer(ctx context.Context, r *httpd.QueryRequest, began time.Tim
 // run plans and runs a statement, up to its first frame. The result closes the session.
 func (n *Node) run(ctx context.Context, s *session, r *httpd.QueryRequest, began time.Time) (res exec.Result, err error) {
 	plan, err := planner.Compile(r.Statement, &catalog{ctx, s}, planner.Options{
-		Now: n.opt.Wall().UnixNano(), DefaultDB: r.Database, DefaultRP: r.Policy})
+		Now: s.now, DefaultDB: r.Database, DefaultRP: r.Policy})
 	if err != nil {
 		return nil, err
 	}

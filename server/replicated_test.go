@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dasudian/dsdb"
+	"github.com/dasudian/dsdb/exec"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
@@ -279,4 +280,49 @@ func TestOnlyCopyIsAskedAgain(t *testing.T) {
 		return nodes[holder].node.serveQuery(ctx, from, s)
 	})
 	nodes[1-holder].expect("db", "SELECT n FROM cpu", "cpu time=1 n=1")
+}
+
+// A deletion is begun again when a node fails that is asked what is left. Where it has
+// been made it is not made again: what was written there since stays.
+func TestDeletionIsNotMadeTwice(t *testing.T) {
+	t.Parallel()
+	nodes := openCluster(t, 3)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 2")
+	now := int(time.Now().Unix())
+	nodes[0].mustWrite("db", spread(now))
+	deleted := func(id dsdb.ShardID) bool {
+		return slices.ContainsFunc(nodes, func(c *client) bool {
+			sh, err := c.node.shards.get(id)
+			return err == nil && sh.Stats().Deletes > 0
+		})
+	}
+	failed := atomic.Bool{}
+	for _, other := range nodes[1:] {
+		other.node.peers.HandleStream(methodQuery, func(ctx context.Context, from rpc.Process, s *rpc.Stream) error {
+			id := remoteShard(nodes[0])
+			if !deleted(id) || failed.Swap(true) {
+				return other.node.serveQuery(ctx, from, s)
+			}
+			nodes[0].mustWrite("db", spread(now+1))
+			if _, err := s.Recv(); err != nil {
+				return err
+			}
+			return exec.Serve(ctx, s, func(context.Context, dsdb.ShardID) (exec.Source, error) {
+				return nil, unread{other.node.dataID, id}.error(dsdb.Errorf(dsdb.KindUnavailable, "not now"))
+			}, other.node.execOptions(0))
+		})
+	}
+	nodes[0].mustQuery("db", "DELETE FROM cpu WHERE host =~ /h/")
+	if !failed.Load() {
+		t.Error("no node failed")
+	}
+	nodes[0].expect("db", "SELECT count(n) FROM cpu", "cpu time=0 count=12")
+}
+
+// remoteShard returns a shard of which a node has no copy.
+func remoteShard(c *client) dsdb.ShardID {
+	shards := c.node.meta.View().Groups()[0].Group.Shards
+	return shards[slices.IndexFunc(shards, func(sh meta.Shard) bool {
+		return !slices.Contains(sh.Owners(), c.node.dataID)
+	})].ID
 }

@@ -31,10 +31,11 @@ type readLevel struct {
 // and one snapshot of each shard that planner and exec ask for, wherever its
 // replicas are. Safe for concurrent use until Close.
 type session struct {
-	n     *Node
-	ctx   context.Context // of the statement
-	level readLevel
-	view  *meta.Data
+	n          *Node
+	ctx        context.Context // of the statement
+	level      readLevel
+	view       *meta.Data
+	*statement // nil if nothing is planned in it
 
 	mu      sync.Mutex // guards what follows
 	sources map[dsdb.ShardID]*sharedSource

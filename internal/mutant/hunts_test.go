@@ -104,6 +104,7 @@ var hunts = []hunt{
 	{"replica-read-as-is", "server", "TestC7EveryNodeAnswersTheSame"},
 	{"local-shards-only", "server", "TestC18SchemaOfTheWholeCluster"},
 	{"delete-only-here", "server", "TestC17DropsReachNodesThatWereAway"},
+	{"deletes-twice", "server", "TestDeletionIsNotMadeTwice"},
 	{"expired-untold", "server", "TestC10NothingIsDroppedSilently"},
 	{"dropped-shard-taken", "server", "TestC10DropBesideAWrite"},
 	{"silence-is-up", "server", "TestC22ShowCluster"},

@@ -112,6 +112,7 @@ const (
 	ReplicaReadAsIs   = false // a query does not wait until its replica has what was acknowledged
 	LocalShardsOnly   = false // a query reads the shards of its own node
 	DeleteOnlyHere    = false // a deletion concerns the shards of its own node
+	DeletesTwice      = false // a deletion that is begun again is made again where it was made
 	ExpiredUntold     = false // points that a policy no longer keeps are dropped without a word
 	DroppedShardTaken = false // points of a shard that was dropped meanwhile are acknowledged
 	SilenceIsUp       = false // a node that does not answer is shown as up

@@ -109,6 +109,7 @@ var (
 	ReplicaReadAsIs   = plant("replica-read-as-is")
 	LocalShardsOnly   = plant("local-shards-only")
 	DeleteOnlyHere    = plant("delete-only-here")
+	DeletesTwice      = plant("deletes-twice")
 	ExpiredUntold     = plant("expired-untold")
 	DroppedShardTaken = plant("dropped-shard-taken")
 	SilenceIsUp       = plant("silence-is-up")
