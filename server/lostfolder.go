@@ -27,11 +27,23 @@ func (n *Node) lostMeta() error {
 	}
 	c := n.cfg
 	text := fmt.Sprintf("%s holds data, but %s has no %s: is its disk mounted, and is meta.dir the folder that belongs to it? ", left[0], c.Meta.Dir, meta.IdentityFile)
-	if _, err := n.fs.Stat(path.Join(c.Data.Dir, meta.IdentityFile)); err == nil {
+	if n.recoverable() {
 		return fmt.Errorf("%sIf it is lost, have dsdbd recover make %s anew from what %s knows of it, or move all data away to start anew", text, c.Meta.Dir, c.Data.Dir)
 	}
 	return fmt.Errorf("%sNor does %s say who this node was: if both are lost, restore the folders from a copy, or move what is left away (%s); one of several nodes then takes its own place, and gets everything from the others, with -join and --replace, which wants the id that SHOW SERVERS has for it",
 		text, c.Data.Dir, strings.Join(left, ", "))
+}
+
+// recoverable reports whether Recover can make the folder of the catalogue anew.
+func (n *Node) recoverable() bool {
+	if _, err := n.fs.Stat(path.Join(n.cfg.Data.Dir, meta.CopyFile)); err != nil {
+		return false
+	}
+	_, err := meta.ReadIdentity(n.fs, n.cfg.Data.Dir)
+	if errors.Is(err, iofs.ErrNotExist) {
+		_, err = n.logOwner()
+	}
+	return err == nil
 }
 
 // leftBehind lists what there is only where a node has run.

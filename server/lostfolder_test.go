@@ -56,6 +56,8 @@ func TestLostFoldersOfANodeThatIsAlone(t *testing.T) {
 		{"meta", "have dsdbd recover make /node/meta anew", "recover", all},
 		{"meta/node.json", "have dsdbd recover make /node/meta anew", "recover", all},
 		{"data/node.json", "have dsdbd recover make /node/data/node.json anew", "recover", all},
+		{"meta/node.json data/node.json", "have dsdbd recover make /node/meta anew", "recover", all},
+		{"meta data/node.json", "have dsdbd recover make /node/meta anew", "recover", all},
 		{"data", "/node/data is empty", "accept", "files of the replica are missing"},
 		{"wal", "/node/wal has lost the log", "accept", flushed},
 		{"meta wal", "have dsdbd recover make /node/meta anew", "recover accept", flushed},

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	iofs "io/fs"
@@ -9,6 +10,7 @@ import (
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
 	"github.com/dasudian/dsdb/server/config"
+	"github.com/dasudian/dsdb/wal"
 )
 
 // Unidentified returns what of a node's folders Recover is to make anew, since it does
@@ -29,9 +31,9 @@ func Unidentified(cfg config.Config, fs vfs.FS) string {
 // Recover makes anew what says whose the folders of a node are, where one of them has
 // lost it. The node must not run.
 //
-// The folder of the catalogue, if it is lost, is made from what the folder of the points has of
-// it: who the node is, and a copy of the catalogue. What has changed since is in the
-// log. The node's next start is refused by the others if they have seen a later one
+// The folder of the catalogue, if it is lost, is made from what the folder of the points
+// has of it: who the node is, which the log tells too, and a copy of the catalogue.
+// What has changed since is in the log. The node's next start is refused by the others if they have seen a later one
 // than the copy has: then all of its folders are old. The folder of the points lacks no
 // more than the file that the other folder has, too.
 func Recover(cfg config.Config, fs vfs.FS) (err error) {
@@ -54,6 +56,9 @@ func Recover(cfg config.Config, fs vfs.FS) (err error) {
 func (n *Node) recoverMeta() error {
 	dir := n.cfg.Data.Dir
 	id, err := meta.ReadIdentity(n.fs, dir)
+	if errors.Is(err, iofs.ErrNotExist) {
+		id, err = n.logOwner()
+	}
 	if err != nil {
 		return fmt.Errorf("%s does not say whose it is: %w", dir, err)
 	}
@@ -68,7 +73,17 @@ func (n *Node) recoverMeta() error {
 	}
 	id.MetaID, id.DataID, id.Replica = self.MetaID, self.DataID, replica.ID
 	id.Epoch, id.Begun = self.Epoch, true
-	return meta.WriteIdentity(n.fs, n.cfg.Meta.Dir, id)
+	return n.settle(id)
+}
+
+// logOwner returns as much of who the node is as its log says.
+func (n *Node) logOwner() (id meta.Identity, err error) {
+	cluster, node, err := wal.Owner(n.fs, n.cfg.Data.WALDir)
+	if err != nil {
+		return id, err
+	}
+	id.ClusterID, id.UUID = binary.LittleEndian.Uint64(cluster[:]), textUUID(node)
+	return id, nil
 }
 
 // recoverData has the folder of the points say again whose it is.

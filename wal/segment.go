@@ -77,6 +77,40 @@ func Exists(fs vfs.FS, dir string) (bool, error) {
 	}), err
 }
 
+// Owner returns of which cluster and node the log in dir is, as the newest of its files
+// says whose header is whole. The error wraps fs.ErrNotExist if none does.
+func Owner(fs vfs.FS, dir string) (cluster, node [16]byte, err error) {
+	names, err := fs.List(dir)
+	if err != nil {
+		return cluster, node, fmt.Errorf("wal: owner: %w", err)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Backward(names) {
+		if _, is := parseName(name, livePrefix, segmentExt); !is {
+			continue
+		}
+		h, err := headerOf(fs, path.Join(dir, name))
+		if err == nil {
+			return h.cluster, h.node, nil
+		}
+	}
+	return cluster, node, fmt.Errorf("wal: owner: no file of a log in %s says whose it is: %w", dir, iofs.ErrNotExist)
+}
+
+// headerOf reads the header of a file of a log.
+func headerOf(fs vfs.FS, name string) (h segmentHeader, err error) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return h, err
+	}
+	defer f.Close()
+	page := make([]byte, pageSize)
+	if _, err := f.ReadAt(page, 0); err != nil {
+		return h, err
+	}
+	return parseSegmentHeader(page)
+}
+
 // makeSpare creates a preallocated file under a name of its own. If space is
 // short nothing is left behind and the error satisfies vfs.NoSpace.
 func (l *Log) makeSpare(size int64) (spare, error) {

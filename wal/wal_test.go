@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	iofs "io/fs"
+	"strings"
 	"testing"
 	"time"
 
@@ -381,5 +383,46 @@ func TestTombstonesAreBounded(t *testing.T) {
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A log says whose it is by its newest file of which the header is whole, and is there as
+// long as one file is.
+func TestOwnerOfALog(t *testing.T) {
+	fs := vfs.NewMem(1)
+	if there, err := Exists(fs, "log"); there || err != nil {
+		t.Fatalf("a log that is not there: %v %v", there, err)
+	}
+	o := Options{ClusterID: [16]byte{1}, NodeUUID: [16]byte{2}}
+	var names []string
+	for range 2 { // each start begins a file
+		l, _, err := Open(fs, "log", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := fs.List("log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all {
+		if strings.HasPrefix(name, livePrefix) {
+			names = append(names, "log/"+name)
+		}
+	}
+	for i := range names {
+		cluster, node, err := Owner(fs, "log")
+		if there, _ := Exists(fs, "log"); !there || err != nil || cluster != o.ClusterID || node != o.NodeUUID {
+			t.Errorf("%d of %d files are damaged: %v %x %x %v", i, len(names), there, cluster, node, err)
+		}
+		if err := vfs.WriteFileAtomic(fs, names[len(names)-1-i], []byte("short")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := Owner(fs, "log"); !errors.Is(err, iofs.ErrNotExist) {
+		t.Errorf("all are damaged: %v", err)
 	}
 }
