@@ -70,7 +70,7 @@ func (n *Node) perhapsSoon(view *meta.Data, nodes []dsdb.NodeID) string {
 	for _, node := range nodes {
 		p, _ := view.ProcessOf(node)
 		switch st := known[p.UUID]; {
-		case p.Gone():
+		case p.Gone(), p.ReplacedBy != 0: // which never comes back
 		case st.Starting:
 			return nodeName(view, node) + " is starting"
 		case st.Since.IsZero() && time.Since(n.began) < time.Duration(n.cfg.Meta.DeadTimeout):
