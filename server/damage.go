@@ -193,6 +193,16 @@ func (t transport) SendSnapshot(to dsdb.NodeID, s *raftnode.OutgoingSnapshot) {
 	t.Peers.SendSnapshot(to, s)
 }
 
+// broken returns why a replica of this node is out of service for good, nil if it is
+// not: one that raft does not run here, not yet or no longer, is not so by that, nor is
+// one that waits for a newer program.
+func broken(st raftnode.GroupStatus) error {
+	if st.Replica == 0 || dsdb.KindOf(st.Failed) == dsdb.KindNotLeader || errors.Is(st.Failed, dsdb.ErrNewer) {
+		return nil
+	}
+	return st.Failed
+}
+
 // failedReplica is a replica of this node that is out of service.
 type failedReplica struct {
 	shard   dsdb.ShardID
@@ -208,7 +218,7 @@ func (s *shards) failed() []failedReplica {
 	for id, r := range s.held {
 		err := r.err
 		if err == nil {
-			err = s.n.host.Status(id.Group()).Failed
+			err = broken(s.n.host.Status(id.Group()))
 		}
 		if err == nil && r.shard != nil {
 			err = r.shard.Damage()

@@ -75,6 +75,9 @@ func (n *Node) renew(ctx context.Context, damage error) error {
 				n.door.admitter.member.Store(&id)
 				return nil
 			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			if !retryable(err) {
 				return fmt.Errorf("%w; %w", damage, err)
 			}
@@ -189,11 +192,12 @@ func (n *Node) beginAnew(ctx context.Context, address string) error {
 }
 
 // startSoundMeta is startMeta, with another replica if this node's turns out to
-// be damaged.
+// be damaged. A start that ends early, or fails before raft runs the replica, says
+// nothing of it.
 func (n *Node) startSoundMeta(ctx context.Context) error {
 	err := n.startMeta(ctx)
-	damage := n.host.Status(dsdb.MetaGroup).Failed
-	if _, known := n.wal.State(dsdb.MetaGroup); err == nil || damage == nil || !known || errors.Is(damage, dsdb.ErrNewer) {
+	damage := broken(n.host.Status(dsdb.MetaGroup))
+	if _, known := n.wal.State(dsdb.MetaGroup); err == nil || ctx.Err() != nil || damage == nil || !known {
 		return err
 	}
 	if err := n.renew(ctx, damage); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/vfs"
 	"github.com/dasudian/dsdb/meta"
+	"github.com/dasudian/dsdb/raftnode"
 )
 
 // settled waits until all replicas of all shards of a cluster vote and agree.
@@ -151,4 +152,52 @@ func TestCatalogueIsNotGivenUpAtOnce(t *testing.T) {
 	m.launch()
 	eventually(t, "they have been silent for long", func() bool { return strings.Contains(m.log.String(), advice) })
 	m.halt()
+}
+
+// Whatever ends a start before raft runs the replicas of a node, be it a signal or a
+// failing disk, they are not damaged by it, and none is given up.
+func TestReplicasThatAreNotRunAreNotDamaged(t *testing.T) {
+	t.Parallel()
+	nodes := newCluster(t, 2)
+	nodes[0].mustQuery("", "CREATE DATABASE db WITH REPLICATION 2")
+	eventually(t, "there is a shard", func() bool { return nodes[0].write("db", "m v=1 1") == nil })
+	settled(t, nodes, 2)
+	n := nodes[1].node
+	old := n.id.Replica
+	if err := n.host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.startSoundMeta(t.Context()); err == nil || strings.Contains(err.Error(), "recover") {
+		t.Errorf("a start that fails early ends with %v", err)
+	}
+	if got := nodes[1].log.String(); n.id.Replica != old || strings.Contains(got, "damaged") {
+		t.Errorf("replica %d of the catalogue, had %d; the node says:\n%s", n.id.Replica, old, got)
+	}
+	if all := n.shards.failed(); len(all) > 0 {
+		t.Errorf("given up: %+v", all)
+	}
+	if r := n.report(); len(r.Failed) > 0 {
+		t.Errorf("reported as failed: %+v", r.Failed)
+	}
+}
+
+// Only a replica that raft has run here can be broken, and only for good.
+func TestBrokenReplicas(t *testing.T) {
+	damage := dsdb.Errorf(dsdb.KindCorrupt, "the log is damaged")
+	for _, c := range []struct {
+		what string
+		st   raftnode.GroupStatus
+		want error
+	}{
+		{"in service", raftnode.GroupStatus{Replica: 3}, nil},
+		{"damaged", raftnode.GroupStatus{Replica: 3, Failed: damage}, damage},
+		{"not here", raftnode.GroupStatus{Failed: dsdb.Errorf(dsdb.KindNotLeader, "raft group 7 is not on this node")}, nil},
+		{"being removed", raftnode.GroupStatus{Replica: 3, Failed: dsdb.Errorf(dsdb.KindNotLeader, "raft group 7 is not on this node")}, nil},
+		{"of a node that ends", raftnode.GroupStatus{Failed: dsdb.Errorf(dsdb.KindUnavailable, "the node is shutting down")}, nil},
+		{"waits for a newer program", raftnode.GroupStatus{Replica: 3, Failed: dsdb.ErrNewer}, nil},
+	} {
+		if got := broken(c.st); got != c.want {
+			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
+	}
 }

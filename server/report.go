@@ -90,7 +90,7 @@ func (r *report) add(g dsdb.GroupID, st raftnode.GroupStatus) {
 	case errors.Is(st.Failed, dsdb.ErrNewer):
 		r.Newer++
 		return
-	case st.Failed != nil:
+	case broken(st) != nil:
 		r.Failed = append(r.Failed, meta.FailedGroup{Group: g, Replica: st.Replica, Reason: st.Failed.Error()})
 		return
 	}
