@@ -364,7 +364,8 @@ func isMember(m raftnode.Members, r dsdb.ReplicaID) bool {
 }
 
 // canReach makes sure that the cluster and a new node find each other: neither
-// may name loopback to the other unless both do, and its address must answer here.
+// may name loopback to the other unless both do, and its address must answer here, with
+// a certificate that is good for it if nodes have one.
 func (a *admitter) canReach(ctx context.Context, address string) error {
 	theirs, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -385,5 +386,11 @@ func (a *admitter) canReach(ctx context.Context, address string) error {
 	if err != nil {
 		return dsdb.Errorf(dsdb.KindUnavailable, "%s cannot reach the node at %s, which it says is its address: %w", mine, address, err)
 	}
-	return conn.Close()
+	defer conn.Close()
+	if secure := a.n.door.outgoing; secure != nil {
+		ctx, cancel := context.WithTimeout(ctx, dialBack)
+		defer cancel()
+		return fits(ctx, conn, secure, theirs)
+	}
+	return nil
 }

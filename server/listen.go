@@ -7,7 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -82,6 +82,7 @@ func (n *Node) openDoor(id meta.Identity) error {
 		return err
 	}
 	n.addrs = addrs
+	n.warnOfCertificates(time.Now())
 	for _, g := range d.gates {
 		d.serving.Add(1)
 		go func() {
@@ -154,7 +155,8 @@ func (d *door) add(address string, p purpose, ln net.Listener, secure *tls.Confi
 		g.listen = tls.NewListener(ln, secure)
 	}
 	g.server = &http.Server{Handler: g, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(d.n.log.Handler(), slog.LevelDebug), ConnState: g.count}
+		MaxHeaderBytes: 64 << 10, ConnState: g.count,
+		ErrorLog: log.New(&handshakes{gate: g, log: d.n.log, told: map[string]bool{}}, "", 0)}
 	d.gates = append(d.gates, g)
 }
 

@@ -2,20 +2,12 @@ package server
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -194,45 +186,6 @@ func TestNameThatIsLoopbackHere(t *testing.T) {
 	if _, err := listenHost("nobody", find); err == nil || !strings.Contains(err.Error(), "does not know the name") {
 		t.Errorf("unknown name: %v", err)
 	}
-}
-
-// certificates writes an authority and, signed by it, a certificate with its key
-// for 127.0.0.1, and names if there are any; it returns the files.
-func certificates(t *testing.T, names ...string) (ca, cert string) {
-	t.Helper()
-	issue := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (der []byte, key *ecdsa.PrivateKey) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if signer == nil {
-			signer = key
-		}
-		if der, err = x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer); err != nil {
-			t.Fatal(err)
-		}
-		return der, key
-	}
-	valid := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	authority, node := valid, valid
-	authority.IsCA, authority.BasicConstraintsValid, authority.KeyUsage = true, true, x509.KeyUsageCertSign
-	node.IPAddresses, node.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1)}, names
-	node.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	caDER, caKey := issue(&authority, &authority, nil)
-	nodeDER, nodeKey := issue(&node, &authority, caKey)
-	keyDER, err := x509.MarshalECPrivateKey(nodeKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ca, cert = filepath.Join(t.TempDir(), "ca.pem"), filepath.Join(t.TempDir(), "node.pem")
-	block := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
-	if err := os.WriteFile(ca, block("CERTIFICATE", caDER), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(cert, append(block("CERTIFICATE", nodeDER), block("EC PRIVATE KEY", keyDER)...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return ca, cert
 }
 
 // With an authority set, nodes prove themselves by certificates it has signed.

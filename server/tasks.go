@@ -33,6 +33,9 @@ func (n *Node) runTasks(ctx context.Context) {
 	}
 	n.spawn(func() { tasks.Every(ctx, releaseEvery, n.log, "shortening the log", n.releaseLog) })
 	n.spawn(func() { tasks.Every(ctx, reportFailedEvery, n.log, "reporting damaged replicas", n.reportFailed) })
+	n.spawn(func() {
+		tasks.Every(ctx, certificateEvery, n.log, "looking at certificates", func(_ context.Context, now time.Time) error { n.warnOfCertificates(now); return nil })
+	})
 }
 
 // onLeader returns what does task, at a date, on the node that leads the meta group, so that

@@ -3,6 +3,7 @@ package rpc
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"slices"
 	"strings"
@@ -61,4 +62,25 @@ func secured(c net.Conn) *tls.ConnectionState {
 	}
 	s := t.ConnectionState()
 	return &s
+}
+
+// distrust returns the error of a connection to an address as a refusal if it did not
+// come about since one side does not trust the certificate of the other, or speaks no TLS.
+func distrust(err error, addr string) error {
+	var verify *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
+	var alert *net.OpError
+	switch {
+	case errors.As(err, &verify):
+		return refusef(badCertificate, "the certificate shown at %s is not good: %v", addr, verify.Err)
+	case errors.As(err, &plain):
+		return refusef(badCertificate, "what answers at %s does not speak TLS", addr)
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		text := alert.Err.Error()
+		if strings.Contains(text, "certificate") {
+			text = "the certificate of this node: " + text
+		}
+		return &refusal{reason: badCertificate, remote: true, text: text}
+	}
+	return err
 }

@@ -135,7 +135,7 @@ func (q *peer) greet(ctx context.Context, raw net.Conn, addr string, cl class) (
 	}
 	if err != nil {
 		raw.Close()
-		return nil, err
+		return nil, distrust(err, addr)
 	}
 	return c, nil
 }
@@ -187,6 +187,10 @@ func request(c *conn, addr string) error {
 		}
 		if len(bytes.TrimSpace(line)) > 0 {
 			continue
+		}
+		if strings.HasPrefix(text, "400 ") || strings.HasPrefix(text, "401 ") { // it wants TLS, or a certificate
+			why, _ := c.r.ReadSlice('\n')
+			return &refusal{reason: badCertificate, remote: true, text: fmt.Sprintf("%.200s", bytes.ToValidUTF8(bytes.TrimSpace(why), []byte("?")))}
 		}
 		if strings.HasPrefix(proto, "HTTP/1.") && strings.HasPrefix(text, "101 ") {
 			return nil
@@ -363,7 +367,7 @@ type refusals struct {
 }
 
 // note counts a handshake that failed for good and logs it, once for each
-// reason and process. who is a UUID, or an address of which the host is taken.
+// cause and process. who is a UUID, or an address of which the host is taken.
 func (r *refusals) note(p *Peers, who string, err error) {
 	var x *refusal
 	if !errors.As(err, &x) {
@@ -374,7 +378,7 @@ func (r *refusals) note(p *Peers, who string, err error) {
 	if host, _, err := net.SplitHostPort(who); err == nil {
 		who = host
 	}
-	key := fmt.Sprint(x.reason, x.remote, who)
+	key := x.cause() + " " + who
 	r.mu.Lock()
 	first := !r.logged[key] && len(r.logged) < 1024
 	if first {

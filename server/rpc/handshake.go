@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
@@ -268,6 +269,7 @@ const (
 	badSelf
 	badRemoved
 	badCrowd
+	badCertificate // or none, before the handshake begins
 	reasons
 )
 
@@ -283,6 +285,16 @@ func (r *refusal) Error() string {
 		return "refused by the peer: " + r.text
 	}
 	return "refused: " + r.text
+}
+
+// cause tells refusals of a process apart: those for one reason are alike, but that
+// certificates are refused for many.
+func (r *refusal) cause() string {
+	if r.reason != badCertificate {
+		return fmt.Sprint(r.reason, r.remote)
+	}
+	lasting, _, _ := strings.Cut(r.text, ": current time")
+	return fmt.Sprint(r.reason, r.remote, lasting)
 }
 
 func refusef(r reason, format string, args ...any) error {

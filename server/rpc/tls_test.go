@@ -56,6 +56,11 @@ func (a *authority) sign(template, parent *x509.Certificate, by *ecdsa.PrivateKe
 // config returns the TLS configuration of a process with a certificate of some
 // subject alternative names: URIs if they have a colon, else DNS names.
 func (a *authority) config(sans ...string) *tls.Config {
+	return a.configUntil(time.Now().Add(time.Hour), net.IPv4(127, 0, 0, 1), sans...)
+}
+
+// configUntil is config with the end of the certificate and the address that it names.
+func (a *authority) configUntil(end time.Time, at net.IP, sans ...string) *tls.Config {
 	var names []string
 	var uris []*url.URL
 	for _, san := range sans {
@@ -65,8 +70,8 @@ func (a *authority) config(sans ...string) *tls.Config {
 			names = append(names, san)
 		}
 	}
-	key, cert := a.sign(&x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), DNSNames: names, URIs: uris,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}, a.cert, a.key)
+	key, cert := a.sign(&x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: end, DNSNames: names, URIs: uris,
+		IPAddresses: []net.IP{at}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}, a.cert, a.key)
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}},
 		RootCAs: a.pool, ClientCAs: a.pool, ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS13}
 }
@@ -155,4 +160,41 @@ func TestUUIDsOfCertificates(t *testing.T) {
 			t.Errorf("%q: %v", name, !want)
 		}
 	}
+}
+
+// Whoever does not trust the other's certificate says so, once for each cause, and so
+// does the one that is not trusted; both know it as the reason why there is no connection.
+func TestUntrustedCertificatesAreTold(t *testing.T) {
+	ca, here := newAuthority(t), net.IPv4(127, 0, 0, 1)
+	for k, c := range []struct {
+		what     string
+		theirs   *tls.Config
+		one, two string // what the one that trusts nobody says, and the other
+	}{
+		{"expired", ca.configUntil(time.Now().Add(-time.Hour), here), "certificate has expired", "tls: expired certificate"},
+		{"of another address", ca.configUntil(time.Now().Add(time.Hour), net.IPv4(10, 1, 2, 3)), "certificate is valid for 10.1.2.3, not 127.0.0.1", ""},
+		{"of another authority", newAuthority(t).config(), "certificate signed by unknown authority", "certificate signed by unknown authority"},
+	} {
+		a, b := startTLS(t, 2*k+1, ca.config()), startTLS(t, 2*k+2, c.theirs)
+		acquaint(a, b)
+		tells := func(n *testNode, words string) bool {
+			return strings.Contains(n.log.String(), words) && strings.Contains(n.Status()[0].Refusal, words)
+		}
+		eventually(t, c.what+": both tell", func() bool { return tells(a, c.one) && (c.two == "" || tells(b, c.two)) })
+		eventually(t, c.what+": it is tried again", func() bool { return a.metrics.Refused.Load() > 3 })
+		if n := strings.Count(a.log.String(), c.one); n != 1 {
+			t.Errorf("%s: told %d times: %s", c.what, n, a.log)
+		}
+	}
+}
+
+// A process with TLS and one without say what keeps them from each other.
+func TestPlainAndTLSDoNotMeet(t *testing.T) {
+	ca := newAuthority(t)
+	a, b := startTLS(t, 1, ca.config()), start(t, 2)
+	acquaint(a, b)
+	eventually(t, "both tell", func() bool {
+		return strings.Contains(a.Status()[0].Refusal, "what answers at "+b.addr+" does not speak TLS") &&
+			strings.Contains(b.Status()[0].Refusal, "Client sent an HTTP request to an HTTPS server")
+	})
 }
