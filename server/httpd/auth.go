@@ -221,8 +221,11 @@ func tokenError(err error) error {
 
 // clientAddr returns the address at the other end of the connection; it is not
 // valid if there is none that could be told.
-func clientAddr(r *http.Request) netip.Addr {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+func clientAddr(r *http.Request) netip.Addr { return hostOf(r.RemoteAddr) }
+
+// hostOf returns the address of an end of a connection, without its port and zone.
+func hostOf(end string) netip.Addr {
+	host, _, err := net.SplitHostPort(end)
 	if err != nil {
 		return netip.Addr{}
 	}
@@ -233,14 +236,17 @@ func clientAddr(r *http.Request) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// isLocal reports whether a request comes from this machine, not through a proxy on it.
+// isLocal reports whether a request comes from this machine, not through a proxy on it:
+// from loopback, or from the very address at which it has come in.
 func isLocal(r *http.Request) bool {
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
 		if r.Header.Get(name) != "" {
 			return false
 		}
 	}
-	return clientAddr(r).IsLoopback()
+	from := clientAddr(r)
+	own, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	return from.IsLoopback() || from.IsValid() && own != nil && from == hostOf(own.String())
 }
 
 // mayWrite reports KindForbidden unless the user may write to the database.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -93,6 +94,11 @@ func (s *guardedServer) do(method, target, body string, headers ...string) *http
 	for i := 0; i+1 < len(headers); i += 2 {
 		if headers[i] == "From" {
 			r.RemoteAddr = headers[i+1]
+			continue
+		}
+		if headers[i] == "At" { // the server's end of the connection
+			at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(headers[i+1]))
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, at))
 			continue
 		}
 		r.Header.Set(headers[i], headers[i+1])
@@ -262,6 +268,11 @@ func TestFirstAdmin(t *testing.T) {
 	}{
 		{"from this machine", create, []string{"From", "127.0.0.1:1"}, 200, ""},
 		{"by IPv6", create, []string{"From", "[::1]:1"}, 200, ""},
+		{"from this machine at its own address", create, []string{"From", "192.0.2.9:1", "At", "192.0.2.9:8086"}, 200, ""},
+		{"at its own address by IPv6", create, []string{"From", "[fe80::7%eth0]:1", "At", "[fe80::7%eth0]:8086"}, 200, ""},
+		{"from another machine at the own address", create, []string{"From", "192.0.2.8:1", "At", "192.0.2.9:8086"}, 403, refused + ": only from the machine that the server runs on"},
+		{"from nowhere", create, []string{"From", "@", "At", "192.0.2.9:8086"}, 403, refused + ": only from the machine that the server runs on"},
+		{"through a proxy at the own address", create, []string{"From", "192.0.2.9:1", "At", "192.0.2.9:8086", "Via", "1.1 x"}, 403, refused + ": only from the machine that the server runs on"},
 		{"with credentials that are to be", create, []string{"From", "127.0.0.1:1", "Authorization", basic("root", "x")}, 200, ""},
 		{"from another machine", create, nil, 403, refused + ": only from the machine that the server runs on"},
 		{"through a proxy on this machine", create, []string{"From", "127.0.0.1:1", "X-Forwarded-For", "192.0.2.1"}, 403, refused + ": only from the machine that the server runs on"},
