@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"hash/maphash"
 	"net/netip"
 	"runtime"
@@ -38,11 +39,12 @@ const (
 // user, as a salted SHA-256 in memory, for as long as the user's hash stays
 // the same.
 type accounts struct {
-	view  func() *meta.Data
-	now   func() time.Time
-	dummy []byte        // what the passwords of unknown users are compared with
-	slots chan struct{} // bounds the cores that comparing takes
-	seed  maphash.Seed
+	view   func() *meta.Data
+	behind catchUp
+	now    func() time.Time
+	dummy  []byte        // what the passwords of unknown users are compared with
+	slots  chan struct{} // bounds the cores that comparing takes
+	seed   maphash.Seed
 
 	compared, failed atomic.Int64
 
@@ -82,12 +84,13 @@ var dummyHash = sync.OnceValues(func() ([]byte, error) {
 	return bcrypt.GenerateFromPassword(secret[:], bcrypt.DefaultCost)
 })
 
-func newAccounts(view func() *meta.Data) (*accounts, error) {
+// newAccounts makes the accounts of a catalogue; ask returns when it is up to date.
+func newAccounts(view func() *meta.Data, ask func(context.Context) error) (*accounts, error) {
 	dummy, err := dummyHash()
 	if err != nil {
 		return nil, err
 	}
-	return &accounts{view: view, now: time.Now, dummy: dummy, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+	return &accounts{view: view, behind: catchUp{ask: ask}, now: time.Now, dummy: dummy, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		seed: maphash.MakeSeed(), verified: map[string]verified{}, failures: map[origin]failures{}}, nil
 }
 
@@ -123,9 +126,23 @@ func apiUser(u *meta.User) *httpd.User {
 	}}
 }
 
-// Authenticate implements httpd.Accounts.
+// Authenticate implements httpd.Accounts. Nobody is turned away for what this node does
+// not know yet: that a user was created, or has another password.
 func (a *accounts) Authenticate(ctx context.Context, name, password string, from netip.Addr) (*httpd.User, error) {
 	u := a.view().User(name)
+	found, err := a.signIn(ctx, u, name, password, from)
+	if !errors.Is(err, httpd.ErrUnauthorized) || !a.CatchUp(ctx) {
+		return found, err
+	}
+	if now := a.view().User(name); now != nil && (u == nil || now.Hash != u.Hash) {
+		return a.signIn(ctx, now, name, password, from)
+	}
+	return found, err
+}
+
+// signIn returns a user if the password is theirs; u is the one of that name, nil if
+// there is none.
+func (a *accounts) signIn(ctx context.Context, u *meta.User, name, password string, from netip.Addr) (*httpd.User, error) {
 	if u == nil && !a.AdminExists() {
 		return nil, httpd.ErrUnauthorized // not a guess: nobody can have signed in yet
 	}
@@ -284,7 +301,7 @@ func (n *Node) auth(reg *prometheus.Registry) (httpd.Auth, error) {
 	if !n.cfg.HTTP.AuthEnabled {
 		return httpd.Auth{}, nil
 	}
-	a, err := newAccounts(n.meta.View)
+	a, err := newAccounts(n.meta.View, func(ctx context.Context) error { return n.readIndex(ctx, dsdb.MetaGroup) })
 	if err != nil {
 		return httpd.Auth{}, err
 	}

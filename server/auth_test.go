@@ -136,7 +136,7 @@ var here = netip.MustParseAddr("127.0.0.1")
 func testAccounts(t *testing.T) (*accounts, *userBook) {
 	t.Helper()
 	b := &userBook{}
-	a, err := newAccounts(b.view)
+	a, err := newAccounts(b.view, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func TestTSEC4OpenAddressWarns(t *testing.T) {
 // The whole way, as benchmarks go: what a request pays for signing in.
 func BenchmarkSignIn(b *testing.B) {
 	book := &userBook{}
-	a, err := newAccounts(book.view)
+	a, err := newAccounts(book.view, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -37,6 +37,10 @@ type Accounts interface {
 	User(name string) *User
 	// AdminExists reports whether there is a user with all rights.
 	AdminExists() bool
+	// CatchUp reports whether the accounts may have changed and include now every
+	// change that was acknowledged anywhere before the call. It may be called often:
+	// who waits for it does so together with others.
+	CatchUp(ctx context.Context) bool
 }
 
 // User is who sends a request.
@@ -99,12 +103,30 @@ func (g *gate) signedIn(fn func(w http.ResponseWriter, r *http.Request, u *User)
 // adminOnly lets admins in.
 func (g *gate) adminOnly(fn http.HandlerFunc) guarded {
 	return g.signedIn(func(w http.ResponseWriter, r *http.Request, u *User) {
-		if err := u.needsAdmin(r.URL.Path); err != nil {
+		if _, err := g.permit(r, u, func(u *User) error { return u.needsAdmin(r.URL.Path) }); err != nil {
 			writeError(w, status(err), err.Error())
 			return
 		}
 		fn(w, r)
 	})
+}
+
+// permit returns who sends a request, u as far as was known, if they may have what they
+// ask for by check. Who may not is looked up once more: a right may just have been given
+// on another node.
+func (g *gate) permit(r *http.Request, u *User, check func(*User) error) (*User, error) {
+	err := check(u)
+	if dsdb.KindOf(err) != dsdb.KindForbidden || g.auth.Accounts == nil || !g.auth.Accounts.CatchUp(r.Context()) {
+		return u, err
+	}
+	if u == nobody && !g.auth.Accounts.AdminExists() {
+		return u, err
+	}
+	u, unknown := g.identify(r)
+	if unknown != nil {
+		return nil, unknown
+	}
+	return u, check(u)
 }
 
 func (u *User) needsAdmin(path string) error {
@@ -169,7 +191,7 @@ func readCredentials(r *http.Request) (credentials, error) {
 func (g *gate) verify(r *http.Request, c credentials) (*User, error) {
 	switch {
 	case c.token != "":
-		return g.bearer(c.token)
+		return g.bearer(r.Context(), c.token)
 	case c.name == "":
 		return nil, errNoName
 	}
@@ -185,7 +207,7 @@ type claims struct {
 // bearer returns the user whom a token names: a JWT (RFC 7519) signed by HS256
 // with the shared secret, with an end within maxTokenLife. The texts are
 // InfluxDB's; those about the contents are only for who knows the secret.
-func (g *gate) bearer(token string) (*User, error) {
+func (g *gate) bearer(ctx context.Context, token string) (*User, error) {
 	if g.auth.Secret == "" {
 		return nil, dsdb.Errorf(dsdb.KindUnauthorized, "bearer auth disabled")
 	}
@@ -202,6 +224,11 @@ func (g *gate) bearer(token string) (*User, error) {
 	}
 	if u := g.auth.Accounts.User(c.Username); u != nil {
 		return u, nil
+	}
+	if g.auth.Accounts.CatchUp(ctx) {
+		if u := g.auth.Accounts.User(c.Username); u != nil {
+			return u, nil
+		}
 	}
 	return nil, dsdb.Errorf(dsdb.KindUnauthorized, "user not found")
 }

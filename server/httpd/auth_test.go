@@ -42,6 +42,21 @@ func (a fakeAccounts) AdminExists() bool {
 	return false
 }
 
+func (fakeAccounts) CatchUp(context.Context) bool { return false }
+
+// lagging are accounts that a node has not heard of yet; asked to catch up it has.
+type lagging struct {
+	fakeAccounts // what it knows
+	rest         fakeAccounts
+	asked        int
+}
+
+func (a *lagging) CatchUp(context.Context) bool {
+	a.asked++
+	a.fakeAccounts = a.rest
+	return true
+}
+
 // holder returns a user with one right on one database.
 func holder(name string, right influxql.Privilege, database string) *User {
 	return &User{Name: name, May: func(r influxql.Privilege, db string) bool {
@@ -529,5 +544,47 @@ func TestTSEC16Endpoints(t *testing.T) {
 				t.Errorf("%s %s as %s wrote %v", c.method, c.target, user, s.b.writes)
 			}
 		}
+	}
+}
+
+// Nobody is turned away for what was changed on another node a moment ago; who is let in
+// has nobody asked.
+func TestUsersOfALaggingNode(t *testing.T) {
+	const secret, create = "a secret that is long enough for HS256", "CREATE USER root WITH PASSWORD 'x' WITH ALL PRIVILEGES"
+	empty, all, without := fakeAccounts{}, someAccounts(), someAccounts()
+	lesser := someAccounts()
+	lesser["writer0"] = holder("writer0", influxql.ReadPrivilege, "db0")
+	delete(without, "writer0")
+	token := signed(t, jwt.SigningMethodHS256, []byte(secret), jwt.MapClaims{"username": "writer0", "exp": time.Now().Add(time.Hour).Unix()})
+	for _, c := range []struct {
+		name         string
+		known, rest  fakeAccounts
+		auth, target string
+		status       int
+		asked        bool
+	}{
+		{"known", all, empty, basic("writer0", "writer0!"), "/write?db=db0", 204, false},
+		{"a right was granted", lesser, all, basic("writer0", "writer0!"), "/write?db=db0", 204, true},
+		{"and is of a bucket", lesser, all, basic("writer0", "writer0!"), "/api/v2/write?bucket=db0", 204, true},
+		{"to who shows a token", lesser, all, token, "/write?db=db0", 204, true},
+		{"no right was granted", lesser, lesser, basic("writer0", "writer0!"), "/write?db=db0", 403, true},
+		{"was dropped", lesser, without, basic("writer0", "writer0!"), "/write?db=db0", 401, true},
+		{"was created, has a token", without, all, token, "/write?db=db0", 204, true},
+		{"the first admin was created", empty, all, basic("root", "root!"), "/metrics", 200, true},
+		{"a query", lesser, all, basic("root", "root!"), "/query?q=" + url.QueryEscape(create), 200, false},
+		{"an admin since", fakeAccounts{"root": {Name: "root"}, "r": {Name: "r", Admin: true}}, all, basic("root", "root!"), "/query?q=" + url.QueryEscape(create), 200, true},
+		{"no admin yet", empty, empty, "", "/query?q=SHOW+USERS", 403, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := &lagging{fakeAccounts: c.known, rest: c.rest}
+			s := guardedBy(t, Auth{Accounts: a, Secret: secret})
+			method, body := "POST", "m v=1"
+			if strings.HasPrefix(c.target, "/metrics") {
+				method, body = "GET", ""
+			}
+			if w := s.do(method, c.target, body, "Authorization", c.auth); w.Code != c.status || (a.asked > 0) != c.asked {
+				t.Errorf("%d %s, want %d; asked %d times", w.Code, w.Body, c.status, a.asked)
+			}
+		})
 	}
 }

@@ -45,7 +45,8 @@ func (h *Handler) serveQuery(w http.ResponseWriter, r *http.Request, u *User) {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if err := u.mayQuery(r, statements, p.db); err != nil {
+	u, err = h.gate.permit(r, u, func(u *User) error { return u.mayQuery(r, statements, p.db) })
+	if err != nil {
 		writeError(w, status(err), err.Error())
 		return
 	}

@@ -26,7 +26,7 @@ func (h *Handler) serveWrite(w http.ResponseWriter, r *http.Request, u *User) {
 		writeError(w, http.StatusBadRequest, "invalid consistency level")
 		return
 	}
-	if err := u.mayWrite(req.Database); err != nil {
+	if _, err := h.gate.permit(r, u, func(u *User) error { return u.mayWrite(req.Database) }); err != nil {
 		h.failWrite(w, "auth", err)
 		return
 	}
@@ -46,7 +46,7 @@ func (h *Handler) serveWriteV2(w http.ResponseWriter, r *http.Request, u *User) 
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if err := u.mayWrite(db); err != nil {
+	if _, err := h.gate.permit(r, u, func(u *User) error { return u.mayWrite(db) }); err != nil {
 		h.failWrite(w, "auth", err)
 		return
 	}
