@@ -61,6 +61,9 @@ func (w *write) prepareAnew(ctx context.Context, b *column.WriteBatch) error {
 // fence has the shards with fields of the measurements refuse what was prepared
 // before their types were revoked.
 func (n *Node) fence(ctx context.Context, db *meta.Database, measurements []string) error {
+	if db.Fence == 0 { // dropped and made anew meanwhile; no shard takes such a fence
+		return nil
+	}
 	var ids []dsdb.ShardID
 	for _, g := range groupsOf(db) {
 		if !hasFields(g, measurements) {

@@ -210,3 +210,17 @@ func TestCatalogueBehindAFence(t *testing.T) {
 	c.mustWrite("db", "m v=2 2")
 	c.expect("db", "SELECT v FROM m", "m time=1 v=1\nm time=2 v=2")
 }
+
+// A database that was dropped and made anew, while somebody frees types of the one
+// before, gets no fence: no types of its own were revoked.
+func TestNoFenceInADatabaseThatWasMadeAnew(t *testing.T) {
+	c := open(t, vfs.NewMem(1), quietConfig())
+	defer c.close()
+	c.mustQuery("", "CREATE DATABASE db")
+	c.mustWrite("db", "m v=1 1")
+	if err := c.node.fence(t.Context(), c.node.meta.View().Database("db"), []string{"m"}); err != nil {
+		t.Error(err)
+	}
+	c.mustWrite("db", "m v=2 2")
+	c.expect("db", "SELECT v FROM m", "m time=1 v=1\nm time=2 v=2")
+}
