@@ -67,7 +67,9 @@ func TestFullDiskIsMadeRoomOn(t *testing.T) {
 				_ = fill()
 			}
 			c.mustQuery("", drop)
+			c.patience = 5 * time.Second // with one try of many
 			eventually(t, "points are taken again", func() bool { return c.write("small", "m v=2 2") == nil })
+			c.patience = *patience
 			eventually(t, "the node is ready", func() bool { return c.node.Ready(t.Context()) == nil })
 			c.expect("small", "SELECT count(v) FROM m", "m time=0 count=2")
 			disk.SetCapacity(0)

@@ -68,7 +68,9 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("%d points are read on the full disk, %d were acknowledged", n, acked)
 		}
 		disk.SetCapacity(0)
+		c.patience = 5 * time.Second // with one try of many
 		eventually(t, "writes work again", func() bool { return write() == nil })
+		c.patience = *patience
 	}
 	for range 2 {
 		// A write that was refused may have been stored all the same, in whole.
