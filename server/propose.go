@@ -13,6 +13,7 @@ import (
 	"github.com/dasudian/dsdb/raftnode"
 	"github.com/dasudian/dsdb/server/coord"
 	"github.com/dasudian/dsdb/server/rpc"
+	"github.com/dasudian/dsdb/shard"
 )
 
 // The methods by which nodes ask the leaders of raft groups.
@@ -77,7 +78,13 @@ func (n *Node) propose(ctx context.Context, g dsdb.GroupID, encode func(dsdb.Pro
 		return dsdb.Verdict{}, err
 	}
 	defer n.routes.sequencer.Release(g, id)
-	o, err := n.proposeAs(ctx, &proposalCall{group: g, payload: encode(id)})
+	payload := encode(id)
+	if g != dsdb.MetaGroup {
+		if err := shard.Check(payload); err != nil {
+			return dsdb.Verdict{}, dsdb.Errorf(dsdb.KindInternal, "not proposed, as no replica of shard %d would get past it: %v", g, err)
+		}
+	}
+	o, err := n.proposeAs(ctx, &proposalCall{group: g, payload: payload})
 	return o.Verdict, err
 }
 

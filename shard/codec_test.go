@@ -219,3 +219,27 @@ func TestNewerFormatIsRefused(t *testing.T) {
 		t.Errorf("newer manifest: %v", err)
 	}
 }
+
+// What no replica would get past is told before it is proposed.
+func TestCheckBeforeProposing(t *testing.T) {
+	deep := &dsdb.TagExpr{Op: dsdb.TagEqual, Key: "a", Value: "b"}
+	for range maxExprDepth + 1 {
+		deep = &dsdb.TagExpr{Op: dsdb.TagAnd, Args: []*dsdb.TagExpr{deep}}
+	}
+	id := dsdb.ProposalID{Node: 1, Epoch: 1, Seq: 1}
+	for _, c := range []struct {
+		entry []byte
+		text  string // "": it can be applied
+	}{
+		{AppendFence(nil, id, 7), ""},
+		{AppendFence(nil, id, 0), "fence entry of 1 bytes is malformed"},
+		{AppendDelete(nil, id, Delete{Measurements: []string{"m"}, Range: dsdb.AllTime}), ""},
+		{AppendDelete(nil, id, Delete{Where: deep, Range: dsdb.AllTime}), "malformed"},
+		{AppendChecksum(nil), ""},
+	} {
+		err := Check(c.entry)
+		if (err == nil) != (c.text == "") || err != nil && !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%x: %v, want %q", c.entry[:min(len(c.entry), 40)], err, c.text)
+		}
+	}
+}

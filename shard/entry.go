@@ -89,6 +89,21 @@ func cutHeader(at position, src []byte) (h header, rest []byte, err error) {
 	return h, r.rest, nil
 }
 
+// Check reports why no replica would get past an entry, nil if all do: it is to be
+// asked before a deletion or a fence is proposed, for once in the log that would be
+// there for good. The points of writes are not looked at.
+func Check(entry []byte) error {
+	h, body, err := cutHeader(position{}, entry)
+	switch {
+	case err != nil:
+	case h.kind == entryDelete:
+		_, err = decodeDelete(body)
+	case h.kind == entryFence:
+		_, err = decodeFence(body)
+	}
+	return err
+}
+
 // AppendWrites appends the log entry that does what some entries of AppendWrite
 // do, one after the other, each under its own id. It has none itself. Verdicts
 // takes its verdict apart.

@@ -43,12 +43,21 @@ func (s *Shard) refuse(h header) dsdb.Verdict {
 	return refused
 }
 
-// applyFence raises the fence.
-func (s *Shard) applyFence(h header, body []byte) error {
+// decodeFence decodes what AppendFence wrote after the header.
+func decodeFence(body []byte) (uint64, error) {
 	r := reader{body}
 	fence := r.uvarint()
 	if r.rest == nil || len(r.rest) > 0 || fence == 0 {
-		return dsdb.Errorf(dsdb.KindCorrupt, "fence entry of %d bytes is malformed", len(body))
+		return 0, dsdb.Errorf(dsdb.KindCorrupt, "fence entry of %d bytes is malformed", len(body))
+	}
+	return fence, nil
+}
+
+// applyFence raises the fence.
+func (s *Shard) applyFence(h header, body []byte) error {
+	fence, err := decodeFence(body)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
