@@ -1,7 +1,9 @@
 package shard
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -15,6 +17,8 @@ import (
 const (
 	compactWidth = 4  // adjacent files of one level that are merged into one of the next
 	fullLevel    = 16 // of the one file that a full compaction leaves
+
+	defaultMergeBytes = 512 << 20
 )
 
 // compaction is what a merge reads: a run of adjacent files, the tombstones
@@ -25,14 +29,16 @@ type compaction struct {
 	saved *series.State
 	files []*file
 	full  bool
+	limit int         // bytes of the rows of one series
 	meta  segmentMeta // of the merged file
 }
 
 // Compact merges files whose index ranges are adjacent: the oldest four of the
 // lowest level that has four, or, if full, all files of the shard and of its
 // index. Rows that a delete hides, and those of dropped series, are left out.
-// It reports whether there was anything to merge. Apply, Flush and queries go
-// on meanwhile; Close and Install stop it.
+// Files that have so much of one series together that it does not fit into
+// Options.MergeBytes stay apart. It reports whether there was anything to merge.
+// Apply, Flush and queries go on meanwhile; Close and Install stop it.
 func (s *Shard) Compact(full bool) (bool, error) {
 	s.compactMu.Lock()
 	defer s.compactMu.Unlock()
@@ -45,7 +51,12 @@ func (s *Shard) Compact(full bool) (bool, error) {
 			f.release()
 		}
 	}()
-	if err := s.compact(c); err != nil {
+	err = s.compact(c)
+	if errors.Is(err, errLongSeries) {
+		s.setApart(c.files)
+		return true, nil
+	}
+	if err != nil {
 		return false, fmt.Errorf("shard %d: compact: %w", s.o.ID, err)
 	}
 	return true, nil
@@ -60,7 +71,8 @@ func (s *Shard) planCompaction(full bool) (*compaction, error) {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	c := &compaction{ctx: s.ctx, disk: s.disk, saved: s.saved, full: full}
+	full = full && !slices.ContainsFunc(s.files, func(f *file) bool { return f.apart })
+	c := &compaction{ctx: s.ctx, disk: s.disk, saved: s.saved, full: full, limit: cmp.Or(s.o.MergeBytes, defaultMergeBytes)}
 	from, to := pickFiles(s.files)
 	if full {
 		from, to = 0, len(s.files)
@@ -87,13 +99,23 @@ func (s *Shard) planCompaction(full bool) (*compaction, error) {
 	return c, nil
 }
 
+// setApart has files be merged no more, with each other or with others.
+func (s *Shard) setApart(files []*file) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range files {
+		f.apart = true
+	}
+	s.o.Logger.Info("files with a long series are not merged", "shard", uint64(s.o.ID), "files", len(files))
+}
+
 // pickFiles returns the oldest run of compactWidth adjacent files of the
 // lowest level that has one.
 func pickFiles(files []*file) (from, to int) {
 	best := fullLevel
 	for i := range files {
 		n := 0
-		for i+n < len(files) && n < compactWidth && files[i+n].level == files[i].level {
+		for i+n < len(files) && n < compactWidth && files[i+n].level == files[i].level && !files[i+n].apart {
 			n++
 		}
 		if n == compactWidth && files[i].level < best {
@@ -242,5 +264,5 @@ func (c *compaction) writeMeasurement(w *segment.Writer, m uint32) error {
 		}
 		cur.sources = append(cur.sources, newFileScan(f, m, fields, concerning(c.disk.tombstones, f)))
 	}
-	return copyRows(w, m, fields, cur)
+	return copyRows(w, m, fields, cur, c.limit)
 }

@@ -1,14 +1,20 @@
 package shard
 
 import (
+	"errors"
+
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/column"
 	"github.com/dasudian/dsdb/segment"
 )
 
+// errLongSeries is that a series has more rows than fit into memory at once.
+var errLongSeries = errors.New("a series is too long to be held in memory")
+
 // copyRows adds every row that c yields to w. The fields of c's tiles are
-// fields, ascending.
-func copyRows(w *segment.Writer, measurement uint32, fields []uint32, c *cursor) error {
+// fields, ascending. The rows of one series are held in memory: at most limit bytes
+// of them, if it is not 0, else errLongSeries is reported.
+func copyRows(w *segment.Writer, measurement uint32, fields []uint32, c *cursor, limit int) error {
 	a := assembler{columns: make([]column.Vector, len(fields))}
 	id := dsdb.SeriesID(0)
 	for {
@@ -29,6 +35,9 @@ func copyRows(w *segment.Writer, measurement uint32, fields []uint32, c *cursor)
 		if err := a.add(tile); err != nil {
 			return err
 		}
+		if limit > 0 && a.bytes() > limit {
+			return errLongSeries
+		}
 	}
 }
 
@@ -44,6 +53,16 @@ func (a *assembler) reset() {
 	for i := range a.columns {
 		resetVector(&a.columns[i], dsdb.NoType, 0)
 	}
+}
+
+// bytes is how much the rows take.
+func (a *assembler) bytes() int {
+	n := 8 * len(a.times)
+	for i := range a.columns {
+		v := &a.columns[i]
+		n += 8*(len(v.Ints)+len(v.Floats)+len(v.Valid)) + 4*len(v.Offsets) + len(v.Bytes)
+	}
+	return n
 }
 
 func (a *assembler) add(tile *column.Tile) error {

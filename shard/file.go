@@ -21,6 +21,7 @@ type file struct {
 	shard    *Shard
 	refs     atomic.Int32
 	obsolete atomic.Bool
+	apart    bool // it is not merged with others: a series is too long; guarded by Shard.mu
 
 	mu     sync.Mutex // guards reader
 	reader *segment.Reader

@@ -233,7 +233,7 @@ func (fr *frozen) writeTo(w *segment.Writer) error {
 		rows.groups = t.table.group(t.rows, ids)
 		c := newCursor(context.Background(), dsdb.Scan{Series: ids, Range: dsdb.AllTime}, len(fields))
 		c.sources = append(c.sources, rows)
-		if err := copyRows(w, uint32(i)+1, fields, c); err != nil {
+		if err := copyRows(w, uint32(i)+1, fields, c, 0); err != nil {
 			return err
 		}
 	}

@@ -67,6 +67,7 @@ func (m *machine) run(t *testing.T, d *datadriven.TestData) string {
 		return fmt.Sprintf("flushed up to entry %d of %d", m.shard.FlushedIndex(), len(m.log))
 	case "reopen":
 		check(t, m.shard.Close())
+		m.merge = intArg(d, "merge-bytes", m.merge)
 		m.open()
 		return fmt.Sprintf("flushed up to entry %d of %d", m.shard.FlushedIndex(), len(m.log))
 	case "query", "tiles":

@@ -38,6 +38,9 @@ type Options struct {
 	ID     dsdb.ShardID
 	Range  dsdb.TimeRange // of its time group: rows outside are rejected
 	Logger *slog.Logger   // nil: nothing is logged
+	// MergeBytes is how much memory the rows of one series may take when files are
+	// merged; those of longer ones stay as they are. 0: 512 MiB.
+	MergeBytes int
 }
 
 // Shard is one replica's copy of a shard. Apply and Install are called by one
