@@ -180,13 +180,14 @@ func parseChange(kind raftpb.EntryType, data []byte) (*raftpb.ConfChangeV2, erro
 	return cc, nil
 }
 
+// appendConfState appends a ConfState, nil as an empty one, and leaves it as it is.
 func appendConfState(dst []byte, cs *raftpb.ConfState) []byte {
 	leave := byte(0)
 	if cs.GetAutoLeave() {
 		leave = 1
 	}
 	dst = append(dst, leave)
-	for _, ids := range [...][]uint64{cs.Voters, cs.Learners, cs.VotersOutgoing, cs.LearnersNext} {
+	for _, ids := range [...][]uint64{cs.GetVoters(), cs.GetLearners(), cs.GetVotersOutgoing(), cs.GetLearnersNext()} {
 		dst = le.AppendUint16(dst, uint16(len(ids)))
 		for _, id := range ids {
 			dst = le.AppendUint64(dst, id)

@@ -118,7 +118,7 @@ func appendSnapshot(dst []byte, s *raftpb.Snapshot) []byte {
 	m := s.GetMetadata()
 	dst = le.AppendUint64(dst, m.GetIndex())
 	dst = le.AppendUint64(dst, m.GetTerm())
-	dst = appendConfState(dst, raftpb.EnsureConfState(m.GetConfState()))
+	dst = appendConfState(dst, m.GetConfState())
 	dst = le.AppendUint32(dst, uint32(len(s.GetData())))
 	return append(dst, s.GetData()...)
 }

@@ -62,6 +62,17 @@ func TestMessagesComeBack(t *testing.T) {
 	}
 }
 
+// A message is encoded by another goroutine than that which made it: it is left as it is.
+func TestMessagesAreOnlyRead(t *testing.T) {
+	for _, conf := range []*raftpb.ConfState{nil, {Voters: []uint64{1}}} {
+		m := &raftpb.Message{Type: raftpb.MsgSnap.Enum(), Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{ConfState: conf}}}
+		before := proto.Clone(m)
+		if _, err := DecodeMessage(AppendMessage(nil, m)); err != nil || !proto.Equal(m, before) {
+			t.Errorf("%v became %v, %v", before, m, err)
+		}
+	}
+}
+
 func TestEntriesAliasTheBuffer(t *testing.T) {
 	b := AppendMessage(nil, &raftpb.Message{Entries: []*raftpb.Entry{{Data: []byte("data")}}})
 	m, err := DecodeMessage(b)

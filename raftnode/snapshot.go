@@ -8,6 +8,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/dasudian/dsdb"
 	"github.com/dasudian/dsdb/internal/mutant"
@@ -85,18 +86,14 @@ func (g *group) snapshot() (*raftpb.Snapshot, error) {
 		g.sending.wanted = true
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	at := p.position
+	at, members := p.position, *g.members
 	if mutant.ConfOfOtherIndex {
-		members := *g.members
 		members.index = at.Index
-		return &raftpb.Snapshot{
-			Data:     appendMembership(nil, &members),
-			Metadata: &raftpb.SnapshotMetadata{ConfState: g.members.conf, Index: &at.Index, Term: &at.Term},
-		}, nil
 	}
+	conf := proto.Clone(members.conf).(*raftpb.ConfState) // it is sent by another goroutine
 	return &raftpb.Snapshot{
-		Data:     appendMembership(nil, g.members),
-		Metadata: &raftpb.SnapshotMetadata{ConfState: g.members.conf, Index: &at.Index, Term: &at.Term},
+		Data:     appendMembership(nil, &members),
+		Metadata: &raftpb.SnapshotMetadata{ConfState: conf, Index: &at.Index, Term: &at.Term},
 	}, nil
 }
 
