@@ -69,7 +69,8 @@ func (n *Node) answerPeers(p *rpc.Peers) {
 // propose has a raft group apply what encode makes for the id it is given, and
 // returns the verdict. Leaders are looked for until ctx ends or the write
 // timeout is over. KindUnavailable means that it certainly did not happen,
-// KindTimeout that nobody can tell.
+// KindTimeout that nobody can tell. What no replica of a shard would get past is not
+// proposed: KindInternal.
 func (n *Node) propose(ctx context.Context, g dsdb.GroupID, encode func(dsdb.ProposalID) []byte) (dsdb.Verdict, error) {
 	ctx, cancel := n.bound(ctx)
 	defer cancel()

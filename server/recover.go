@@ -33,9 +33,9 @@ func Unidentified(cfg config.Config, fs vfs.FS) string {
 //
 // The folder of the catalogue, if it is lost, is made from what the folder of the points
 // has of it: who the node is, which the log tells too, and a copy of the catalogue.
-// What has changed since is in the log. The node's next start is refused by the others if they have seen a later one
-// than the copy has: then all of its folders are old. The folder of the points lacks no
-// more than the file that the other folder has, too.
+// What has changed since is in the log. The node's next start is refused by the others
+// if they have seen a later one than the copy has: then all of its folders are old. The
+// folder of the points lacks no more than the file that the other folder has, too.
 func Recover(cfg config.Config, fs vfs.FS) (err error) {
 	n := &Node{cfg: cfg, fs: fs}
 	if err := n.lockFolders(); err != nil {
